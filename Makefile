@@ -1,0 +1,34 @@
+# `make app` and `make test` set up what they need on first use. Everything lands in .venv; delete it to start over.
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 8501
+ADDRESS ?= 127.0.0.1
+
+.PHONY: app test lint bench
+
+app: .venv/runtime
+	$(BIN)/streamlit run app.py --server.port $(PORT) --server.address $(ADDRESS)
+
+test: .venv/dev
+	.ci/chromium
+	$(BIN)/python -m pytest
+	
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NextLabel needs Python 3.11 or newer: call make with PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/dev: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@ .venv/runtime

@@ -1,0 +1,182 @@
+"""Home: what the product is, start a run, recent runs."""
+
+import pandas as pd
+import streamlit as st
+
+import data
+from core import jobs, tasks
+from core import run as runs
+from core.run import Config
+from core.scores import REGISTRY
+from core.strategies import STRATEGIES
+from data.errors import UserError
+from pages.ui import frame
+
+TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
+
+frame.setup("Home")
+frame.sidebar()
+st.title("NextLabel")
+st.markdown(
+    "NextLabel decides **which image to label next** (active learning by gradient norm, Wang et al. 2022) and **which label "
+    "to check next** (active label cleaning, Bernhardt et al. 2022). It trains a model, ranks every image, collects labels, "
+    "and shows after each cycle what your budget bought."
+)
+
+
+def start_form() -> None:
+    """Choose data, method and budget, and start a run."""
+    task = st.segmented_control(
+        "Task", list(TASKS), format_func=TASKS.get, default="active-learning", required=True, key="task"
+    )
+    learning = task == "active-learning"
+    sources = {source.name: source for source in data.available()}
+    name = st.selectbox(
+        "Data set",
+        list(sources),
+        key="dataset",
+        format_func=lambda one: (
+            f"{one} — {sources[one].title}" + ("" if sources[one].available or one == "folder" else " (not here yet)")
+        ),
+    )
+    source, root = sources[name], None
+    if name == "folder":
+        root = (
+            st.text_input(
+                "Folder on this computer",
+                placeholder="/path/to/images",
+                key="root",
+                help="One sub-folder a class, or a metadata.csv with file_name and label.",
+            )
+            or None
+        )
+    elif not source.available:
+        st.info(source.reason)
+    preset = tasks.defaults(task, name)
+    left, right = st.columns(2)
+    if learning:
+        method = left.selectbox(
+            "Strategy",
+            list(STRATEGIES),
+            index=list(STRATEGIES).index("entropy-gradnorm"),
+            key="strategy",
+            format_func=lambda one: REGISTRY[one].title,
+        )
+        budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
+        noise = 0.0
+    else:
+        method = left.selectbox(
+            "Score", list(tasks.CLEANING_SCORES), key="score", format_func=lambda one: REGISTRY[one].title
+        )
+        noise = (
+            right.number_input(
+                "Wrong initial labels (%)",
+                0,
+                90,
+                round(100 * tasks.FASHION_NOISE) if name != "folder" else 0,
+                5,
+                key=f"noise-{name}",
+                help="Noise that is drawn into the initial labels. 0 for a folder: "
+                "take its labels as they are and rank them.",
+            )
+            / 100
+        )
+        budget = 0
+    st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
+    cycles = left.number_input(
+        "Cycles",
+        1,
+        1000,
+        preset["cycles"],
+        key=f"cycles-{task}-{name}",
+        help="Training rounds. You can stop, go back and add more at any time.",
+    )
+    seed = right.number_input(
+        "Seed", 0, 2**31 - 1, 0, key="seed", help="Runs that differ in their seed alone are averaged in the curves."
+    )
+    with st.expander("Model and training"):
+        columns = st.columns(4)
+        model = columns[0].selectbox(
+            "Model",
+            ["small-cnn", "resnet18"],
+            index=["small-cnn", "resnet18"].index(preset["model"]),
+            key=f"model-{name}",
+        )
+        width = columns[1].number_input("Width", 4, 256, preset["width"], 4, key=f"width-{name}")
+        epochs = columns[2].number_input("Epochs", 1, 1000, preset["epochs"], key=f"epochs-{task}-{name}")
+        limit = (
+            columns[3].number_input(
+                "Use at most (images)", 0, 10_000_000, 0, 1000, key="limit", help="0: all of the pool."
+            )
+            or None
+        )
+    if st.button("Start run", type="primary", key="start", disabled=name == "folder" and root is None):
+        config = Config(
+            **{
+                **preset,
+                "task": task,
+                "dataset": name,
+                "root": root,
+                "method": method,
+                "noise": noise,
+                "limit": limit,
+                "budget": budget,
+                "cycles": int(cycles),
+                "seed": int(seed),
+                "model": model,
+                "width": int(width),
+                "epochs": int(epochs),
+            }
+        )
+        with frame.errors():
+            dataset = frame.dataset(config)
+            run = runs.create(tasks.prepare(config, dataset), tasks.about(dataset))
+            jobs.start(run)
+            st.switch_page("pages/cycles.py", query_params={"run": run.id})
+
+
+def recent() -> None:
+    """The newest runs."""
+    rows = []
+    for run in runs.all_runs()[:20]:
+        try:
+            config, (state, _), cycles = run.config, run.status(), run.cycles()
+        except UserError:
+            continue  # the sidebar names it
+        last = cycles.iloc[-1] if len(cycles) else pd.Series(dtype=float)
+        rows.append(
+            {
+                "open": f"/cycles?run={run.id}",
+                "task": TASKS[config.task].split(" — ")[0],
+                "data": config.dataset,
+                "method": config.method,
+                "seed": config.seed,
+                "state": frame.STATES[state],
+                "cycles": f"{len(cycles)} of {run.target()}",
+                "labels": last.get("n_labels"),
+                "right labels": last.get("correctness"),
+                "test accuracy": last.get("accuracy"),
+                "run": run.id,
+            }
+        )
+    if not rows:
+        st.caption("None yet.")
+        return
+    percent = st.column_config.NumberColumn(format="percent")
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            "open": st.column_config.LinkColumn("", display_text="open", width="small"),
+            "right labels": percent,
+            "test accuracy": percent,
+            "labels": st.column_config.NumberColumn(format="localized"),
+        },
+    )
+
+
+with st.container(border=True):
+    st.subheader("Start a run")
+    start_form()
+st.subheader("Recent runs")
+recent()

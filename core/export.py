@@ -1,0 +1,56 @@
+"""Figures and tables as files: PNG, SVG, PDF and interactive HTML; CSV and Parquet."""
+
+import io
+import threading
+from typing import Any
+
+import pandas as pd
+
+from data.errors import UserError
+
+FIGURE_FORMATS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf", "html": "text/html"}
+TABLE_FORMATS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+SIZE = {"width": 900, "height": 540, "scale": 2}  # pixels; scale 2 is 300 dpi at 6 inches
+
+_browser = threading.Lock()
+_started = False
+
+
+def has_browser() -> bool:
+    """Whether a Chrome or Chromium is there, which PNG, SVG and PDF need."""
+    from choreographer.browsers.chromium import Chromium  # slow to import, and needed here alone
+
+    return bool(Chromium.find_browser(skip_local=False))
+
+
+def figure_bytes(figure: Any, file_format: str) -> bytes:
+    """A plotly figure as a file. Raises `UserError` for an unknown format, or where no browser is there to draw it."""
+    if file_format not in FIGURE_FORMATS:
+        raise UserError(f'"{file_format}" is no figure format: choose one of {", ".join(FIGURE_FORMATS)}.')
+    if file_format == "html":
+        return str(figure.to_html(include_plotlyjs=True, full_html=True)).encode()  # opens without a network
+    if not has_browser():
+        raise UserError(
+            f"A {file_format.upper()} file is drawn by Chrome or Chromium, and none was found: install one (on "
+            "Debian and Ubuntu: apt install chromium), or export HTML, which needs none."
+        )
+    import kaleido
+
+    global _started
+    with _browser:
+        if not _started:  # one browser for the life of the process: 0.15 s a figure in place of 3 s
+            kaleido.start_sync_server(silence_warnings=True)
+            _started = True
+        content = kaleido.calc_fig_sync(figure, opts={"format": file_format, **SIZE})
+    return bytes(content)
+
+
+def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
+    """A DataFrame as a file. Raises `UserError` for an unknown format."""
+    if file_format == "csv":
+        return table.to_csv(index=False).encode()
+    if file_format == "parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    raise UserError(f'"{file_format}" is no table format: choose one of {", ".join(TABLE_FORMATS)}.')

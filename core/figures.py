@@ -1,0 +1,215 @@
+"""DataFrame → plotly Figure. Pure: the same builders serve pages, command line and export.
+
+A figure says which data and definition made it; a curve shows its spread and names its seeds. Colours are those of
+Okabe & Ito (2008), told apart with every common form of colour blindness, and a method has the same one everywhere.
+"""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.scores import REGISTRY
+
+BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#F0E442",
+    "#7F7F7F",
+)
+COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, red below
+    "oracle": BLUE,
+    "random": VERMILLION,
+    "minimal": GREY,
+    "cleaning": GREEN,
+    "cross-entropy": ORANGE,
+    "self-confidence": PURPLE,
+    "entropy-gradnorm": GREEN,
+    "expected-gradnorm": SKY,
+    "egl": PURPLE,
+    "margin": ORANGE,
+    "correct": SKY,
+    "difficult": ORANGE,
+    "clear noise": VERMILLION,
+    "": SKY,
+}
+SYMBOLS = {"correct": "circle", "difficult": "diamond", "clear noise": "x", "": "circle"}
+PATTERNS = {"oracle": "dash", "random": "dot", "minimal": "dashdot"}
+
+
+def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Figure:
+    """Test accuracy (%) against labels, one line a method: mean over seeds, band ± 1 s.d. `cycle` marks where we stand."""
+    figure = go.Figure()
+    for method, part in curves.groupby("method", sort=True):
+        by = part.groupby("n_labels")["accuracy"]
+        table = pd.DataFrame(
+            {"n_labels": by.mean().index, "mean": by.mean().values, "sd": by.std(ddof=1).fillna(0).values}
+        )
+        seeds = sorted(part["seed"].unique())
+        _band(figure, table, str(method), f"{method} · n = {part['run'].nunique()}, seed {_list(seeds)}", markers=True)
+    if cycle is not None and len(curves):
+        here = curves[curves["cycle"] == cycle]
+        if len(here):
+            figure.add_vline(x=float(here["n_labels"].iloc[0]), line={"color": GREY, "dash": "dot", "width": 1})
+    return _layout(figure, "Labelled images", "Test accuracy (%)", note)
+
+
+def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, note: str) -> go.Figure:
+    """Share of right labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle."""
+    figure = go.Figure()
+    for policy, part in bounds.groupby("policy", sort=False):
+        seeds = "" if policy == "minimal" else ", 5 sets of votes"
+        _band(figure, _thin(part), str(policy), f"{policy} · AUC {part['mean'].mean():.3f}{seeds}")
+    for method, part in curves.groupby("method", sort=True):
+        by = part.groupby("n_labels")["correctness"]
+        table = pd.DataFrame(
+            {"n_labels": by.mean().index, "mean": by.mean().values, "sd": by.std(ddof=1).fillna(0).values}
+        )
+        seeds = sorted(part["seed"].unique())
+        label = f"{method} (run) · AUC {table['mean'].mean():.3f}, n = {len(seeds)}, seed {_list(seeds)}"
+        _band(figure, _thin(table), str(method), label, width=3)
+    if at is not None:
+        figure.add_vline(x=at, line={"color": GREY, "dash": "dot", "width": 1})
+    return _layout(figure, "Collected labels", "Right majority labels (%)", note)
+
+
+def distribution(values: pd.Series, score: str, cut: float | None, note: str) -> go.Figure:
+    """Histogram of a score; `cut` marks the lowest score that the next budget takes."""
+    known = values.dropna()
+    figure = go.Figure(
+        go.Histogram(
+            x=known,
+            nbinsx=60,
+            marker={"color": COLOURS.get(score, SKY), "line": {"width": 0}},
+            hovertemplate="%{x}<br>%{y} images<extra></extra>",
+        )
+    )
+    if cut is not None:
+        figure.add_vline(
+            x=cut, line={"color": GREY, "dash": "dash"}, annotation_text="taken next →", annotation_position="top left"
+        )
+    return _layout(figure, f"{REGISTRY[score].title}: {REGISTRY[score].formula}", "Images", note)
+
+
+def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
+    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise."""
+    figure = go.Figure()
+    for kind in ("correct", "", "difficult", "clear noise"):
+        part = table[table["kind"] == kind]
+        if len(part) == 0:
+            continue
+        figure.add_trace(
+            (go.Scattergl if len(table) > 10_000 else go.Scatter)(
+                x=part["entropy"],
+                y=part["cross-entropy"],
+                mode="markers",
+                name=f"{kind or 'image'} ({len(part):,})",
+                customdata=part[["sample_id", "given", "suggested"]].to_numpy(),
+                marker={
+                    "color": COLOURS[kind],
+                    "symbol": SYMBOLS[kind],
+                    "size": 6 if kind in ("correct", "") else 8,
+                    "opacity": 0.45 if kind in ("correct", "") else 0.85,
+                },
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]}<br>H %{x:.2f}, CE %{y:.2f}<extra></extra>",
+            )
+        )
+    figure.update_layout(dragmode="select")
+    return _layout(figure, "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)", note)
+
+
+def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray, given: int) -> go.Figure:
+    """Posterior of one image beside the share of its votes for each class, in %; the given label in bold."""
+    names = [f"<b>{name}</b>" if c == given else name for c, name in enumerate(_escape(class_names))]
+    figure = go.Figure()
+    figure.add_bar(y=names, x=100 * probs, name="model", orientation="h", marker={"color": BLUE})
+    if votes.sum() > 0:
+        figure.add_bar(
+            y=names,
+            x=100 * votes / votes.sum(),
+            name=f"votes (n = {int(votes.sum())})",
+            orientation="h",
+            marker={"color": ORANGE},
+        )
+    figure.update_yaxes(autorange="reversed")
+    _layout(figure, "Share (%)", "", "")
+    return figure.update_layout(height=130 + 26 * len(class_names), barmode="group", hovermode="y unified")
+
+
+def _band(
+    figure: go.Figure, table: pd.DataFrame, method: str, label: str, width: int = 2, markers: bool = False
+) -> None:
+    """A mean line over its ± 1 s.d. band, values in [0, 1] drawn as percent."""
+    colour = COLOURS.get(method, GREY)
+    x, mean, sd = table["n_labels"], 100 * table["mean"], 100 * table["sd"]
+    if (sd > 0).any():
+        figure.add_trace(
+            go.Scatter(
+                x=np.concatenate([x, x[::-1]]),
+                y=np.concatenate([mean + sd, (mean - sd)[::-1]]),
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.18,
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=label,
+            )
+        )
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=mean,
+            name=label,
+            legendgroup=label,
+            mode="lines+markers" if markers else "lines",
+            line={"color": colour, "width": width, "dash": PATTERNS.get(method, "solid")},
+            hovertemplate="%{x:,} labels: %{y:.2f} %<extra>" + method + "</extra>",
+        )
+    )
+
+
+def _thin(table: pd.DataFrame, points: int = 800) -> pd.DataFrame:
+    """At most `points` rows, the last kept: a curve has one point a label, a screen has not."""
+    if len(table) <= points:
+        return table
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, points).round().astype(int))]
+
+
+def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        margin={"l": 64, "r": 16, "t": 16, "b": 96 if note else 56},
+        height=460,
+        font={"size": 13},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hovermode="closest",
+    )
+    figure.update_xaxes(title=x, zeroline=False)
+    figure.update_yaxes(title=y, zeroline=False)
+    if note:  # below the axis title, so that an exported figure still says what it shows
+        figure.add_annotation(
+            text=note,
+            xref="paper",
+            yref="paper",
+            x=0,
+            y=0,
+            yshift=-62,
+            yanchor="top",
+            showarrow=False,
+            align="left",
+            font={"size": 11, "color": GREY},
+        )
+    return figure
+
+
+def _list(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _escape(names: list[str]) -> list[str]:
+    """Class names come from users; plotly reads a few HTML tags in text."""
+    return [name.replace("&", "&amp;").replace("<", "&lt;") for name in names]

@@ -1,0 +1,82 @@
+"""Architectures: [N, C, H, W] floats → logits [N, K]. Each has its last linear layer as `head`."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import UserError
+
+
+class SmallCNN(nn.Module):
+    """Three convolution blocks and a linear head: seconds a training on a CPU. `width` is that of the first block."""
+
+    def __init__(self, in_channels: int, n_classes: int, width: int = 32) -> None:
+        super().__init__()
+        sizes = (in_channels, width, 2 * width, 4 * width)
+        self.body = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
+                for a, b in pairwise(sizes)
+            )
+        )
+        self.head = nn.Linear(4 * width, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean(dim=(2, 3)))
+
+
+class BasicBlock(nn.Module):
+    """Two 3 × 3 convolutions around a shortcut, He et al. 2016."""
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and in_planes == planes
+            else nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 with the CIFAR stem: one 3 × 3 convolution and no pooling before the blocks. `width` 64 is the paper's."""
+
+    def __init__(self, in_channels: int, n_classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        blocks, planes = [], width
+        for stage in range(4):
+            for block in range(2):
+                out = width * 2**stage
+                blocks.append(BasicBlock(planes, out, 2 if stage > 0 and block == 0 else 1))
+                planes = out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(planes, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(F.relu(self.bn1(self.conv1(x)))).mean(dim=(2, 3)))
+
+
+MODELS: dict[str, type[SmallCNN] | type[ResNet18]] = {"small-cnn": SmallCNN, "resnet18": ResNet18}
+
+
+def build(name: str, in_channels: int, n_classes: int, width: int, seed: int) -> nn.Module:
+    """A freshly initialised model of `MODELS`; the same seed gives the same weights and leaves the global RNG alone.
+
+    Raises `UserError` for a name that is not there.
+    """
+    if name not in MODELS:
+        raise UserError(f'There is no model "{name}": choose one of {", ".join(MODELS)}.')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[name](in_channels, n_classes, width)

@@ -1,0 +1,218 @@
+"""A run: its configuration, its folder, and what can be read from it. Needs no torch, so that a page can read runs."""
+
+import dataclasses
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core import relabel
+from core.store import Log, write_atomically, writing
+from data.errors import UserError
+
+Task = Literal["active-learning", "label-cleaning"]
+PHASES = ("label", "train", "score")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run does. Equal configurations give equal label logs on one CPU."""
+
+    task: Task
+    dataset: str
+    method: str  # the acquisition strategy, or the score that ranks labels to check
+    budget: int  # labels to collect between two cycles
+    cycles: int  # training rounds; cycle 0 trains on the initial labels
+    seed: int = 0
+    # data
+    root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
+    limit: int | None = None  # use only so many of the pool's images
+    initial: int = 0  # active learning: labels at the start, drawn at random
+    noise: float = 0.0  # label cleaning: share of wrong initial labels
+    temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
+    # selector
+    selector: str = "vanilla"
+    gamma: float = 0.0  # of the cleaning score, base-C scale
+    model: str = "small-cnn"
+    width: int = 32
+    epochs: int = 20
+    finetune_epochs: int = 0  # cycles after the first start from the last weights; 0: train anew
+    lr: float = 0.1
+    batch_size: int = 128
+    schedule: Literal["one-cycle", "step"] = "one-cycle"
+
+    @property
+    def experiment(self) -> str:
+        """Names what runs that differ only in their seed have in common."""
+        return json.dumps({**dataclasses.asdict(self), "seed": None, "root": None}, sort_keys=True)
+
+
+def home() -> Path:
+    """Where runs are kept: $NEXTLABEL_HOME, else `runs` in the working directory."""
+    return Path(os.environ.get("NEXTLABEL_HOME", "runs")).resolve()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. Reading takes no lock; one worker at a time writes."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def log(self) -> Log:
+        """The label log and finished phases."""
+        return Log(self.path / "run.sqlite")
+
+    @property
+    def lock(self) -> filelock.FileLock:
+        """Held by the worker for as long as it lives; the system releases it when the process dies."""
+        return filelock.FileLock(self.path / "worker.lock", timeout=3, is_singleton=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration the run was started with. Raises `UserError` where the file is damaged."""
+        try:
+            return Config(**json.loads((self.path / "config.json").read_text())["config"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"Run {self.id} cannot be read ({error}): restore its config.json or delete {self.path}."
+            ) from error
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts about the data at the start: class_names, n_samples, annotators, annotators_source, skipped."""
+        return dict(json.loads((self.path / "config.json").read_text())["about"])
+
+    def cycle_path(self, cycle: int) -> Path:
+        """Where the files of a cycle lie: ranking.parquet, posterior.npy, weights.safetensors."""
+        return self.path / f"cycle-{cycle:03d}"
+
+    def cycles(self) -> pd.DataFrame:
+        """One row for every cycle whose scores are there: cycle, n_labels, its metrics, seconds."""
+        phases = self.log.phases()
+        rows = [
+            {
+                "cycle": int(row.cycle),
+                **row.result,
+                "seconds": float(phases.loc[phases["cycle"] == row.cycle, "seconds"].sum()),
+            }
+            for row in phases.itertuples()
+            if row.phase == "score"
+        ]
+        return pd.DataFrame(rows)
+
+    def ranking(self, cycle: int) -> pd.DataFrame:
+        """The scores of a cycle, one row a sample in pool order. Raises `UserError` where there are none."""
+        path = self.cycle_path(cycle) / "ranking.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable ranking ({path.name}): it has not been "
+                "scored yet, or the file is damaged; resume the run or choose another cycle."
+            ) from error
+
+    def posterior(self, cycle: int) -> NDArray[np.float32]:
+        """Posterior of a cycle, float32 [N, C], memory-mapped."""
+        try:
+            return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cycle {cycle} of run {self.id} has no readable posterior: resume the run.") from error
+
+    def state(
+        self, sample_ids: list[str], up_to_cycle: int | None = None
+    ) -> tuple[relabel.Labels, relabel.Votes, pd.DataFrame]:
+        """Replay the label log: where the labels stand, the majority after each event, and the events themselves."""
+        events = self.log.labels(up_to_cycle)
+        row_of = pd.Series(np.arange(len(sample_ids)), index=sample_ids)
+        rows = row_of.reindex(events["sample_id"])
+        if rows.isna().any():
+            raise UserError(
+                f"Run {self.id} has labels for samples that its data set no longer holds (first: "
+                f"{events['sample_id'][rows.isna().to_numpy()].iloc[0]}): restore the data it was made with."
+            )
+        shape = (len(sample_ids), len(self.about["class_names"]))
+        state, taken = relabel.replay(rows.to_numpy(np.int64), events["label"].to_numpy(np.int64), shape)
+        return state, taken, events
+
+    def target(self) -> int:
+        """Number of cycles asked for so far: the configuration's, and one more for every step beyond."""
+        return int(self.log.fact("target", self.config.cycles))
+
+    def status(self) -> tuple[str, str]:
+        """("running" | "pausing" | "finished" | "failed" | "stopped", one sentence)."""
+        done = len(self.cycles())
+        if self.is_running():
+            pausing = (self.path / "pause").exists()
+            return ("pausing", "Stops after the present step.") if pausing else ("running", f"Working on cycle {done}.")
+        error = self.log.fact("error")
+        if error:
+            return "failed", str(error)
+        if done >= self.target():
+            return "finished", f"{done} cycles done."
+        return "stopped", f"Stopped after {done} of {self.target()} cycles; nothing finished is lost. Resume to go on."
+
+    def is_running(self) -> bool:
+        """Whether a worker holds the run."""
+        lock = filelock.FileLock(self.path / "worker.lock", timeout=0, is_singleton=False)
+        try:
+            with lock:
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError as error:
+            raise UserError(f"Run {self.id} cannot be opened ({error}): make {self.path} writable.") from error
+
+    def progress(self) -> dict[str, Any]:
+        """What the worker is at: phase, cycle, share in [0, 1], seconds_left; empty before it began."""
+        try:
+            return dict(json.loads((self.path / "progress.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+
+def create(config: Config, about: dict[str, Any]) -> Run:
+    """A new, empty run. Raises `UserError` where the home folder cannot be written."""
+    base = home()
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{config.dataset}-{config.method}-s{config.seed}"
+    with writing(base):
+        base.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1000):
+            path = base / (stem if attempt == 0 else f"{stem}-{attempt}")
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                continue
+    run = Run(path)
+    write_atomically(
+        path / "config.json", json.dumps({"config": dataclasses.asdict(config), "about": about}, indent=1).encode()
+    )
+    run.log.create()
+    return run
+
+
+def find(run_id: str) -> Run:
+    """The run of this id below `home()`. Raises `UserError` where there is none."""
+    path = home() / run_id
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run_id) or not (path / "config.json").is_file():
+        raise UserError(f'There is no run "{run_id}" under {home()}: `python -m core list` shows those that are there.')
+    return Run(path)
+
+
+def all_runs() -> list[Run]:
+    """All runs below `home()`, the newest first."""
+    return sorted((Run(path.parent) for path in home().glob("*/config.json")), key=lambda run: run.id, reverse=True)

@@ -1,0 +1,154 @@
+"""Scores of samples from posteriors and label counts: pure functions, float64, natural logarithms.
+
+Classes stand on dimension 1; what follows them (pixels) is averaged, so that segmentation is the same code.
+Every score is **high first**: the higher, the sooner the sample is taken. `REGISTRY` says for each what it means.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from data.errors import UserError
+
+Array = NDArray[np.float64]
+
+# The smallest normal float32: posteriors come from a float32 softmax, which underflows to 0 below it. Flooring
+# there keeps a cross-entropy finite (at most 87.3 nats) without changing any order that float32 could tell apart.
+FLOOR = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a page, a legend or a file says of one score column."""
+
+    title: str
+    formula: str
+    meaning: str
+    source: str
+
+
+REGISTRY: dict[str, Score] = {
+    "cleaning": Score(
+        "Cleaning score Φ",
+        "CE(l̂, p) − H(p)",
+        "high: likely a wrong label on a clear image; nats",
+        "Bernhardt et al. 2022, Eq. 2; γ > 0 replaces H by max(H − γ·ln C, 0), the public code's form",
+    ),
+    "cross-entropy": Score(
+        "Cross-entropy", "CE(l̂, p)", "high: the model disagrees with the label; nats ≥ 0", "Bernhardt et al. 2022"
+    ),
+    "entropy": Score("Entropy", "H(p) = −Σ p ln p", "high: the model is unsure; nats in [0, ln C]", "Shannon 1948"),
+    "self-confidence": Score(
+        "Self-confidence (1 − p)",
+        "1 − p[label]",
+        "high: the label gets little probability; in [0, 1]. cleanlab sorts p[label], low first",
+        "Northcutt et al. 2021",
+    ),
+    "margin": Score(
+        "Margin (1 − gap)", "1 − (p₁ − p₂)", "high: two classes are close; in [0, 1]", "Scheffer et al. 2001"
+    ),
+    "entropy-gradnorm": Score(
+        "Entropy gradient norm", "‖∇θ H(p)‖", "high: would change the model most; ≥ 0", "Wang et al. 2022, Eq. 7"
+    ),
+    "expected-gradnorm": Score(
+        "Expected gradient norm",
+        "‖∇θ Σ p·CE‖",
+        "high: would change the model most; ≥ 0. With p attached to the graph it equals the entropy gradient norm",
+        "Wang et al. 2022, Eq. 6",
+    ),
+    "egl": Score(
+        "Expected gradient length",
+        "Σ p_y ‖∇θ CE(·, y)‖",
+        "high: a label would change the model most; ≥ 0",
+        "Settles & Craven 2008",
+    ),
+    "head-gradnorm": Score(
+        "Head gradient norm",
+        "‖∇_head H(p)‖",
+        "the entropy gradient norm of the last linear layer alone, in closed form; ≥ 0",
+        "Wang et al. 2022, Eq. 7, last layer",
+    ),
+    "oracle": Score(
+        "Oracle",
+        "(1 − q[majority]) / E[relabels]",
+        "knows the true label distribution q: the upper bound; in [0, 1]",
+        "Bernhardt et al. 2022, public code",
+    ),
+    "random": Score("Random", "u ~ U[0, 1)", "no information: the lower bound", "—"),
+}
+
+
+def check_probs(probs: ArrayLike) -> Array:
+    """`probs` as float64 [N, C, …]. Raises `UserError` where a posterior is NaN, infinite or negative."""
+    p = np.asarray(probs, dtype=np.float64)
+    bad = ~np.isfinite(p) | (p < 0)
+    if bad.any():
+        rows = bad.reshape(len(p), -1).any(axis=1)
+        raise UserError(
+            f"The posterior is not a probability (NaN, infinite or negative) for {rows.sum()} of {len(p)} samples, "
+            f"first at row {int(rows.argmax())}: training probably diverged; lower the learning rate and run again."
+        )
+    return p
+
+
+def distribution(label_counts: ArrayLike) -> Array:
+    """Counts normalised per sample, [N, C, …] → [N, C, …]. Raises `UserError` on a sample without any vote."""
+    counts = np.asarray(label_counts, dtype=np.float64)
+    total = counts.sum(axis=1, keepdims=True)
+    if not (total > 0).all():
+        raise UserError(f"Sample at row {int((total <= 0).argmax())} has no vote at all: remove it or label it first.")
+    return counts / total
+
+
+def _mean_rest(values: Array) -> Array:
+    return values.reshape(len(values), -1).mean(axis=1)
+
+
+def entropy(probs: ArrayLike) -> Array:
+    """Entropy H(p) = −Σ p ln p in nats, [N, C, …] → [N]; 0 · ln 0 = 0. Raises `UserError` on NaN."""
+    p = check_probs(probs)
+    return _mean_rest(-(p * np.log(np.maximum(p, FLOOR))).sum(axis=1))
+
+
+def cross_entropy(label_counts: ArrayLike, probs: ArrayLike) -> Array:
+    """Cross-entropy −Σ l̂ ln p of the label histogram against the posterior in nats, both [N, C, …] → [N].
+
+    Counts are normalised per sample; p is floored at 1.2e-38. Raises `UserError` on NaN, a row without votes or
+    shapes that do not match. Bernhardt et al. 2022.
+    """
+    p, q = check_probs(probs), distribution(label_counts)
+    if p.shape != q.shape:
+        raise UserError(
+            f"Label counts of shape {q.shape} do not fit a posterior of shape {p.shape}: "
+            "give one row of counts a sample, one column a class."
+        )
+    return _mean_rest(-(q * np.log(np.maximum(p, FLOOR))).sum(axis=1))
+
+
+def cleaning_score(label_counts: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Array:
+    """Φ = CE(l̂, p) − max(H(p) − γ·ln C, 0) in nats, [N, C, …] → [N]; high = likely a wrong, clear label.
+
+    `gamma` lies on the base-C scale, in [0, 1]: 0 is Eq. 2 of Bernhardt et al. 2022, 0.30 their public code.
+    """
+    p = check_probs(probs)
+    ambiguity = np.maximum(entropy(p) - gamma * np.log(p.shape[1]), 0.0)
+    return cross_entropy(label_counts, p) - ambiguity
+
+
+def self_confidence(labels: ArrayLike, probs: ArrayLike) -> Array:
+    """1 − p[label] in [0, 1], labels int [N] and probs [N, C] → [N]; high = suspicious (cleanlab sorts p, low first)."""
+    p = check_probs(probs)
+    return 1.0 - p[np.arange(len(p)), np.asarray(labels)]
+
+
+def margin(probs: ArrayLike) -> Array:
+    """1 − (p₁ − p₂) of the two most probable classes in [0, 1], [N, C, …] → [N]; high = uncertain."""
+    top = np.sort(check_probs(probs), axis=1)
+    return _mean_rest(1.0 - (top[:, -1] - top[:, -2]))
+
+
+def bald(probs: ArrayLike) -> Array:
+    """Mutual information H[mean p] − mean H[p] in nats over S stochastic passes, [S, N, C] → [N]. Houlsby et al. 2011."""
+    p = check_probs(probs)
+    return entropy(p.mean(axis=0)) - np.mean([entropy(one) for one in p], axis=0)

@@ -1,0 +1,250 @@
+"""What distinguishes the two tasks: where labels come from, which scores a ranking shows, and what is measured.
+
+Numpy only. The engine (`core.cycle`) calls these and never asks which task it runs.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import metrics, relabel, scores
+from core.relabel import Floats, Ints, Labels
+from core.run import Config
+from core.strategies import STRATEGIES
+from data import ImageDataset, votes
+from data.errors import UserError
+
+CLEANING_SCORES = ("cleaning", "cross-entropy", "self-confidence", "random", "oracle")
+SELECTORS = ("vanilla",)
+
+# What a newcomer gets: minutes on two CPU cores. The first line that names the task and the data set counts.
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("active-learning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 30, "budget": 200, "cycles": 5},
+    ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
+    ("active-learning", "cifar10"): {"model": "resnet18", "width": 16, "epochs": 15, "budget": 500, "cycles": 4},
+    ("active-learning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "budget": 200, "cycles": 4},
+    ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
+}
+FASHION_NOISE = 0.15  # default noise of the embedded set, the paper's lower level
+
+
+class Task(ABC):
+    """One task on one data set under one configuration."""
+
+    score_names: tuple[str, ...]
+    """Columns of a ranking that follow from posterior and labels alone."""
+
+    def __init__(self, config: Config, dataset: ImageDataset) -> None:
+        self.config, self.dataset = config, dataset
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.dataset.class_names)
+
+    @abstractmethod
+    def initial(self) -> tuple[Ints, Ints, str]:
+        """Labels before the first training: rows, labels, and their source."""
+
+    @abstractmethod
+    def candidates(self, state: Labels) -> NDArray[np.bool_]:
+        """Which samples [N] may be chosen."""
+
+    @abstractmethod
+    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+        """Labels of the best candidates by `priority` [N], at most `config.budget`: rows, labels, and their source."""
+
+    @abstractmethod
+    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
+        """Metrics of a cycle from its labels (`n_events` log entries) and its posterior [N, C]."""
+
+    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
+        """The columns `score_names`, [N] each."""
+        compute = {
+            "entropy": lambda: scores.entropy(probs),
+            "margin": lambda: scores.margin(probs),
+            "cleaning": lambda: scores.cleaning_score(state.histogram, probs, self.config.gamma),
+            "cross-entropy": lambda: scores.cross_entropy(state.histogram, probs),
+            "self-confidence": lambda: scores.self_confidence(state.majority, probs),
+        }
+        return {name: compute[name]() for name in self.score_names}
+
+
+class ActiveLearning(Task):
+    """The pool is unlabelled; a chosen sample gets its reference label."""
+
+    score_names = ("entropy", "margin")
+
+    def initial(self) -> tuple[Ints, Ints, str]:
+        known = np.flatnonzero(self.dataset.labels >= 0)
+        order = np.random.default_rng([self.config.seed, 0]).permutation(known)
+        rows = np.sort(order[: self.config.initial])
+        return rows, self.dataset.labels[rows], "reference"
+
+    def candidates(self, state: Labels) -> NDArray[np.bool_]:
+        return (state.majority < 0) & (self.dataset.labels >= 0)
+
+    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+        rows = np.argsort(np.where(self.candidates(state), -priority, np.inf), kind="stable")[: self.config.budget]
+        rows = rows[self.candidates(state)[rows]]
+        return rows, self.dataset.labels[rows], "reference"
+
+    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
+        labelled = state.majority >= 0
+        return {"n_labels": n_events, "train_accuracy": metrics.accuracy(probs[labelled], state.majority[labelled])}
+
+
+class LabelCleaning(Task):
+    """Every sample has a label that may be wrong; relabelling draws votes until a majority forms."""
+
+    score_names = ("cleaning", "cross-entropy", "entropy", "self-confidence")
+
+    def __init__(self, config: Config, dataset: ImageDataset) -> None:
+        super().__init__(config, dataset)
+        self.reference = reference_counts(config, dataset)
+
+    def initial(self) -> tuple[Ints, Ints, str]:
+        return np.arange(len(self.dataset.ids)), initial_labels(self.config, self.dataset), "initial"
+
+    def candidates(self, state: Labels) -> NDArray[np.bool_]:
+        return ~state.cleaned
+
+    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+        if self.reference is None:
+            none = np.empty(0, dtype=np.int64)
+            return none, none, "nobody"
+        ranked = relabel.priorities("oracle", self.reference) if self.config.method == "oracle" else priority
+        taken = relabel.collect(self.reference, state, ranked, budget=self.config.budget, seed=self.config.seed)
+        return taken.sample, taken.label, f"votes ({self.dataset.annotators})"
+
+    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
+        found: dict[str, float] = {"n_labels": n_events - len(self.dataset.ids)}
+        if self.reference is not None:
+            clear, difficult = metrics.remaining_errors(state.majority, self.reference)
+            found |= {
+                "correctness": metrics.correctness(state.majority, self.reference),
+                "clear_errors": clear,
+                "difficult_errors": difficult,
+            }
+        return found
+
+    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
+        columns = super().score_columns(state, probs)
+        if self.config.method == "random":
+            columns["random"] = relabel.random_order(len(probs), self.config.seed)
+        if self.config.method == "oracle" and self.reference is not None:
+            columns["oracle"] = relabel.oracle_priority(self.reference)[np.arange(len(probs)), state.majority]
+        return columns
+
+
+TASKS: dict[str, type[Task]] = {"active-learning": ActiveLearning, "label-cleaning": LabelCleaning}
+
+
+def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
+    """The label distribution [N, C] that relabels are drawn from, or None where nobody knows it.
+
+    Annotators' counts where the data set has them; else, when noise is injected into trusted labels, those labels.
+    """
+    if dataset.label_counts is not None:
+        return dataset.label_counts
+    if config.noise > 0:
+        return np.eye(len(dataset.class_names), dtype=np.int64)[dataset.labels]
+    return None
+
+
+def initial_labels(config: Config, dataset: ImageDataset) -> Ints:
+    """The noisy labels [N] that a cleaning run starts from: tempered counts, injected symmetric noise, or as given."""
+    if config.temperature is not None and dataset.label_counts is not None:
+        return votes.initial_labels(dataset.label_counts, config.temperature, config.seed)
+    if config.noise > 0:
+        return votes.symmetric_noise(dataset.labels, len(dataset.class_names), config.noise, config.seed)
+    return dataset.labels
+
+
+def about(dataset: ImageDataset) -> dict[str, Any]:
+    """What a run remembers of its data, so that it can be listed without them."""
+    return {
+        "class_names": dataset.class_names,
+        "n_samples": len(dataset.ids),
+        "annotators": dataset.annotators,
+        "annotators_source": dataset.annotators_source,
+        "skipped": [list(pair) for pair in dataset.skipped],
+    }
+
+
+def defaults(task: str, dataset: str) -> dict[str, Any]:
+    """Settings for whatever the user leaves open."""
+    return PRESETS.get((task, dataset), PRESETS[task, ""])
+
+
+def prepare(config: Config, dataset: ImageDataset) -> Config:
+    """Check a configuration against its data and fill in what depends on both.
+
+    Raises `UserError` for what cannot run: an unknown method, a budget larger than the pool, noise out of reach.
+    """
+    n = len(dataset.ids)
+    for name, least in (("cycles", 1), ("epochs", 1), ("batch_size", 2), ("width", 1), ("budget", 0), ("initial", 0)):
+        if getattr(config, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {least}.")
+    if not np.isfinite(config.lr) or config.lr <= 0:
+        raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
+    if config.selector not in SELECTORS:
+        raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(SELECTORS)}.')
+    return (
+        _prepare_learning(config, dataset)
+        if config.task == "active-learning"
+        else _prepare_cleaning(config, dataset, n)
+    )
+
+
+def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
+    if config.method not in STRATEGIES:
+        raise UserError(f'There is no strategy "{config.method}": choose one of {", ".join(STRATEGIES)}.')
+    if config.budget < 1:
+        raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
+    config = dataclasses.replace(config, initial=config.initial or config.budget)
+    known = int((dataset.labels >= 0).sum())
+    wanted = config.initial + config.budget * (config.cycles - 1)
+    if wanted > known:
+        raise UserError(
+            f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
+            f"but the pool holds {known:,} images with a reference label: lower --budget, --initial or --cycles."
+        )
+    return config
+
+
+def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
+    if config.method not in CLEANING_SCORES:
+        raise UserError(f'There is no score "{config.method}": choose one of {", ".join(CLEANING_SCORES)}.')
+    if not 0 <= config.gamma <= 1:
+        raise UserError(f"--gamma is {config.gamma}: it lies between 0 (the paper) and 1; the paper's code uses 0.30.")
+    if not 0 <= config.noise < 1:
+        raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
+    if config.temperature is not None and not config.temperature > 0:
+        raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
+    if config.temperature is not None and dataset.label_counts is None:
+        raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
+    if dataset.label_counts is None and (dataset.labels < 0).any():
+        raise UserError(
+            f"{int((dataset.labels < 0).sum())} images have no label yet: label them first, or leave them out."
+        )
+    if dataset.label_counts is not None and config.temperature is None:
+        if config.noise == 0:
+            config = dataclasses.replace(config, noise=FASHION_NOISE)
+        nominal = dataset.noise_temperatures.get(config.noise)
+        config = dataclasses.replace(
+            config, temperature=nominal or votes.temperature_for(dataset.label_counts, config.noise)
+        )
+    reference = reference_counts(config, dataset)
+    if reference is None and config.method == "oracle":
+        raise UserError("The oracle needs to know the true labels, which this data set does not: choose another score.")
+    if reference is None:  # nobody to ask: rank once
+        return dataclasses.replace(config, cycles=1, budget=0)
+    if config.budget == 0 and config.cycles > 1:
+        wrong = 1 - metrics.correctness(initial_labels(config, dataset), reference)
+        total = max(1, round(3 * wrong * n))  # the paper's budget: three labels for each wrong one
+        config = dataclasses.replace(config, budget=-(-total // (config.cycles - 1)))
+    return config

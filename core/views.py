@@ -1,0 +1,280 @@
+"""What pages, command line and exports show of a run, as DataFrames. Reads runs, needs no torch."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from core import figures, metrics, relabel, scores
+from core.relabel import Floats
+from core.run import Config, Run, all_runs
+from core.tasks import initial_labels, reference_counts
+from data import ImageDataset, votes
+from data.errors import UserError
+
+ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
+
+
+def learning_curve(runs: list[Run]) -> pd.DataFrame:
+    """Accuracy against labels of active-learning runs: run, method, seed, cycle, n_labels, accuracy, gap."""
+    parts = [run.cycles().assign(run=run.id, method=run.config.method, seed=run.config.seed) for run in runs]
+    columns = ["run", "method", "seed", "cycle", "n_labels", "accuracy", "gap"]
+    parts = [part for part in parts if len(part) > 0 and "n_labels" in part]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
+    """Correctness after 0 … T collected labels of a cleaning run: run, method, seed, n_labels, correctness.
+
+    Empty where nobody knows the true labels.
+    """
+    columns = ["run", "method", "seed", "n_labels", "correctness"]
+    config = run.config
+    reference = reference_counts(config, dataset)
+    _, taken, _ = run.state(dataset.ids, up_to_cycle)
+    n = len(dataset.ids)
+    if reference is None or len(taken.sample) < n:
+        return pd.DataFrame(columns=columns)
+    collected = relabel.Votes(
+        taken.sample[n:], taken.label[n:], taken.majority[n:]
+    )  # the first n are the initial labels
+    initial = np.empty(n, dtype=np.int64)
+    initial[taken.sample[:n]] = taken.label[:n]
+    curve = relabel.correctness_curve(reference.argmax(axis=1), initial, collected)
+    return pd.DataFrame(
+        {
+            "run": run.id,
+            "method": config.method,
+            "seed": config.seed,
+            "n_labels": np.arange(len(curve)),
+            "correctness": curve,
+        }
+    )[columns]
+
+
+def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:
+    """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
+
+    Oracle and random by `core.relabel.simulate` over five sets of votes on the run's own initial labels; minimal is the
+    straight line that corrects one sample with every two labels. Empty where nobody knows the true labels.
+    """
+    reference = reference_counts(config, dataset)
+    if reference is None:
+        return pd.DataFrame(columns=["policy", "n_labels", "mean", "sd"])
+    initial = initial_labels(config, dataset)
+    x = np.arange(budget + 1)
+    seeds = config.seed + np.arange(ENVELOPE_SEEDS)
+    parts = []
+    for policy in ("oracle", "random"):
+        curves = relabel.simulate(reference, initial, policy, budget=budget, seeds=seeds).correctness
+        parts.append(
+            pd.DataFrame(
+                {"policy": policy, "n_labels": x, "mean": curves.mean(axis=0), "sd": curves.std(axis=0, ddof=1)}
+            )
+        )
+    start = metrics.correctness(initial, reference)
+    parts.append(
+        pd.DataFrame(
+            {"policy": "minimal", "n_labels": x, "mean": np.minimum(1.0, start + x / 2 / len(initial)), "sd": 0.0}
+        )
+    )
+    return pd.concat(parts, ignore_index=True)
+
+
+def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
+    """The object that `run --json` prints: run, task, seed, cycles, auc, auc_normalised.
+
+    Label cleaning: mean correctness over the collected labels, and the same on the scale from the random order (0) to
+    the oracle (1). Active learning: mean accuracy over the labels (trapezoids), and no normalised value.
+    """
+    config, cycles = run.config, run.cycles()
+    auc = normalised = None
+    if config.task == "label-cleaning":
+        curve = cleaning_curve(run, dataset)
+        if len(curve) > 1:
+            bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
+            auc = float(curve["correctness"].mean())
+            normalised = metrics.normalised_auc(auc, bounds["random"], bounds["oracle"])
+    elif len(cycles):
+        auc = metrics.area_under_curve(cycles["n_labels"], cycles["accuracy"])
+    return {
+        "run": run.id,
+        "task": config.task,
+        "seed": config.seed,
+        "cycles": cycles.to_dict("records"),
+        "auc": auc,
+        "auc_normalised": normalised,
+    }
+
+
+def samples(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The ranking of a cycle with class names, and what the reference says where there is one.
+
+    Adds given, suggested (names), reference (name), kind: "clear noise", "difficult" or "correct" for a label that is
+    wrong on a clear image, wrong on an ambiguous one, or right (Bernhardt et al. 2022); "" where nobody knows.
+    """
+    table = run.ranking(cycle)
+    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
+    table["given"], table["suggested"] = names[table["label"]], names[table["suggested"]]
+    config = run.config
+    reference = reference_counts(config, dataset) if config.task == "label-cleaning" else dataset.label_counts
+    truth = reference.argmax(axis=1) if reference is not None else dataset.labels
+    table["reference"] = names[truth]
+    if reference is not None:
+        wrong, ambiguous = table["label"].to_numpy() != truth, votes.ambiguous(reference)
+        kind = np.select([~wrong, ambiguous], ["correct", "difficult"], "clear noise")
+        table["kind"] = np.where(table["label"] >= 0, kind, "")
+    else:
+        table["kind"] = ""
+    return table
+
+
+def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds a phase."""
+    _, taken, events = run.state(dataset.ids)
+    before: Floats = np.full(len(dataset.ids), -1.0)
+    rows = []
+    phases = run.log.phases()
+    for cycle in sorted(set(phases["cycle"])):
+        mine = (events["cycle"] == cycle).to_numpy()
+        after = before.copy()
+        after[taken.sample[mine]] = taken.majority[mine]  # the last event of a sample wins
+        spent = phases[phases["cycle"] == cycle].set_index("phase")["seconds"]
+        rows.append(
+            {
+                "cycle": int(cycle),
+                "labels": int(mine.sum()),
+                "samples": len(np.unique(taken.sample[mine])),
+                "changed": int(((after != before) & (before >= 0)).sum()),
+                "training_s": spent.get("train"),
+                "scoring_s": spent.get("score"),
+            }
+        )
+        before = after
+    return pd.DataFrame(rows)
+
+
+def figure(run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[Run] | None = None) -> go.Figure:
+    """The figure "curves", "distribution" or "map" of a run at a cycle, as pages show it and the command line exports it.
+
+    others: further runs to draw in the curves, by default those that differ from this one in the seed alone.
+    """
+    config = run.config
+    if name == "curves":
+        runs = [run, *(same_experiment(run) if others is None else others)]
+        if config.task == "active-learning":
+            return figures.learning_curves(
+                learning_curve(runs),
+                cycle,
+                note(run, "accuracy on the test set after each training; band ± 1 s.d. over seeds"),
+            )
+        curves = pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True)
+        at = int(run.cycles()["n_labels"].iloc[cycle])
+        bounds = envelopes(config, dataset, int(curves["n_labels"].max()) if len(curves) else 0)
+        return figures.cleaning_curves(
+            curves,
+            bounds,
+            at,
+            note(run, "AUC: mean share of right majority labels over the collected labels; bands ± 1 s.d."),
+        )
+    if name == "distribution":
+        return score_distribution(run, dataset, cycle, config.method)
+    scored = with_noise_scores(run, samples(run, dataset, cycle), cycle)
+    return figures.noise_map(scored, note(run, f"cycle {cycle}; {MAP_TEXT[config.task]}"))
+
+
+def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) -> go.Figure:
+    """Histogram of a score over the images that may still be chosen; for the run's own score with the next budget's cut."""
+    table = run.ranking(cycle)
+    table = table[table["rank"].notna()]
+    cut = next_cut(table, run.config) if score == run.config.method else None
+    return figures.distribution(
+        table[score], score, cut, note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")
+    )
+
+
+def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
+    """One row a run: method, seed, n_labels, last (accuracy or correctness at the end), auc, auc_normalised, run."""
+    rows = []
+    for run in runs:
+        found, cycles = summary(run, dataset), run.cycles()
+        measure = "correctness" if "correctness" in cycles else "accuracy"
+        rows.append(
+            {
+                "method": run.config.method,
+                "seed": run.config.seed,
+                "n_labels": int(cycles["n_labels"].iloc[-1]),
+                "last": cycles[measure].iloc[-1],
+                "auc": found["auc"],
+                "auc_normalised": found["auc_normalised"],
+                "run": run.id,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def comparable(run: Run) -> list[Run]:
+    """Other runs of the same task on the same data that have finished a cycle."""
+    config = run.config
+    same = ("task", "dataset", "root", "limit")
+    return [
+        other
+        for other in all_runs()
+        if other.id != run.id
+        and readable(other)
+        and len(other.cycles())
+        and all(getattr(other.config, name) == getattr(config, name) for name in same)
+    ]
+
+
+MAP_TEXT = {
+    "label-cleaning": "l̂: label histogram; clear noise: wrong label on an image whose votes agree; difficult: whose votes do not",
+    "active-learning": "CE against the reference label, which the strategy does not see",
+}
+
+
+def same_experiment(run: Run) -> list[Run]:
+    """The other runs that differ from this one in their seed alone."""
+    return [
+        other
+        for other in all_runs()
+        if other.id != run.id and readable(other) and other.config.experiment == run.config.experiment
+    ]
+
+
+def readable(run: Run) -> bool:
+    """Whether the run's configuration can be read."""
+    try:
+        return bool(run.config)
+    except UserError:
+        return False
+
+
+def next_cut(table: pd.DataFrame, config: Config) -> float | None:
+    """The lowest score that the next budget takes, each sample counted as one label; None where all are taken."""
+    ranked = table[table["rank"].notna()]
+    if config.budget == 0 or len(ranked) <= config.budget:
+        return None
+    return float(ranked.nsmallest(config.budget, "rank")[config.method].min())
+
+
+def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame:
+    """A ranking with the columns that the map needs. Cleaning has them; in active learning l̂ is the reference label."""
+    if "cross-entropy" in table:
+        return table
+    known = table[table["reference"] != "—"]
+    probs = run.posterior(cycle)[known.index].astype(np.float64)
+    codes = {name: c for c, name in enumerate(run.about["class_names"])}
+    one_hot = np.eye(len(codes))[known["reference"].map(codes)]
+    noisiness = scores.cross_entropy(one_hot, probs)
+    return known.assign(**{"cross-entropy": noisiness, "cleaning": noisiness - scores.entropy(probs)})
+
+
+def note(run: Run, definition: str) -> str:
+    """The small print of a figure: data, annotators, run and definition."""
+    about, config = run.about, run.config
+    annotators = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[
+        about["annotators"]
+    ]
+    return f"{config.dataset}, N = {about['n_samples']:,}, {annotators} · run {run.id}<br>{definition}"

@@ -1,0 +1,51 @@
+"""Where data sets lie, and decoded arrays kept on disk: written once, memory-mapped afterwards."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+
+def home() -> Path:
+    """The folder of the data sets: $NEXTLABEL_DATA, else ~/.cache/nextlabel."""
+    return Path(os.environ.get("NEXTLABEL_DATA") or Path.home() / ".cache" / "nextlabel")
+
+
+def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `file`, then put it in place: nobody ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name + ".", suffix=".tmp" + file.suffix)
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def cached(
+    folder: Path, name: str, version: str, parts: tuple[str, ...], make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays `parts`, from `folder` when this version of them lies there whole, else from `make`.
+
+    name: the source and how it is decoded; version: a digest of what it is decoded from, so that a change of the source
+    makes new arrays and removes the old. Read arrays are memory maps. A folder that cannot be written costs the cache,
+    not the data: the arrays then stay in memory.
+    """
+    files = {part: folder / f"{name}-{version}-{part}.npy" for part in parts}
+    with suppress(OSError, ValueError, EOFError):  # absent, or cut short: numpy compares the header with the length
+        return {part: np.load(file, mmap_mode="r", allow_pickle=False) for part, file in files.items()}
+    arrays = make()
+    try:
+        for part, file in files.items():
+            write_atomically(file, lambda path, part=part: np.save(path, arrays[part], allow_pickle=False))  # type: ignore[misc]
+        for old in folder.glob(f"{name}-*.npy"):
+            if not old.name.startswith(f"{name}-{version}-"):
+                old.unlink(missing_ok=True)
+    except OSError:
+        return arrays
+    return {part: np.load(file, mmap_mode="r", allow_pickle=False) for part, file in files.items()}

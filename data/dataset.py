@@ -1,0 +1,134 @@
+"""What every source loads into: images, labels and votes under stable sample ids."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from data.errors import UserError
+from data.votes import random_order
+
+UNKNOWN = -1
+CHUNK = 4096  # images hashed at a time, so that a memory map is never copied whole
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A pool of images to label or to check, and a test set with known labels.
+
+    ids: N unique strings, the same in every subset and session · images: uint8 [N,H,W,C], an array or a memory map ·
+    labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes for each class, or None · class_names: K names ·
+    test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted, and annotators_source: where the votes
+    come from, one sentence · noise_temperatures: nominal noise rate -> temperature of the published set-up, if there is
+    one · skipped: (id, reason) of the files that could not be read.
+
+    Raises UserError when the parts do not fit together.
+    """
+
+    name: str
+    ids: list[str]
+    images: np.ndarray
+    labels: np.ndarray
+    label_counts: np.ndarray | None
+    class_names: list[str]
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    annotators: Literal["human", "simulated", "none"]
+    annotators_source: str
+    noise_temperatures: dict[float, float] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, message: str) -> None:
+            if not condition:
+                raise UserError(f"data set {self.name!r}: {message}")
+
+        n, n_classes = len(self.ids), len(self.class_names)
+        require(n > 0, "there is no image in the pool; add images")
+        require(n_classes >= 2, "there is only one class; a classifier needs at least two, add images of another class")
+        require(len(set(self.class_names)) == n_classes, "two classes have the same name; rename one")
+        for what, images, labels, length in (
+            ("", self.images, self.labels, n),
+            ("test ", self.test_images, self.test_labels, len(self.test_labels)),
+        ):
+            require(
+                images.dtype == np.uint8 and images.ndim == 4,
+                f"the {what}images must be uint8 [N,H,W,C], got {images.dtype} with shape {images.shape}",
+            )
+            require(len(images) == length, f"{len(images)} {what}images for {length} {what or 'ids or '}labels")
+            require(
+                labels.dtype == np.int64 and labels.shape == (length,),
+                f"the {what}labels must be int64 [{length}], got {labels.dtype} with shape {labels.shape}",
+            )
+            outside = (labels < UNKNOWN) | (labels >= n_classes)
+            require(
+                not outside.any(),
+                f"{what}label {labels[outside.argmax()] if len(labels) else ''} is outside the {n_classes} classes; "
+                f"labels run from 0 to {n_classes - 1}, or {UNKNOWN} for unknown",
+            )
+        require(
+            self.test_images.shape[1:] == self.images.shape[1:],
+            f"test images of shape {self.test_images.shape[1:]} beside images of shape {self.images.shape[1:]}; "
+            "bring them to one size",
+        )
+        if len(set(self.ids)) < n:
+            seen: set[str] = set()
+            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            require(False, f"the id {twice!r} appears twice; every image needs its own")
+        if self.label_counts is not None:
+            counts = self.label_counts
+            require(
+                counts.dtype == np.int64 and counts.shape == (n, n_classes),
+                f"the label counts must be int64 [{n},{n_classes}], one row an image and one column a class, "
+                f"got {counts.dtype} with shape {counts.shape}",
+            )
+            negative = (counts < 0).any(axis=1)
+            require(not negative.any(), f"the votes for {self.ids[negative.argmax()]!r} are negative; mend the counts")
+            empty = counts.sum(axis=1) == 0
+            require(
+                not empty.any(),
+                f"there is no vote for {self.ids[empty.argmax()]!r}; every image needs at least one, or leave it out",
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that a score can depend on; reads every image once."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update("\0".join(self.ids).encode() + b"\1" + "\0".join(self.class_names).encode())
+        for array in (self.images, self.labels, self.label_counts, self.test_images, self.test_labels):
+            if array is None:
+                digest.update(b"none")
+                continue
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            for start in range(0, len(array), CHUNK):
+                digest.update(np.ascontiguousarray(array[start : start + CHUNK]))
+        return digest.hexdigest()
+
+    def subset(self, indices: np.ndarray) -> "ImageDataset":
+        """The same data set with these pool rows only, in this order; ids and test set are kept. indices: int [n]."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in indices],
+            images=self.images[indices],
+            labels=self.labels[indices],
+            label_counts=None if self.label_counts is None else self.label_counts[indices],
+        )
+
+
+def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Sorted random positions that keep the share of every class to within one sample: int64 [size].
+
+    labels: int64 [N], any values; size: at most N. The remainders of the division go to the classes that lose most by it.
+    """
+    order = random_order(len(labels), seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * size / len(labels)
+    take = np.floor(exact).astype(np.int64)
+    take[np.argsort(take - exact, kind="stable")[: size - take.sum()]] += 1
+    chosen = [order[labels[order] == k][:n] for k, n in zip(classes, take, strict=True)]
+    return np.sort(np.concatenate(chosen))

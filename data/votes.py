@@ -1,0 +1,125 @@
+"""The simulated draw of votes: which label does an annotator give when asked once more?
+
+Every random number is a function of (seed, sample, which vote), never of the order of the calls: the k-th vote of a
+sample is the same whichever policy asks for it, and a killed run resumes bit for bit.
+"""
+
+import numpy as np
+
+from data.errors import UserError
+
+INITIAL = 2**32  # the "vote" that is the first, noisy label; relabels count 0, 1, 2, …
+REPLACED = 2**32 + 1  # and the two numbers that symmetric noise takes: is it replaced, by which class
+REPLACEMENT = 2**32 + 2
+ORDER = 2**32 + 3  # a sample's place in a random order
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the constants of SplitMix64 (Steele, Lea & Flood 2014)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: uint64 -> uint64, one to one, every bit depends on every bit."""
+    x = (x ^ (x >> np.uint64(30))) * MIX_1
+    x = (x ^ (x >> np.uint64(27))) * MIX_2
+    return x ^ (x >> np.uint64(31))
+
+
+def uniforms(seed: int, sample: np.ndarray, draw: np.ndarray | int) -> np.ndarray:
+    """Uniform numbers in [0, 1), one for each (sample, draw): float64 of the two broadcast together.
+
+    seed: 0 <= seed < 2^64; sample, draw: non-negative integers. Each number is a hash of the three.
+    """
+    state = np.atleast_1d(np.asarray(seed, np.uint64))
+    for key in (np.asarray(sample).astype(np.uint64), np.asarray(draw).astype(np.uint64)):
+        state = _mix((state + GOLDEN) ^ _mix(key + GOLDEN))
+    bits = np.broadcast_to(state, np.broadcast_shapes(np.shape(sample), np.shape(draw)))
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def random_order(n: int, seed: int) -> np.ndarray:
+    """A random permutation of 0 … n - 1: int64 [n]; unlike numpy's generators, the same in every version of numpy."""
+    return np.argsort(uniforms(seed, np.arange(n), ORDER), kind="stable")
+
+
+def _invert(weights: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The class at the share u of the cumulated weights: int64 [A,D] from weights [A,C] and u [A,D] in [0, 1)."""
+    cumulated = np.cumsum(weights, axis=1, dtype=np.float64)  # [A,C]
+    target = u * cumulated[:, -1:]
+    # Rounding may lift the target onto the total itself; the last class with any weight is the answer then.
+    last = cumulated.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, axis=1)
+    passed = np.zeros(u.shape, np.int64)
+    for k in range(cumulated.shape[1]):
+        passed += cumulated[:, k : k + 1] <= target
+    return np.minimum(passed, last[:, None])
+
+
+def draw_votes(label_counts: np.ndarray, seed: int, sample: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """Votes from the true label distributions of some samples: int64 [A,D].
+
+    label_counts: [A,C], the rows of the samples asked · sample: int [A], their positions in the whole pool · draw: int
+    [D], which votes (0 is the first relabel).
+    """
+    return _invert(label_counts, uniforms(seed, np.asarray(sample)[:, None], np.asarray(draw)[None, :]))
+
+
+def temper(label_counts: np.ndarray, temperature: float) -> np.ndarray:
+    """Distributions proportional to counts^(1/T): float64 [N,C]; a class without votes keeps none.
+
+    T = 1 gives the shares of the votes, a higher T flattens them: noise where people disagree, none where all agree.
+    """
+    if not temperature > 0:
+        raise UserError(f"the temperature must be positive, got {temperature}")
+    shares = label_counts / label_counts.max(axis=1, keepdims=True)  # at most 1, so that a low T cannot overflow
+    weights = np.where(label_counts > 0, shares ** (1 / temperature), 0.0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def initial_labels(label_counts: np.ndarray, temperature: float, seed: int) -> np.ndarray:
+    """One noisy label a sample, drawn from the tempered counts: int64 [N] from label_counts [N,C]."""
+    weights = temper(label_counts, temperature)
+    return _invert(weights, uniforms(seed, np.arange(len(weights)), INITIAL)[:, None])[:, 0]
+
+
+def expected_noise(label_counts: np.ndarray, temperature: float) -> float:
+    """The expected share of initial labels that differ from the true majority (the first, when two classes tie)."""
+    majority = np.argmax(label_counts, axis=1)[:, None]
+    return float(1 - np.take_along_axis(temper(label_counts, temperature), majority, axis=1).mean())
+
+
+def temperature_for(label_counts: np.ndarray, noise: float) -> float:
+    """The temperature whose expected noise is `noise`; it grows with the temperature, so halving finds it.
+
+    Raises UserError when no temperature reaches it: a sample on which all agree never becomes noisy.
+    """
+    low, high = 1e-3, 1e6
+    reachable = expected_noise(label_counts, low), expected_noise(label_counts, high)
+    if not reachable[0] <= noise <= reachable[1]:
+        raise UserError(
+            f"a noise rate of {noise:g} cannot be drawn from these votes; "
+            f"choose between {reachable[0]:.3f} and {reachable[1]:.3f}"
+        )
+    for _ in range(100):
+        middle = (low * high) ** 0.5  # on a logarithmic scale: the range spans nine decades
+        low, high = (middle, high) if expected_noise(label_counts, middle) < noise else (low, middle)
+    return high
+
+
+def ambiguous(label_counts: np.ndarray, threshold: float = 0.30) -> np.ndarray:
+    """Whether people really disagree: entropy of the votes, to base C, above the threshold. bool [N] from [N,C]."""
+    p = temper(label_counts, 1.0)
+    entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1) / np.log(p.shape[1])
+    return np.asarray(entropy > threshold)
+
+
+def symmetric_noise(labels: np.ndarray, n_classes: int, noise: float, seed: int) -> np.ndarray:
+    """Labels of which a share `noise` is replaced by another class, each as likely: int64 [N] from labels [N].
+
+    Unknown labels (-1) stay unknown.
+    """
+    if not 0 <= noise <= 1:
+        raise UserError(f"the noise rate must lie between 0 and 1, got {noise:g}")
+    labels, sample = np.asarray(labels, np.int64), np.arange(len(labels))
+    step = 1 + (uniforms(seed, sample, REPLACEMENT) * (n_classes - 1)).astype(np.int64)  # 1 … n_classes - 1
+    replaced = (uniforms(seed, sample, REPLACED) < noise) & (labels >= 0)
+    return np.where(replaced, (labels + step) % n_classes, labels)

@@ -1,0 +1,145 @@
+"""Cycles: run, step, pause, cancel; what each cycle did."""
+
+import streamlit as st
+
+from core import jobs, views
+from core import run as runs
+from core.run import Run
+from pages.ui import frame, widgets
+
+PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
+
+frame.setup("Cycles")
+run, cycle = frame.sidebar()
+st.title("Cycles")
+
+
+def controls(run: Run, state: str, done: int) -> None:
+    """The buttons that start and stop work."""
+    busy, target = state in ("running", "pausing"), run.target()
+    with st.container(horizontal=True):
+        if st.button(
+            "▶ Run to the end" if done < target else "▶ Run",
+            type="primary",
+            disabled=busy or done >= target,
+            key="run-on",
+            help=f"Work until {target} cycles are done.",
+        ):
+            jobs.start(run)
+            st.rerun()
+        if st.button(
+            "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
+        ):
+            jobs.start(run, target=done + 1)
+            st.rerun()
+        if st.button(
+            "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
+        ):
+            jobs.pause(run)
+            st.rerun()
+        if st.button(
+            "Cancel",
+            disabled=not busy,
+            key="cancel",
+            help="Stop now. The unfinished step is lost, finished ones are kept.",
+        ):
+            jobs.cancel(run)
+            st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def watch(run_id: str, state: str, done: int) -> None:
+    """Progress of the worker; redraws the page when a cycle or the work is finished."""
+    run = runs.find(run_id)
+    now, _ = run.status()
+    progress = run.progress()
+    if now != state or len(run.cycles()) != done:
+        st.rerun()
+    if progress:
+        left = progress.get("seconds_left")
+        text = f"Cycle {progress['cycle']}: {PHASES[progress['phase']]}" + (
+            f" · about {left:.0f} s left" if left is not None else ""
+        )
+        st.progress(min(1.0, progress["share"]), text=text + (" · pausing after this step" if now == "pausing" else ""))
+    else:
+        st.progress(0.0, text="Starting the worker…")
+
+
+def history(run: Run, cycle: int) -> None:
+    """Metrics of the cycle we stand at, and what each cycle did."""
+    here = frame.Here(run, run.config, frame.dataset(run.config), cycle, len(run.cycles()))
+    table = run.cycles()
+    row, before = table.iloc[cycle], table.iloc[cycle - 1] if cycle > 0 else None
+    shown = [
+        ("n_labels", "Labels", "{:,.0f}"),
+        ("correctness", "Right labels", "{:.1%}"),
+        ("accuracy", "Test accuracy", "{:.1%}"),
+        ("gap", "Generalisation gap", "{:.1%}"),
+        ("clear_errors", "Clear errors left", "{:,.0f}"),
+    ]
+    shown = [item for item in shown if item[0] in table][:4]
+    for column, (name, title, text) in zip(st.columns(len(shown)), shown, strict=True):
+        delta = None if before is None else text.format(row[name] - before[name])
+        column.metric(
+            f"{title} · cycle {cycle}",
+            text.format(row[name]),
+            delta,
+            border=True,
+            delta_color="off" if name == "n_labels" else "inverse" if name in ("gap", "clear_errors") else "normal",
+        )
+    widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
+    st.subheader("What each cycle did")
+    changes = views.cycle_changes(run, here.dataset).merge(table.drop(columns="seconds"), on="cycle", how="left")
+    percent = st.column_config.NumberColumn(format="percent")
+    seconds = st.column_config.NumberColumn(format="%.1f s")
+    st.dataframe(
+        changes,
+        hide_index=True,
+        column_config={
+            "cycle": "Cycle",
+            "labels": "Labels collected",
+            "samples": "Images touched",
+            "changed": "Majority changed",
+            "n_labels": "Labels so far",
+            "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
+            "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
+            "accuracy": st.column_config.NumberColumn("Test accuracy", format="percent"),
+            "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
+            "clear_errors": "Clear errors left",
+            "difficult_errors": "Difficult errors left",
+            "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
+            "gap": st.column_config.NumberColumn("Gap", format="percent"),
+        },
+    )
+    with st.container(horizontal=True):
+        widgets.table_export(changes, f"{run.id}-cycles")
+        widgets.table_export(run.log.labels(), f"{run.id}-labels", "Export label log")
+
+
+if run is None:
+    st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
+    st.page_link("app.py", label="Go to Home")
+else:
+    with frame.errors():
+        state, sentence = run.status()
+        done = len(run.cycles())
+        st.caption(
+            f"Run `{run.id}` · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
+            f"labels: {run.about['annotators_source']}"
+        )
+        controls(run, state, done)
+        if state in ("running", "pausing"):
+            watch(run.id, state, done)
+        elif state == "failed":
+            st.error(sentence)
+        elif state == "stopped":
+            st.info(sentence)
+        if run.about["skipped"]:
+            skipped = run.about["skipped"]
+            st.warning(
+                f"{len(skipped)} unreadable file{'s' * (len(skipped) > 1)} left out, first: {skipped[0][0]} ({skipped[0][1]})."
+            )
+        if cycle is not None:
+            history(run, cycle)
+        elif state in ("running", "pausing"):
+            st.caption("The first curve and ranking appear when cycle 0 is done.")

@@ -1,0 +1,167 @@
+"""The frame of every page: navigation, the run and cycle we stand at (both in the URL), and errors in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import streamlit as st
+
+import data
+from core import run as runs
+from core.run import Config, Run
+from data.errors import UserError
+
+PAGES = {
+    "app.py": "Home",
+    "pages/cycles.py": "Cycles",
+    "pages/rankings.py": "Rankings",
+    "pages/curves.py": "Curves",
+    "pages/gallery.py": "Gallery",
+}
+STATES = {
+    "running": "● running",
+    "pausing": "◐ pausing",
+    "finished": "✓ finished",
+    "failed": "✕ failed",
+    "stopped": "‖ stopped",
+}
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where the user stands."""
+
+    run: Run
+    config: Config
+    dataset: data.ImageDataset
+    cycle: int
+    n_cycles: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Changes whenever what a page shows may have changed."""
+        return self.run.id, self.cycle, self.n_cycles
+
+
+def setup(title: str) -> None:
+    """Page title and width; the first call of every page."""
+    st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Show what the user can mend as one sentence in place of the view."""
+    try:
+        yield
+    except UserError as error:
+        st.error(str(error))
+
+
+def sidebar() -> tuple[Run | None, int | None]:
+    """Draw the sidebar; returns the chosen run and cycle. Cycle None: no cycle of the run is finished yet."""
+    readable = []
+    for run in runs.all_runs():
+        try:
+            readable.append((run, describe(run.config)))
+        except UserError as error:
+            st.sidebar.warning(str(error))
+    with st.sidebar:
+        st.markdown("### NextLabel")
+        place = st.query_params.to_dict()
+        for path, name in PAGES.items():
+            st.page_link(path, label=name, query_params={k: v for k, v in place.items() if k in ("run", "cycle")})
+        st.divider()
+        if not readable:
+            st.caption("No run yet. Start one on the Home page.")
+            return None, None
+        ids = [run.id for run, _ in readable]
+        wanted = st.query_params.get("run", ids[0])
+        if wanted not in ids:
+            st.warning(f"The link names the run “{wanted}”, which is not here; showing the newest.")
+            wanted = ids[0]
+        labels = {run.id: text for run, text in readable}
+        chosen = st.selectbox("Run", ids, index=ids.index(wanted), format_func=lambda one: labels[one])
+        if chosen != st.query_params.get("run"):
+            if "run" in st.query_params:  # a cycle belongs to the run it was chosen in
+                st.query_params.pop("cycle", None)
+            st.query_params["run"] = chosen
+        run = readable[ids.index(chosen)][0]
+        with errors():
+            return run, _cycle_control(run)
+        return run, None
+
+
+def _cycle_control(run: Run) -> int | None:
+    state, _ = run.status()
+    n = len(run.cycles())
+    st.caption(f"{STATES[state]} · {n} of {run.target()} cycles")
+    if n == 0:
+        return None
+    given = st.query_params.get("cycle", "")
+    cycle = min(int(given), n - 1) if given.isdecimal() else n - 1
+    key = f"cycle-{run.id}"
+    st.session_state[key] = cycle
+
+    def go(to: int | None = None) -> None:
+        st.query_params["cycle"] = str(st.session_state[key] if to is None else to)
+
+    if n > 1:
+        st.slider("Cycle", 0, n - 1, key=key, on_change=go)
+        with st.container(horizontal=True):
+            st.button(
+                "◀ Back",
+                on_click=go,
+                args=(cycle - 1,),
+                disabled=cycle == 0,
+                help="One cycle back (shortcut: ←)",
+                shortcut="Left",
+            )
+            st.button(
+                "Next ▶",
+                on_click=go,
+                args=(cycle + 1,),
+                disabled=cycle == n - 1,
+                help="One cycle on (shortcut: →)",
+                shortcut="Right",
+            )
+    else:
+        st.caption("Cycle 0 is the only one so far.")
+    st.query_params["cycle"] = str(cycle)
+    return cycle
+
+
+def here(title: str) -> Here | None:
+    """Set up a page that shows a run: title, sidebar, heading. None, with a hint, where there is nothing to show yet."""
+    setup(title)
+    run, cycle = sidebar()
+    st.title(title)
+    if run is None:
+        st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
+        st.page_link("app.py", label="Go to Home")
+        return None
+    if cycle is None:
+        state, sentence = run.status()
+        (st.error if state == "failed" else st.info)(
+            sentence
+            if state == "failed"
+            else "The first cycle is not finished yet; the Cycles page shows how far it is."
+        )
+        st.page_link("pages/cycles.py", label="Watch it on Cycles", query_params={"run": run.id})
+        return None
+    config = run.config
+    return Here(run, config, dataset(config), cycle, len(run.cycles()))
+
+
+def describe(config: Config) -> str:
+    """A run in a few words."""
+    return f"{config.dataset} · {config.method} · seed {config.seed}"
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the images…")
+def _dataset(name: str, root: str | None, limit: int | None) -> data.ImageDataset:
+    return data.load(name, root, **({} if limit is None else {"limit": limit}))
+
+
+def dataset(config: Config) -> data.ImageDataset:
+    """The data set of a configuration, loaded once for all users."""
+    return _dataset(config.dataset, config.root, config.limit)

@@ -1,0 +1,33 @@
+"""Fixtures that several rooms share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data" / "unpack.py"
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10, CIFAR-10H and chest X-rays in their public layouts: $NEXTLABEL_TEST_DATA, or unpacked beside the checkout."""
+    if given := os.environ.get("NEXTLABEL_TEST_DATA"):
+        return Path(given)
+    if not SHARED.exists():
+        pytest.skip(
+            "needs the real data sets: name a folder that holds cifar-10-batches-py/ and cifar10h-counts.npy in NEXTLABEL_TEST_DATA"
+        )
+    folder = tmp_path_factory.mktemp("real-data")
+    subprocess.run([sys.executable, str(SHARED), str(folder), "cifar10", "chest_xray"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty NEXTLABEL_HOME."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("NEXTLABEL_HOME", str(folder))
+    return folder

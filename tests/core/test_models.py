@@ -1,0 +1,33 @@
+"""Architectures."""
+
+import pytest
+import torch
+
+from core import models
+from data.errors import UserError
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (3, 64)])
+def test_logits_for_grey_and_colour_of_any_size(name, channels, side):
+    model = models.build(name, channels, 7, 8, seed=0)
+    assert model(torch.randn(2, channels, side, side)).shape == (2, 7)
+
+
+def test_resnet18_of_the_paper_has_its_number_of_parameters():
+    """11.17 million with the CIFAR stem and 10 classes."""
+    model = models.build("resnet18", 3, 10, 64, seed=0)
+    assert sum(p.numel() for p in model.parameters()) == 11_173_962
+
+
+def test_a_seed_means_the_same_weights_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    one, two, other = (models.build("small-cnn", 1, 3, 4, seed=s).head.weight for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_unknown_model_is_the_users_error():
+    with pytest.raises(UserError, match="small-cnn, resnet18"):
+        models.build("alexnet", 3, 10, 64, seed=0)

@@ -1,0 +1,88 @@
+"""What is kept: appended, atomic, and never stale."""
+
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+from core import store
+from data.errors import UserError
+
+
+@pytest.fixture
+def log(tmp_path):
+    made = store.Log(tmp_path / "run.sqlite")
+    made.create()
+    return made
+
+
+def test_labels_are_appended_in_order_and_replayed_by_cycle(log):
+    log.append(0, ["a", "b"], np.array([1, 0]), "initial", 0.1)
+    log.append(1, ["b"], np.array([2]), "votes", 0.1)
+    assert log.labels()["sample_id"].tolist() == ["a", "b", "b"]
+    assert log.labels(up_to_cycle=0)["label"].tolist() == [1, 0]
+    assert log.phases()[["cycle", "phase"]].values.tolist() == [[0, "label"], [1, "label"]]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE labels SET label = 5", "DELETE FROM labels"])
+def test_the_log_cannot_be_rewritten(log, statement):
+    log.append(0, ["a"], np.array([1]), "initial", 0.1)
+    with sqlite3.connect(log.path) as db, pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        db.execute(statement)
+
+
+def test_a_phase_is_finished_once_and_its_labels_come_with_it_or_not_at_all(log):
+    log.append(0, ["a"], np.array([1]), "initial", 0.1)
+    with pytest.raises(sqlite3.IntegrityError):
+        log.append(0, ["b"], np.array([1]), "initial", 0.1)
+    assert log.labels()["sample_id"].tolist() == ["a"]
+
+
+def test_facts_keep_json(log):
+    assert log.fact("target", 3) == 3
+    log.set_fact("target", 5)
+    log.set_fact("target", 6)
+    assert log.fact("target") == 6
+
+
+def test_a_failed_write_leaves_the_old_file_and_says_what_to_do(tmp_path, monkeypatch):
+    path = tmp_path / "scores.bin"
+    store.write_atomically(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left.*free some space"):
+        store.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="NEXTLABEL_HOME"):
+        store.write_atomically(tmp_path / "runs" / "x" / "file", b"")
+
+
+def test_cache_computes_once_for_the_same_content(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return np.arange(3.0)
+
+    cache = store.ScoreCache(tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(cache.get({"weights": "a"}, compute), [0, 1, 2])
+    np.testing.assert_array_equal(store.ScoreCache(tmp_path).get({"weights": "a"}, compute), [0, 1, 2])  # from disk
+    assert len(calls) == 1
+    cache.get({"weights": "b"}, compute)
+    assert len(calls) == 2
+
+
+def test_a_damaged_cache_file_is_computed_again(tmp_path):
+    store.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.arange(3.0))
+    (file,) = tmp_path.rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:20])
+    np.testing.assert_array_equal(store.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.ones(2)), [1, 1])
