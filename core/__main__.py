@@ -223,6 +223,8 @@ def export_files(options: argparse.Namespace) -> None:
     """Write one figure or table."""
     found = run.find(options.run)
     done = len(found.cycles())
+    if done == 0:
+        raise UserError(f"Run {found.id} has no finished cycle yet: resume it and export again.")
     cycle = done - 1 if options.cycle is None else options.cycle
     if not 0 <= cycle < done:
         raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")

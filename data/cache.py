@@ -1,10 +1,10 @@
 """Where data sets lie, and decoded arrays kept on disk: written once, memory-mapped afterwards."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -17,14 +17,12 @@ def home() -> Path:
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `file`, then put it in place: nobody ever sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name + ".", suffix=".tmp" + file.suffix)
-    os.close(handle)
+    temporary = file.with_name(f".{uuid4().hex}{file.suffix}")
     try:
-        write(Path(name))
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write(temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def cached(

@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images, 32 x 32 RGB, ten classes.
 
 torchvision's own class reads the official batches. They are pickles, and torchvision compares every md5 with the
-official one before it opens any: nothing from a user's file is unpickled unless it is the published file, byte for byte.
-The first load keeps the decoded arrays under ROOT/decoded; later ones map them and import no torch.
+official one before it opens any: nothing from a user's file is unpickled unless it is the published file, byte for
+byte. The first load keeps the decoded arrays under ROOT/decoded; later ones map them and import no torch.
 """
 
 import hashlib
@@ -72,7 +72,9 @@ def _unpack(root: Path) -> None:
     try:
         torchvision.datasets.CIFAR10(root, download=True)  # finds the archive whole, so it unpacks and fetches nothing
     except OSError as error:
-        raise UserError(f"{archive} could not be unpacked into {root} ({error}); make room or unpack it there") from error
+        raise UserError(
+            f"{archive} could not be unpacked into {root} ({error}); make room or unpack it there"
+        ) from error
 
 
 def _decode(root: Path) -> dict[str, np.ndarray]:
@@ -102,8 +104,9 @@ def _damaged(root: Path) -> Path | None:
     official = torchvision.datasets.CIFAR10
     meta = [official.meta["filename"], official.meta["md5"]]
     for batch, md5 in [*official.train_list, *official.test_list, meta]:
-        if _md5(root / FOLDER / batch) != md5:
-            return root / FOLDER / batch
+        file = root / FOLDER / str(batch)
+        if _md5(file) != md5:
+            return file
     return None
 
 

@@ -76,5 +76,7 @@ def read_counts(root: Path) -> np.ndarray:
         raise UserError(f"{file} is damaged ({error}); delete it and load again, or take it from {URL}") from error
     if not isinstance(counts, np.ndarray) or counts.shape != (10000, 10) or counts.dtype != np.int64:
         found = f"{counts.dtype} {list(counts.shape)}" if isinstance(counts, np.ndarray) else "an archive"
-        raise UserError(f"{file} should hold int64 [10000, 10], one row a test image, but holds {found}; take it from {URL}")
+        raise UserError(
+            f"{file} should hold int64 [10000, 10], one row a test image, but holds {found}; take it from {URL}"
+        )
     return counts

@@ -1,6 +1,7 @@
 """What every source loads into: images, labels and votes under stable sample ids."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -20,7 +21,7 @@ class ImageDataset:
 
     ids: N unique strings, the same in every subset and session · images: uint8 [N,H,W,C], an array or a memory map ·
     labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes for each class, or None · class_names: K names ·
-    test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted, and annotators_source: where the votes
+    test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted; annotators_source: where the votes
     come from, one sentence · noise_temperatures: nominal noise rate -> temperature of the published set-up, if there is
     one · skipped: (id, reason) of the files that could not be read.
 
@@ -73,10 +74,8 @@ class ImageDataset:
             f"test images of shape {self.test_images.shape[1:]} beside images of shape {self.images.shape[1:]}; "
             "bring them to one size",
         )
-        if len(set(self.ids)) < n:
-            seen: set[str] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-            require(False, f"the id {twice!r} appears twice; every image needs its own")
+        commonest, times = Counter(self.ids).most_common(1)[0]
+        require(times == 1, f"the id {commonest!r} appears {times} times; every image needs its own")
         if self.label_counts is not None:
             counts = self.label_counts
             require(
@@ -99,14 +98,14 @@ class ImageDataset:
     def fingerprint(self) -> str:
         """Hex digest of everything that a score can depend on; reads every image once."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update("\0".join(self.ids).encode() + b"\1" + "\0".join(self.class_names).encode())
+        digest.update(repr((self.ids, self.class_names)).encode())
         for array in (self.images, self.labels, self.label_counts, self.test_images, self.test_labels):
             if array is None:
                 digest.update(b"none")
                 continue
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             for start in range(0, len(array), CHUNK):
-                digest.update(np.ascontiguousarray(array[start : start + CHUNK]))
+                digest.update(array[start : start + CHUNK].tobytes())
         return digest.hexdigest()
 
     def subset(self, indices: np.ndarray) -> "ImageDataset":
@@ -123,7 +122,8 @@ class ImageDataset:
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Sorted random positions that keep the share of every class to within one sample: int64 [size].
 
-    labels: int64 [N], any values; size: at most N. The remainders of the division go to the classes that lose most by it.
+    labels: int64 [N], any values; size: at most N. What rounding down leaves over goes to the classes that
+    lose most by it.
     """
     order = random_order(len(labels), seed)
     classes, sizes = np.unique(labels, return_counts=True)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017), 5,000 real images that come with the product, with the votes of simulated annotators.
+"""Fashion-MNIST (Xiao et al. 2017): 5,000 real images that come with the product, and votes of simulated annotators.
 
 `data/make_fashion.py` made the file and says how; nothing is downloaded.
 """

@@ -22,7 +22,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: uint64 -> uint64, one to one, every bit depends on every bit."""
     x = (x ^ (x >> np.uint64(30))) * MIX_1
     x = (x ^ (x >> np.uint64(27))) * MIX_2
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def uniforms(seed: int, sample: np.ndarray, draw: np.ndarray | int) -> np.ndarray:
@@ -30,11 +30,11 @@ def uniforms(seed: int, sample: np.ndarray, draw: np.ndarray | int) -> np.ndarra
 
     seed: 0 <= seed < 2^64; sample, draw: non-negative integers. Each number is a hash of the three.
     """
-    state = np.atleast_1d(np.asarray(seed, np.uint64))
+    state = np.array([seed], np.uint64)  # an array: numpy warns when a scalar wraps round
     for key in (np.asarray(sample).astype(np.uint64), np.asarray(draw).astype(np.uint64)):
         state = _mix((state + GOLDEN) ^ _mix(key + GOLDEN))
-    bits = np.broadcast_to(state, np.broadcast_shapes(np.shape(sample), np.shape(draw)))
-    return (bits >> np.uint64(11)) * 2.0**-53
+    bits: np.ndarray = state.reshape(np.broadcast_shapes(np.shape(sample), np.shape(draw)))
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53)
 
 
 def random_order(n: int, seed: int) -> np.ndarray:

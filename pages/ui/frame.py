@@ -54,7 +54,8 @@ def errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        st.error(str(error))
+        text = str(error)
+        st.error(text[:1].upper() + text[1:])
 
 
 def sidebar() -> tuple[Run | None, int | None]:

@@ -1,0 +1,316 @@
+"""The user's own images: an ImageFolder tree, or a folder with a metadata.csv.
+
+    ROOT/cat/1.png                              the class is the folder's name; a fifth is held out as the test set
+    ROOT/train/cat/1.png  ROOT/test/cat/2.png   with a test set of its own (`val` serves where there is no `test`)
+    ROOT/metadata.csv                           columns file_name and label; a blank label, -1 or nan is unknown
+
+metadata.csv may hold one more column for each class, named after it, with the votes of people. Then every column beside
+file_name and label is a class, unless `class_names` says which are. The fifth that is held out is drawn by class, with
+a fixed seed, from the labelled images.
+
+All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
+white; 16 bits become 8 (the full range); a turned photograph (EXIF) is set upright. An unreadable image is left out and
+listed in `skipped`. Links that lead out of ROOT are not followed.
+"""
+
+import csv
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data.cache import cached, home
+from data.dataset import UNKNOWN, ImageDataset, stratified
+from data.errors import UserError
+
+# What Pillow may open. Naming the formats keeps out the exotic ones, such as EPS, which starts another program.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
+TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
+ORIENTATION = 0x0112
+DEFAULT_SIZE = 64
+HELD_OUT = 0.2
+UNLABELLED = {"", "-1", "nan"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image before it is read. label: None for unknown; votes: class -> votes, None without votes."""
+
+    id: str
+    label: str | None
+    test: bool = False
+    votes: dict[str, int] | None = None
+
+
+def load(root: Path, size: int | None = None, class_names: Sequence[str] | None = None) -> ImageDataset:
+    """The images under `root`; ids are their paths relative to it.
+
+    size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
+    64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
+    order, or the vote columns in theirs. Raises UserError when there is nothing to learn from or metadata.csv is wrong.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the path of a folder of images")
+    if size is not None and size < 1:
+        raise UserError(f"the image size must be at least 1 pixel, got {size}")
+    root = root.resolve()
+    skipped: list[tuple[str, str]] = []
+    if (root / "metadata.csv").is_file():
+        entries, columns = _read_metadata(root, class_names, skipped)
+    else:
+        entries, columns = _walk(root, skipped), []
+    if not entries:
+        raise UserError(
+            f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "
+            "metadata.csv"
+        )
+    entries = _pool_then_test(entries)
+    images, read = _images(root, [e.id for e in entries], size, skipped)
+    entries = [entry for entry, whole in zip(entries, read, strict=True) if whole]
+    if not entries:
+        raise UserError(f"no image in {root} can be read; the first one: {skipped[0][0]}: {skipped[0][1]}")
+
+    names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
+    index = {name: k for k, name in enumerate(names)}
+    outside = next((e for e in entries if e.label is not None and e.label not in index), None)
+    if outside is not None:
+        raise UserError(
+            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; mend the label "
+            "or add the class"
+        )
+    labels = np.array([UNKNOWN if e.label is None else index[e.label] for e in entries], np.int64)
+    n_pool = sum(not e.test for e in entries)
+    counts = None
+    if columns:
+        counts = np.array([[(e.votes or {}).get(name, 0) for name in names] for e in entries[:n_pool]], np.int64)
+    return ImageDataset(
+        name="folder",
+        ids=[e.id for e in entries[:n_pool]],
+        images=images[:n_pool],
+        labels=labels[:n_pool],
+        label_counts=counts,
+        class_names=names,
+        test_images=images[n_pool:],
+        test_labels=labels[n_pool:],
+        annotators="none" if counts is None else "human",
+        annotators_source=f"Only the labels in {root}; no separate votes."
+        if counts is None
+        else f"The votes in {root / 'metadata.csv'}.",
+        skipped=skipped,
+    )
+
+
+# --- which images there are ------------------------------------------------------------------------------------------
+
+
+def _walk(root: Path, skipped: list[tuple[str, str]]) -> list[Entry]:
+    """The images of an ImageFolder tree, in the order of their paths."""
+    test = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
+    # A folder "train" that holds images itself is a class (trains), not a split.
+    split = (root / "train").is_dir() and any(child.is_dir() for child in (root / "train").iterdir())
+    splits = [("train/", False), (f"{test}/", True)] if split else [("", False)]
+    entries = []
+    for prefix, is_test in splits:
+        for id in _files(root, prefix, skipped):
+            parts = PurePosixPath(id.removeprefix(prefix)).parts
+            if len(parts) < 2:
+                skipped.append((id, "it lies in no class folder"))
+            else:
+                entries.append(Entry(id, parts[0], is_test))
+    return entries
+
+
+def _files(root: Path, prefix: str, skipped: list[tuple[str, str]]) -> list[str]:
+    """Sorted POSIX paths, relative to `root`, of the image files under root/prefix; hidden ones are passed over."""
+    found = []
+    for folder, subfolders, files in os.walk(root / prefix):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        here = Path(folder)
+        for name in subfolders:
+            if (here / name).is_symlink():
+                skipped.append((_printable((here / name).relative_to(root)), "a link to a folder is not followed"))
+        for name in files:
+            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+                continue
+            path = (here / name).relative_to(root)
+            if (here / name).is_symlink() and not (here / name).resolve().is_relative_to(root):
+                skipped.append((_printable(path), "it is a link that leads out of the folder"))
+            elif _printable(path) != path.as_posix():
+                skipped.append((_printable(path), "its name is not valid UTF-8; rename it"))
+            else:
+                found.append(path.as_posix())
+    return sorted(found)
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def _read_metadata(
+    root: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]]
+) -> tuple[list[Entry], list[str]]:
+    """The images named by metadata.csv, in its order, and the columns that hold votes (none without votes)."""
+    file = root / "metadata.csv"
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened)
+            rows = [{key: cell or "" for key, cell in row.items()} for row in reader]
+            header = list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read as a UTF-8 table ({error}); save it again as CSV, UTF-8") from error
+    absent = [name for name in ("file_name", "label") if name not in header]
+    if absent:
+        raise UserError(f"{file} has no column {' and no column '.join(absent)}; its columns are {', '.join(header)}")
+
+    labels = [None if row["label"].strip().lower() in UNLABELLED else row["label"].strip() for row in rows]
+    others = [name for name in header if name not in ("file_name", "label")]
+    if class_names is not None:
+        columns = list(class_names) if set(class_names) <= set(others) else []
+    else:
+        # Columns named after no label at all (a date, a patient) are not votes.
+        columns = others if set(others) & set(labels) or not any(labels) else []
+
+    entries, seen = [], set()
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
+        id = row["file_name"].strip()
+        path = PurePosixPath(id)
+        if None in row:
+            raise UserError(f"line {number} of {file} has more cells than the header; put quotes round commas")
+        if not id or path.is_absolute() or ".." in path.parts:
+            raise UserError(f"line {number} of {file} names {id!r}; file_name must be a path inside of {root}")
+        if id in seen:
+            raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
+        seen.add(id)
+        if not (root / id).is_file():
+            raise UserError(f"line {number} of {file} names {id}, which is not in {root}; add it or drop the line")
+        if not (root / id).resolve().is_relative_to(root):
+            skipped.append((id, "it is a link that leads out of the folder"))
+            continue
+        votes = {name: _votes(row[name], name, f"line {number} of {file}") for name in columns}
+        entries.append(Entry(id, label, votes=votes or None))
+    return entries, columns
+
+
+def _votes(cell: str, name: str, where: str) -> int:
+    """The number of votes for the class `name`; a blank cell is none, and 3.0 is 3: tables with gaps are written so."""
+    try:
+        number = float(cell or 0)
+    except ValueError:
+        number = -1.0
+    if not (number >= 0 and number.is_integer()):
+        raise UserError(
+            f"{where} holds {cell!r} under {name!r}, not a number of votes; "
+            f"mend it, or give class_names when {name!r} is no class"
+        )
+    return int(number)
+
+
+def _pool_then_test(entries: list[Entry]) -> list[Entry]:
+    """The pool's entries before the test set's, each in the order given; holds a test set out where there is none."""
+    if not any(entry.test for entry in entries):
+        labelled = [i for i, entry in enumerate(entries) if entry.label is not None]
+        if labelled:
+            _, classes = np.unique([str(entries[i].label) for i in labelled], return_inverse=True)
+            held_out = stratified(classes, max(1, round(HELD_OUT * len(labelled))), seed=0)
+            for i in held_out:
+                entry = entries[labelled[i]]
+                entries[labelled[i]] = Entry(entry.id, entry.label, True, entry.votes)
+    return [e for e in entries if not e.test] + [e for e in entries if e.test]
+
+
+# --- reading them ----------------------------------------------------------------------------------------------------
+
+
+def _images(
+    root: Path, ids: list[str], size: int | None, skipped: list[tuple[str, str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The readable images uint8 [n,H,W,C], and which ids they are, bool [len(ids)]; adds the others to skipped."""
+    stats = [(root / id).stat() for id in ids]
+    source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()
+    content = repr([(id, stat.st_size, stat.st_mtime_ns) for id, stat in zip(ids, stats, strict=True)])
+    version = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    parts = cached(
+        home() / "decoded", f"folder-{source}", version, ("images", "reasons"), lambda: _decode_all(root, ids, size)
+    )
+    reasons = parts["reasons"]
+    skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
+    return parts["images"], reasons == ""
+
+
+def _decode_all(root: Path, ids: list[str], size: int | None) -> dict[str, np.ndarray]:
+    """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty."""
+    # A decompression bomb is a warning below twice Pillow's limit and an error above; here both leave the image out.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        heads = list(threads.map(lambda id: _head(root / id), ids))
+        sizes = {head[:2] for head in heads if not isinstance(head, str)}
+        grey = all(head[2] for head in heads if not isinstance(head, str))
+        height, width = DEFAULT_SIZE, DEFAULT_SIZE
+        if size is not None:
+            height, width = size, size
+        elif len(sizes) == 1 and max(next(iter(sizes))) <= DEFAULT_SIZE:
+            height, width = next(iter(sizes))
+        images = np.empty((len(ids), height, width, 1 if grey else 3), np.uint8)
+        reasons, n = [], 0
+        for pixels in threads.map(lambda id: _decode(root / id, height, width, grey), ids):
+            if isinstance(pixels, str):
+                reasons.append(pixels)
+            else:
+                images[n] = pixels
+                reasons.append("")
+                n += 1
+    return {"images": images[:n], "reasons": np.array(reasons)}
+
+
+def _head(path: Path) -> tuple[int, int, bool] | str:
+    """Height and width as shown, and whether it is grey; or why the image cannot be read. Reads the header only."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
+                width, height = height, width
+            return height, width, image.mode in GREY
+    except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
+        return _reason(error)
+
+
+def _decode(path: Path, height: int, width: int, grey: bool) -> np.ndarray | str:
+    """The pixels uint8 [height,width,1 or 3], or why the image cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            upright = _eight_bits(ImageOps.exif_transpose(image))
+            if upright.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+            upright = upright.convert("L" if grey else "RGB")
+            if upright.size != (width, height):
+                upright = upright.resize((width, height), Image.Resampling.BILINEAR)
+            return np.asarray(upright).reshape(height, width, -1)
+    except Exception as error:  # as in _head
+        return _reason(error)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The same picture with 8 bits a channel; 16 bits are divided by 257, so that white stays white."""
+    if image.mode == "F":
+        raise ValueError("it holds floating-point pixels, whose range is unknown")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("it holds more than 16 bits a pixel")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be read"  # Pillow's own text repeats the path
+    return str(error) or type(error).__name__

@@ -1,0 +1,208 @@
+"""The loop: what it records, that it repeats, and that a killed worker loses nothing."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import data
+from core import cycle, jobs, run, tasks
+from core.run import Config
+from data.errors import UserError
+
+TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return data.load("fashion", limit=300)
+
+
+def config(task="active-learning", **changes):
+    settings = {"method": "entropy-gradnorm", "budget": 20, "cycles": 3, **TINY}
+    if task == "label-cleaning":
+        settings |= {"method": "cleaning", "budget": 0, "finetune_epochs": 1}
+    return Config(task=task, **{**settings, **changes})
+
+
+def start(pool, **changes):
+    return run.create(tasks.prepare(config(**changes), pool), tasks.about(pool))
+
+
+def result(one):
+    """Everything a run found that does not depend on the clock."""
+    log = one.log.labels().drop(columns="time")
+    return log, one.cycles().drop(columns="seconds"), one.ranking(one.target() - 1)
+
+
+def assert_same(one, other):
+    for mine, theirs in zip(result(one), result(other), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+@pytest.mark.parametrize("method", ["random", "entropy-gradnorm", "expected-gradnorm", "egl", "margin"])
+def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method):
+    one = start(pool, method=method)
+    cycle.work(one, pool)
+    assert one.status()[0] == "finished"
+    assert one.cycles()["n_labels"].tolist() == [20, 40, 60]
+    log = one.log.labels()
+    assert log["sample_id"].is_unique
+    labels = dict(zip(pool.ids, pool.labels, strict=True))
+    assert all(labels[i] == label for i, label in zip(log["sample_id"], log["label"], strict=True))
+    ranking = one.ranking(0)
+    best = ranking.nsmallest(20, "rank")
+    assert set(best["sample_id"]) == set(log.loc[log["cycle"] == 1, "sample_id"])
+    assert best[method].min() >= ranking.loc[ranking["rank"] > 20, method].max()
+    assert ranking.loc[ranking["status"] == "labelled", method].isna().all() or method == "margin"
+
+
+@pytest.mark.parametrize("method", tasks.CLEANING_SCORES)
+def test_label_cleaning_corrects_labels(home, pool, method):
+    one = start(pool, task="label-cleaning", method=method)
+    cycle.work(one, pool)
+    cycles = one.cycles()
+    assert (cycles["correctness"].diff().dropna() > 0).all()
+    assert (cycles["n_labels"].diff().dropna() == one.config.budget).all()
+    log = one.log.labels()
+    assert (log.loc[log["cycle"] == 0, "source"] == "initial").all()
+    assert (log.loc[log["cycle"] > 0, "source"] == "votes (simulated)").all()
+    assert one.posterior(0).shape == (300, 10)
+
+
+def test_static_cleaning_in_the_engine_equals_the_simulation(home, pool):
+    """The random order does not change between cycles, so that the engine's curve is that of `simulate`."""
+    from core import relabel, views
+
+    one = start(pool, task="label-cleaning", method="random", cycles=4, budget=37)
+    cycle.work(one, pool)
+    curve = views.cleaning_curve(one, pool)["correctness"].to_numpy()
+    initial = tasks.initial_labels(one.config, pool)
+    expected = relabel.simulate(pool.label_counts, initial, "random", budget=3 * 37, seeds=[0]).correctness[0]
+    np.testing.assert_array_equal(curve, expected)
+
+
+@pytest.mark.parametrize("task", ["active-learning", "label-cleaning"])
+def test_the_same_configuration_gives_the_same_run(home, pool, task):
+    one, two = start(pool, task=task), start(pool, task=task)
+    cycle.work(one, pool)
+    cycle.work(two, pool)
+    assert_same(one, two)
+    other = start(pool, task=task, seed=1)
+    cycle.work(other, pool)
+    assert other.log.labels()["label"].tolist() != one.log.labels()["label"].tolist()
+
+
+@pytest.mark.parametrize("task", ["active-learning", "label-cleaning"])
+def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
+    whole = start(pool, task=task, epochs=8)
+    cycle.work(whole, pool)
+    killed = start(pool, task=task, epochs=8)
+    moments = random.Random(0)
+    for _ in range(3):
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "core", "resume", killed.id],
+            cwd=jobs.ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not killed.is_running() and worker.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0.05, 1.5))
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        assert not killed.is_running()
+    if killed.status()[0] != "finished":
+        assert killed.status()[0] == "stopped"
+        assert "Resume" in killed.status()[1]
+    cycle.work(killed, pool)
+    assert_same(killed, whole)
+
+
+def test_a_second_worker_is_refused(home, pool):
+    one = start(pool)
+    with one.lock, pytest.raises(UserError, match="another process"):
+        cycle.work(one, pool)
+    assert one.log.fact("error") is None  # the first worker's run is not marked by it
+
+
+def test_a_pause_stops_after_the_phase_and_resume_goes_on(home, pool):
+    one = start(pool)
+    lines = []
+
+    def pause_after_two(line):
+        lines.append(line)
+        if len(lines) == 2:
+            jobs.pause(one)
+
+    with pytest.raises(cycle.Paused, match="cycle 0"):
+        cycle.work(one, pool, report=pause_after_two)
+    assert one.log.phases()["phase"].tolist() == ["label", "train"]
+    assert one.status()[0] == "stopped"
+    cycle.work(one, pool)
+    assert one.status()[0] == "finished"
+
+
+def test_a_failure_is_kept_for_the_dashboard_and_cleared_by_the_next_try(home, pool):
+    one = start(pool, lr=1e25, schedule="step")
+    with pytest.raises(UserError, match="diverged"):
+        cycle.work(one, pool)
+    assert one.status() == ("failed", one.log.fact("error"))
+    assert one.log.phases()["phase"].tolist() == ["label"]  # what was computed is kept
+
+
+def test_nothing_left_to_clean_is_said(home, pool):
+    one = start(pool, task="label-cleaning", method="random", cycles=3, budget=5000)
+    with pytest.raises(UserError, match="nothing left"):
+        cycle.work(one, pool)
+    assert len(one.cycles()) == 2
+
+
+def test_scores_are_computed_once_for_the_same_content(home, pool, monkeypatch):
+    cycle.work(start(pool), pool)
+    monkeypatch.setattr(cycle, "gradient_norms", None)  # a second computation would fail
+    cycle.work(start(pool), pool)
+
+
+def test_labels_without_annotators_are_ranked_once(home, pool):
+    bare = dataclasses.replace(pool, label_counts=None, annotators="none")
+    one = run.create(tasks.prepare(config("label-cleaning", cycles=4), bare), tasks.about(bare))
+    cycle.work(one, bare)
+    assert len(one.cycles()) == 1
+    assert "correctness" not in one.cycles()
+    assert one.ranking(0)["cleaning"].notna().all()
+
+
+def test_noise_can_be_injected_into_trusted_labels(home, pool):
+    bare = dataclasses.replace(pool, label_counts=None, annotators="none")
+    one = run.create(tasks.prepare(config("label-cleaning", noise=0.3), bare), tasks.about(bare))
+    cycle.work(one, bare)
+    assert 0.6 < one.cycles()["correctness"][0] < 0.8
+
+
+def test_the_worker_of_a_job_survives_its_starter_and_can_be_cancelled(home, pool):
+    one = start(pool, epochs=200)
+    jobs.start(one)
+    for _ in range(300):
+        if one.progress().get("phase") == "train":
+            break
+        time.sleep(0.1)
+    assert one.status()[0] == "running"
+    with pytest.raises(UserError, match="already"):
+        jobs.start(one)
+    assert os.getpgid(int((one.path / "worker.pid").read_text())) != os.getpgid(0)
+    jobs.cancel(one)
+    for _ in range(100):
+        if not one.is_running():
+            break
+        time.sleep(0.1)
+    assert one.status()[0] == "stopped"
+    assert one.log.phases()["phase"].tolist() == ["label"]
+    assert "interrupted" in jobs.worker_log(one)

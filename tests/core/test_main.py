@@ -1,0 +1,130 @@
+"""The command line: its objects, files and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from core import jobs
+from core.__main__ import main
+
+TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
+LEARNING = ["run", "--task", "active-learning", "--budget", "20", "--cycles", "2", *TINY]
+
+
+def objects(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def finished(home, capsys):
+    """A finished run of two cycles."""
+    assert main([*LEARNING, "--json"]) == 0
+    return objects(capsys)[0]["run"]
+
+
+def test_run_prints_one_object_a_seed(home, capsys):
+    assert main([*LEARNING, "--seed", "0", "1", "--json"]) == 0
+    first, second = objects(capsys)
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert first["task"] == "active-learning"
+    assert [c["cycle"] for c in first["cycles"]] == [0, 1]
+    assert [c["n_labels"] for c in first["cycles"]] == [20, 40]
+    assert all(0 <= c["accuracy"] <= 1 for c in first["cycles"])
+    assert first["auc"] == pytest.approx(sum(c["accuracy"] for c in first["cycles"]) / 2)
+    assert first["auc_normalised"] is None
+
+
+def test_cleaning_prints_correctness_and_both_areas(home, capsys):
+    assert (
+        main(
+            ["run", "--task", "label-cleaning", "--score", "oracle", "--cycles", "2", "--noise", "0.2", *TINY, "--json"]
+        )
+        == 0
+    )
+    (found,) = objects(capsys)
+    assert found["cycles"][0]["correctness"] < found["auc"] < found["cycles"][1]["correctness"]
+    assert 0.9 < found["auc_normalised"] < 1.1  # the oracle itself, with its own votes
+
+
+def test_step_adds_a_cycle_and_show_and_list_read_it(finished, capsys):
+    assert main(["step", finished, "--json"]) == 0
+    assert len(objects(capsys)[0]["cycles"]) == 3
+    assert main(["show", finished]) == 0
+    assert "60 labels, test accuracy" in capsys.readouterr().out
+    assert main(["list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["run"], row["status"], row["cycles"]) == (finished, "finished", 3)
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished, home, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in (home / finished).rglob("*.parquet"))
+    assert main(["resume", finished]) == 0
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in (home / finished).rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "start"),
+    [
+        (["--figure", "curves"], "c.png", b"\x89PNG"),
+        (["--figure", "curves"], "c.svg", b"<svg"),
+        (["--figure", "map", "--cycle", "0"], "m.pdf", b"%PDF"),
+        (["--figure", "distribution"], "d.html", b"<!doctype html>"),
+        (["--table", "ranking"], "r.parquet", b"PAR1"),
+        (["--table", "labels"], "l.csv", b"seq,cycle"),
+        (["--table", "cycles"], "y.csv", b"cycle,n_labels"),
+    ],
+)
+@pytest.mark.browser
+def test_export(finished, tmp_path, what, name, start):
+    assert main(["export", finished, *what, "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_exported_ranking_reads_back(finished, tmp_path):
+    main(["export", finished, "--table", "ranking", "--out", str(tmp_path / "r.parquet")])
+    table = pd.read_parquet(tmp_path / "r.parquet")
+    assert len(table) == 300
+    assert {"sample_id", "rank", "given", "suggested", "entropy-gradnorm", "entropy", "margin"} <= set(table.columns)
+
+
+def test_datasets_says_what_each_needs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path))
+    assert main(["datasets"]) == 0
+    text = capsys.readouterr().out
+    assert "fashion    ready" in text
+    assert "cifar10    missing" in text
+    assert "cifar10h-counts.npy" in text
+
+
+def test_interrupting_exits_with_130_and_resume_goes_on(home):
+    command = [sys.executable, "-m", "core", *LEARNING[:-2], "--epochs", "300"]
+    worker = subprocess.Popen(command, cwd=jobs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(home.glob("*/progress.json")):
+        time.sleep(0.05)
+    time.sleep(1)
+    worker.send_signal(signal.SIGINT)
+    _, errors = worker.communicate(timeout=30)
+    assert worker.returncode == 130
+    assert "resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_defect_exits_with_1(home, monkeypatch, capsys):
+    monkeypatch.setattr("core.tasks.prepare", lambda *_: 1 / 0)
+    assert main(LEARNING) == 1
+    assert "defect of ours" in capsys.readouterr().err
+
+
+def test_reading_commands_do_not_import_torch(finished):
+    code = "import sys, core.__main__ as m; m.main(['list']); m.main(['show', sys.argv[1]]); sys.exit('torch' in sys.modules)"
+    environment = {**os.environ}
+    assert (
+        subprocess.run([sys.executable, "-c", code, finished], cwd=jobs.ROOT, env=environment, check=False).returncode
+        == 0
+    )

@@ -1,0 +1,100 @@
+"""The data set checks its parts, names what is wrong, and its fingerprint follows its content."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.dataset import ImageDataset, stratified
+from data.errors import UserError
+
+
+def dataset(**changes: Any) -> ImageDataset:
+    """Six images of two classes, with five votes each."""
+    rng = np.random.default_rng(0)
+    parts: dict[str, Any] = {
+        "name": "toy",
+        "ids": [f"toy-{i}" for i in range(6)],
+        "images": rng.integers(0, 256, (6, 4, 4, 1), np.uint8),
+        "labels": np.array([0, 1, 0, 1, -1, 1]),
+        "label_counts": np.array([[5, 0], [1, 4], [3, 2], [0, 5], [2, 3], [0, 5]]),
+        "class_names": ["cat", "dog"],
+        "test_images": rng.integers(0, 256, (2, 4, 4, 1), np.uint8),
+        "test_labels": np.array([0, 1]),
+        "annotators": "human",
+        "annotators_source": "Five friends.",
+    }
+    return ImageDataset(**(parts | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.array([0, 1, 0, 1, 2, 1])}, "label 2 is outside the 2 classes"),
+        ({"labels": np.array([0, 1, 0, 1, -2, 1])}, "label -2 is outside"),
+        ({"labels": np.zeros(5, np.int64)}, r"must be int64 \[6\]"),
+        ({"labels": np.zeros(6, np.float32)}, "must be int64"),
+        ({"test_labels": np.array([0, 7])}, "test label 7 is outside"),
+        ({"label_counts": np.ones((5, 2), np.int64)}, r"int64 \[6,2\].*got int64 with shape \(5, 2\)"),
+        ({"label_counts": np.ones((6, 3), np.int64)}, r"int64 \[6,2\]"),
+        ({"label_counts": np.ones((6, 2))}, "got float64"),
+        ({"label_counts": np.array([[5, 0], [0, 0], [3, 2], [0, 5], [2, 3], [0, 5]])}, "no vote for 'toy-1'"),
+        ({"label_counts": np.array([[5, 0], [1, 4], [3, -2], [0, 5], [2, 3], [0, 5]])}, "'toy-2' are negative"),
+        ({"ids": [*"abcde", "a"]}, "'a' appears 2 times"),
+        ({"images": np.zeros((6, 4, 4), np.uint8)}, r"uint8 \[N,H,W,C\]"),
+        ({"images": np.zeros((6, 4, 4, 1))}, "got float64"),
+        ({"images": np.zeros((5, 4, 4, 1), np.uint8)}, "5 images for 6"),
+        ({"test_images": np.zeros((2, 5, 5, 1), np.uint8)}, "bring them to one size"),
+        ({"class_names": ["cat"]}, "only one class"),
+        ({"class_names": ["cat", "cat"]}, "same name"),
+        ({"ids": [], "images": np.zeros((0, 4, 4, 1), np.uint8), "labels": np.zeros(0, np.int64)}, "no image"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataset(**changes)
+
+
+def test_subset_keeps_ids_and_the_test_set() -> None:
+    whole = dataset()
+    part = whole.subset(np.array([4, 1]))
+    assert part.ids == ["toy-4", "toy-1"]
+    np.testing.assert_array_equal(part.images, whole.images[[4, 1]])
+    np.testing.assert_array_equal(part.labels, [-1, 1])
+    assert part.label_counts is not None
+    np.testing.assert_array_equal(part.label_counts, [[2, 3], [1, 4]])
+    assert part.test_images is whole.test_images
+    assert len(part) == 2
+
+
+def test_fingerprint_is_that_of_the_content(tmp_path: Any) -> None:
+    whole = dataset()
+    assert whole.fingerprint == dataset().fingerprint
+    np.save(tmp_path / "images.npy", whole.images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert dataset(images=mapped).fingerprint == whole.fingerprint
+    turned = whole.images.copy()
+    turned[5, 3, 3, 0] ^= 1
+    changed = [
+        dataset(images=turned),
+        dataset(labels=np.array([1, 1, 0, 1, -1, 1])),
+        dataset(label_counts=None),
+        dataset(class_names=["cat", "cow"]),
+        dataset(test_labels=np.array([1, 1])),
+        replace(whole, ids=[f"other-{i}" for i in range(6)]),
+        whole.subset(np.arange(5)),
+        whole.subset(np.array([1, 0, 2, 3, 4, 5])),
+    ]
+    assert len({d.fingerprint for d in [whole, *changed]}) == 1 + len(changed)
+
+
+def test_stratified_keeps_the_balance_and_the_order() -> None:
+    labels = np.repeat([0, 1, 2, -1], [500, 300, 150, 50])
+    chosen = stratified(labels, 100, seed=0)
+    np.testing.assert_array_equal(chosen, np.sort(chosen))
+    assert len(set(chosen)) == 100
+    np.testing.assert_array_equal(np.unique(labels[chosen], return_counts=True)[1], [5, 50, 30, 15])
+    np.testing.assert_array_equal(chosen, stratified(labels, 100, seed=0))
+    assert set(chosen) != set(stratified(labels, 100, seed=1))
+    assert [len(stratified(labels, n, seed=0)) for n in (1, 7, 999, 1000)] == [1, 7, 999, 1000]

@@ -1,0 +1,237 @@
+"""What a user can get wrong, and the one sentence that says what to do: exit code 2, no traceback, nothing lost."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from core import cycle, export, jobs, run, tasks
+from core.__main__ import main
+from core.run import Config
+
+LEARN = ["run", "--task", "active-learning", "--width", "4", "--epochs", "1"]
+CLEAN = ["run", "--task", "label-cleaning", "--width", "4", "--epochs", "1"]
+
+
+class Situation:
+    """A place to set up what goes wrong."""
+
+    def __init__(self, tmp_path: Path, home: Path, request: pytest.FixtureRequest) -> None:
+        self.tmp_path, self.home, self.request = tmp_path, home, request
+
+    def real_data(self) -> Path:
+        return self.request.getfixturevalue("real_data")
+
+    def pictures(self, **classes: int) -> Path:
+        """An ImageFolder tree of small grey images."""
+        random, root = np.random.default_rng(0), self.tmp_path / "pictures"
+        for label, n in classes.items():
+            (root / label).mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8)).save(root / label / f"{i}.png")
+        return root
+
+    def a_run(self, cycles: int = 2) -> run.Run:
+        pool = data.load("fashion", limit=300)
+        config = Config("active-learning", "fashion", "margin", 20, cycles, limit=300, width=4, epochs=1)
+        return run.create(tasks.prepare(config, pool), tasks.about(pool))
+
+
+def truncated_cifar_batch(here: Situation) -> list[str]:
+    folder = here.tmp_path / "cifar" / "cifar-10-batches-py"
+    shutil.copytree(here.real_data() / folder.name, folder)
+    (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:1_000_000])
+    return [*LEARN, "--dataset", "cifar10", "--root", str(folder.parent)]
+
+
+def counts_of_another_length(here: Situation) -> list[str]:
+    root = here.tmp_path / "cifar"
+    root.mkdir()
+    (root / "cifar-10-batches-py").symlink_to(here.real_data() / "cifar-10-batches-py")
+    np.save(root / "cifar10h-counts.npy", np.ones((9_999, 10), dtype=np.int64))
+    return [*CLEAN, "--dataset", "cifar10h", "--root", str(root)]
+
+
+def no_folder(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "folder", "--root", str(here.tmp_path / "nowhere")]
+
+
+def folder_with_no_image(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "folder", "--root", str(here.pictures(cat=0, dog=0))]
+
+
+def folder_with_one_class(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "folder", "--root", str(here.pictures(cat=9))]
+
+
+def label_outside_the_classes(here: Situation) -> list[str]:
+    root = here.pictures(all=6)
+    lines = [f"all/{i}.png,{'bird' if i == 3 else 'cat'},3,2" for i in range(6)]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label,cat,dog", *lines]))
+    return [*CLEAN, "--dataset", "folder", "--root", str(root)]
+
+
+def budget_larger_than_the_pool(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--budget", "2000", "--cycles", "4"]
+
+
+def limit_larger_than_the_pool(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--limit", "5000"]
+
+
+def noise_out_of_reach(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "fashion", "--noise", "0.95"]
+
+
+def no_epochs(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--epochs", "0"]
+
+
+def learning_rate_that_diverges(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--limit", "300", "--budget", "40", "--cycles", "1", "--lr", "1e30", "--epochs", "3"]
+
+
+def unknown_run(here: Situation) -> list[str]:
+    return ["resume", "no-such-run"]
+
+
+def a_path_for_a_run(here: Situation) -> list[str]:
+    return ["show", "../../etc"]
+
+
+def damaged_configuration(here: Situation) -> list[str]:
+    one = here.a_run()
+    (one.path / "config.json").write_text('{"config": {"task"')
+    return ["resume", one.id]
+
+
+def two_workers_on_one_run(here: Situation) -> list[str]:
+    one = here.a_run()
+    lock = one.lock
+    lock.acquire()
+    here.request.addfinalizer(lock.release)
+    return ["resume", one.id]
+
+
+def data_that_changed_under_the_run(here: Situation) -> list[str]:
+    root = here.pictures(cat=30, dog=30)
+    assert main([*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "20", "--cycles", "1"]) == 0
+    one = run.all_runs()[0]
+    labelled = one.log.labels()["sample_id"][0]
+    (root / labelled).unlink()
+    return ["step", one.id]
+
+
+def home_that_cannot_be_written(here: Situation) -> list[str]:
+    here.home.write_text("a file where the folder should be")
+    return [*LEARN, "--dataset", "fashion", "--limit", "300", "--budget", "20"]
+
+
+def figure_without_chrome(here: Situation) -> list[str]:
+    one = here.a_run()
+    cycle.work(one, data.load("fashion", limit=300))
+    here.request.getfixturevalue("monkeypatch").setattr(export, "has_browser", lambda: False)
+    return ["export", one.id, "--figure", "curves", "--out", str(here.tmp_path / "curves.pdf")]
+
+
+def unknown_figure_format(here: Situation) -> list[str]:
+    one = here.a_run()
+    cycle.work(one, data.load("fashion", limit=300))
+    return ["export", one.id, "--figure", "curves", "--out", str(here.tmp_path / "curves.gif")]
+
+
+def cycle_that_is_not_there(here: Situation) -> list[str]:
+    return ["export", here.a_run().id, "--table", "ranking", "--out", str(here.tmp_path / "r.csv")]
+
+
+@pytest.mark.parametrize(
+    ("situation", "says"),
+    [
+        (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
+        (
+            counts_of_another_length,
+            r"cifar10h-counts.npy should hold int64 \[10000, 10\].* holds int64 \[9999, 10\]; take",
+        ),
+        (no_folder, r"nowhere"),
+        (folder_with_no_image, r"no image"),
+        (folder_with_one_class, r"one class.*at least two"),
+        (label_outside_the_classes, r"bird"),
+        (budget_larger_than_the_pool, r"asks for 8,000 labels .* the pool holds 4,000 .*: lower --budget"),
+        (limit_larger_than_the_pool, r"limit of 5000 .* choose from 1 to 4000"),
+        (noise_out_of_reach, r"noise rate of 0.95 .*; choose between"),
+        (no_epochs, r"--epochs is 0: give at least 1"),
+        (learning_rate_that_diverges, r"diverged.*: use a lower --lr"),
+        (unknown_run, r'no run "no-such-run" .*: `python -m core list`'),
+        (a_path_for_a_run, r"no run"),
+        (damaged_configuration, r"cannot be read .*: restore its config.json or delete"),
+        (two_workers_on_one_run, r"worked on by another process: wait for it, or cancel"),
+        (data_that_changed_under_the_run, r"no longer holds .*: restore the data"),
+        (home_that_cannot_be_written, r"Cannot write to .*: free some space or .* NEXTLABEL_HOME"),
+        (figure_without_chrome, r"none was found: install one .* or export HTML"),
+        (unknown_figure_format, r'"gif" is no figure format: choose one of png'),
+        (cycle_that_is_not_there, r"no finished cycle yet: resume it"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(situation, says, tmp_path, home, request, capsys):
+    arguments = situation(Situation(tmp_path, home, request))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    ours = [line for line in errors.splitlines() if line.startswith("nextlabel: ")]
+    print(*ours)  # `pytest -s` shows them to whoever wants to read them
+    assert len(ours) == 1
+    assert "Traceback" not in errors
+    assert re.search(says, ours[0]), ours[0]
+
+
+def test_one_unreadable_image_among_many_is_left_out_and_named(tmp_path, home, request, capsys):
+    root = Situation(tmp_path, home, request).pictures(cat=40, dog=40)
+    (root / "cat" / "7.png").write_bytes(b"not an image")
+    assert main([*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "10", "--cycles", "2"]) == 0
+    (skipped,) = run.all_runs()[0].about["skipped"]
+    assert skipped[0] == "cat/7.png"
+
+
+def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):
+    one = Situation(tmp_path, home, request).a_run()
+    monkeypatch.setattr(cycle, "predict", lambda *_, **__: np.full((300, 10), np.nan, dtype=np.float32))
+    assert main(["resume", one.id]) == 2
+    assert "NaN, infinite or negative) for 300 of 300 samples" in capsys.readouterr().err
+    assert one.log.phases()["phase"].tolist() == ["label", "train"]  # what was computed is kept
+    assert one.status()[0] == "failed"
+
+
+def test_a_full_disk(tmp_path, home, request, monkeypatch, capsys):
+    one = Situation(tmp_path, home, request).a_run()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.store.os.fsync", full)
+    assert main(["resume", one.id]) == 2
+    assert re.search("No space left on device.*free some space.*is kept", capsys.readouterr().err)
+
+
+def test_a_killed_worker_is_said_to_be_stopped_and_resumes(tmp_path, home, request, capsys):
+    one = Situation(tmp_path, home, request).a_run(cycles=6)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "core", "resume", one.id], cwd=jobs.ROOT, stderr=subprocess.DEVNULL
+    )
+    while not one.log.phases()["phase"].isin(["score"]).any():
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    main(["show", one.id])
+    assert re.search(
+        r"stopped. Stopped after \d of 6 cycles; nothing finished is lost. Resume", capsys.readouterr().out
+    )
+    assert main(["resume", one.id]) == 0
+    assert one.status()[0] == "finished"
