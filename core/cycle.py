@@ -142,11 +142,12 @@ class _Worker:
             self.run.cycle_path(self.cycle) / "ranking.parquet",
             ranking_table(self.dataset.ids, state, probs, columns, self.config.method, candidates),
         )
-        test = predict(model, self.test)
         measured = self.task.measure(state, len(events), probs)
-        measured["accuracy"] = metrics.accuracy(test, self.dataset.test_labels)
-        if "train_accuracy" in measured:
-            measured["gap"] = measured["train_accuracy"] - measured["accuracy"]
+        if len(self.test):
+            test = predict(model, self.test, progress=self.progress)
+            measured["accuracy"] = metrics.accuracy(test, self.dataset.test_labels)
+            if "train_accuracy" in measured:
+                measured["gap"] = measured["train_accuracy"] - measured["accuracy"]
         self.run.log.finish(self.cycle, "score", self.seconds(), measured)
 
     def fresh_model(self) -> nn.Module:

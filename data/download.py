@@ -23,7 +23,7 @@ def fetch(url: str, target: Path, algorithm: str, digest: str, otherwise: str) -
     def save(path: Path) -> None:
         deadline, got = time.monotonic() + TOTAL, hashlib.new(algorithm, usedforsecurity=False)
         with urllib.request.urlopen(url, timeout=SILENCE) as answer, path.open("wb") as file:
-            while chunk := answer.read(1 << 20):
+            while chunk := answer.read1(1 << 20):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not finished after {TOTAL:g} s")
                 got.update(chunk)

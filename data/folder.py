@@ -30,7 +30,7 @@ from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
 
 # What Pillow may open. Naming the formats keeps out the exotic ones, such as EPS, which starts another program.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
@@ -143,6 +143,8 @@ def _files(root: Path, prefix: str, skipped: list[tuple[str, str]]) -> list[str]
             path = (here / name).relative_to(root)
             if (here / name).is_symlink() and not (here / name).resolve().is_relative_to(root):
                 skipped.append((_printable(path), "it is a link that leads out of the folder"))
+            elif not (here / name).is_file():
+                skipped.append((_printable(path), "it is no file: a link to nothing, or a device"))
             elif _printable(path) != path.as_posix():
                 skipped.append((_printable(path), "its name is not valid UTF-8; rename it"))
             else:
@@ -247,6 +249,7 @@ def _images(
 
 def _decode_all(root: Path, ids: list[str], size: int | None) -> dict[str, np.ndarray]:
     """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty."""
+    Image.init()  # Pillow loads its readers for WEBP and TIFF only when told to, once formats are named
     # A decompression bomb is a warning below twice Pillow's limit and an error above; here both leave the image out.
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -312,5 +315,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be read"  # Pillow's own text repeats the path
+        return "not an image that can be read"  # this text, and that of the system, would repeat the path
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

@@ -119,7 +119,7 @@ def vote(kind: int, member: int, images: np.ndarray, labels: np.ndarray, pool: n
 
     images uint8 [N,28,28], labels uint8 [N]; pool: positions voted on, which the annotator does not train on.
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     _, see, most, build = kinds()[kind]
     rng = np.random.default_rng([kind, member])
@@ -134,7 +134,7 @@ def vote(kind: int, member: int, images: np.ndarray, labels: np.ndarray, pool: n
 
 def make(folder: Path, file: Path) -> None:
     """Read the four .gz files of `folder`, simulate the annotators and write `file`."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
     images = read_idx(folder / "train-images-idx3-ubyte.gz")
     labels = read_idx(folder / "train-labels-idx1-ubyte.gz")
@@ -167,4 +167,9 @@ def make(folder: Path, file: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the embedded Fashion-MNIST data set with simulated annotators.")
     parser.add_argument("folder", nargs="?", type=Path, default=DEBIAN, help=f"the four .gz files (default {DEBIAN})")
-    make(parser.parse_args().folder, FILE)
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        parser.error(
+            f"there is no folder {folder}; install the Debian package dataset-fashion-mnist, or give the folder"
+        )
+    make(folder, FILE)

@@ -30,8 +30,9 @@ def uniforms(seed: int, sample: np.ndarray, draw: np.ndarray | int) -> np.ndarra
 
     seed: 0 <= seed < 2^64; sample, draw: non-negative integers. Each number is a hash of the three.
     """
-    state = np.array([seed], np.uint64)  # an array: numpy warns when a scalar wraps round
-    for key in (np.asarray(sample).astype(np.uint64), np.asarray(draw).astype(np.uint64)):
+    state = np.array([seed], np.uint64)
+    for key in (sample, draw):
+        key = np.atleast_1d(key).astype(np.uint64)  # never a scalar: numpy warns when one wraps round, as it must here
         state = _mix((state + GOLDEN) ^ _mix(key + GOLDEN))
     bits: np.ndarray = state.reshape(np.broadcast_shapes(np.shape(sample), np.shape(draw)))
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53)
@@ -99,7 +100,7 @@ def temperature_for(label_counts: np.ndarray, noise: float) -> float:
             f"a noise rate of {noise:g} cannot be drawn from these votes; "
             f"choose between {reachable[0]:.3f} and {reachable[1]:.3f}"
         )
-    for _ in range(100):
+    for _ in range(60):
         middle = (low * high) ** 0.5  # on a logarithmic scale: the range spans nine decades
         low, high = (middle, high) if expected_noise(label_counts, middle) < noise else (low, middle)
     return high

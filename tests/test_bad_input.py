@@ -96,7 +96,21 @@ def no_epochs(here: Situation) -> list[str]:
 
 
 def learning_rate_that_diverges(here: Situation) -> list[str]:
-    return [*LEARN, "--dataset", "fashion", "--limit", "300", "--budget", "40", "--cycles", "1", "--lr", "1e30", "--epochs", "3"]
+    return [
+        *LEARN,
+        "--dataset",
+        "fashion",
+        "--limit",
+        "300",
+        "--budget",
+        "40",
+        "--cycles",
+        "1",
+        "--lr",
+        "1e30",
+        "--epochs",
+        "3",
+    ]
 
 
 def unknown_run(here: Situation) -> list[str]:

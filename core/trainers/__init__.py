@@ -30,7 +30,7 @@ def predict(
     model: nn.Module,
     images: Images,
     index: NDArray[np.int64] | None = None,
-    batch_size: int = 512,
+    batch_size: int = 256,
     progress: Progress = lambda share: None,
 ) -> NDArray[np.float32]:
     """Posterior of every row of `index` (all rows by default), float32 [n, K], the model left in eval mode."""

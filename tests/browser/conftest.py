@@ -1,0 +1,160 @@
+"""A real Streamlit server and a real Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from core import cycle, run, tasks
+from core.jobs import ROOT
+from core.run import Config
+
+PATIENCE = 60_000  # ms; two cores may be shared with a training
+
+
+@dataclass
+class Server:
+    """A running dashboard."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+
+
+def serve(home: Path, log: Path, data_root: Path | None = None) -> Server:
+    """Start the dashboard on a free port and wait until it is healthy."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "NEXTLABEL_HOME": str(home), "NEXTLABEL_DATA": str(data_root or home / "no-data")}
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            if urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).status == 200:
+                return Server(url, home, process)
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"The dashboard did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium or Playwright's own. Without one: a failure in CI, a skip elsewhere."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(path).exists():
+            why = "no Chromium: `make test` installs one, or apt install chromium"
+            pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A dashboard with one finished run of each task on a part of the embedded data."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(home))
+        finished_run(task="active-learning", method="entropy-gradnorm", budget=40, cycles=3)
+        finished_run(task="label-cleaning", method="cleaning", budget=0, cycles=3, finetune_epochs=1)
+    served = serve(home, home / "server.log")
+    yield served
+    served.process.terminate()
+    served.process.wait(timeout=20)
+
+
+def finished_run(**settings: object) -> run.Run:
+    """A run on 400 images of the embedded data, worked to its end in this process."""
+    import data
+
+    pool = data.load("fashion", limit=400)
+    config = Config(**{"dataset": "fashion", "limit": 400, "width": 8, "epochs": 8, "batch_size": 32, **settings})
+    made = run.create(tasks.prepare(config, pool), tasks.about(pool))
+    cycle.work(made, pool)
+    return made
+
+
+@dataclass
+class Visitor:
+    """A page in the browser, with every complaint of its console."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go to a page by its link."""
+        self.page.goto(self.url + path)
+        self.settled()
+
+    def go(self, name: str) -> None:
+        """Go to a page through the sidebar."""
+        self.page.get_by_test_id("stSidebar").get_by_role("link", name=name, exact=True).click()
+        expect(self.page.get_by_role("heading", level=1)).to_have_text(
+            "NextLabel" if name == "Home" else name, timeout=PATIENCE
+        )
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until the script has run, and see that it shows no defect."""
+        expect(self.page.get_by_role("heading", level=1).first).to_be_visible(timeout=PATIENCE)
+        expect(self.page.get_by_test_id("stApp")).to_have_attribute(
+            "data-test-script-state", "notRunning", timeout=PATIENCE
+        )
+        expect(self.page.get_by_test_id("stException")).to_have_count(0)
+
+    def picks(self, label: str, option: str) -> None:
+        """Choose an option of a select box."""
+        self.page.get_by_role("combobox", name=label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        self.settled()
+
+    def types(self, label: str, value: str) -> None:
+        """Type into a field and leave it."""
+        box = self.page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        self.settled()
+
+
+@pytest.fixture
+def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
+    """A visitor at 1440 × 900. Fails at the end where the console or the page complained."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    someone = Visitor(page, server.url)
+    watch(page, someone.complaints)
+    yield someone
+    context.close()
+    assert someone.complaints == []
+
+
+def watch(page: Page, complaints: list[str]) -> None:
+    """Collect console errors, exceptions and failed requests of a page."""
+    page.on(
+        "console",
+        lambda m: complaints.append(m.text) if m.type == "error" and "404 (Not Found)" not in m.text else None,
+    )
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    # On a deep link Streamlit's client asks first whether the server lives below that path; a 404 is its answer "no".
+    page.on(
+        "response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 400 and not probe(r.url) else None
+    )
+
+
+def probe(url: str) -> bool:
+    """Whether this is the client's own search for the server's base path."""
+    return url.endswith(("/_stcore/health", "/_stcore/host-config"))

@@ -1,0 +1,161 @@
+"""What a user does: start a run, step, go back, filter, select, export."""
+
+import io
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+from pypdf import PdfReader
+
+from core import run
+
+PAGES = ("Home", "Cycles", "Rankings", "Curves", "Gallery")
+pytestmark = pytest.mark.browser
+
+
+def wait_for_cycles(visitor, n, patience=180):
+    """Wait until the sidebar counts n finished cycles and the worker has stopped."""
+    expect(visitor.page.get_by_text(re.compile(rf"(finished|stopped) · {n} of"))).to_be_visible(timeout=1000 * patience)
+    visitor.settled()
+
+
+def download(visitor, button):
+    """The bytes behind an export button."""
+    with visitor.page.expect_download(timeout=60_000) as got:
+        visitor.page.get_by_role("button", name=button, exact=True).click()
+    return got.value.path().read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("task", "curve"),
+    [("Label next — active learning", "Labelled images"), ("Check next — label cleaning", "Collected labels")],
+)
+def test_start_step_twice_open_everything(visitor, task, curve):
+    visitor.open("/")
+    visitor.page.get_by_role("radio", name=task).click()
+    visitor.settled()
+    visitor.types("Cycles", "1")
+    visitor.page.get_by_text("Model and training").click()
+    visitor.types("Use at most (images)", "600")
+    visitor.types("Epochs", "2")
+    if "active" in task:
+        visitor.types("Labels a cycle", "50")
+    visitor.page.get_by_role("button", name="Start run").click()
+    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    wait_for_cycles(visitor, 1)
+    for n in (2, 3):
+        visitor.page.get_by_role("button", name="Step: one cycle").click()
+        wait_for_cycles(visitor, n)
+    expect(visitor.page.get_by_text(curve).first).to_be_visible()
+    for name in PAGES:
+        visitor.go(name)
+        assert "run=" in visitor.page.url
+
+
+def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
+    """The arrow buttons move every page; the URL names run and cycle, and survives a reload."""
+    newest = latest(server, "entropy-gradnorm")
+    visitor.open(f"/rankings?run={newest}")
+    assert f"run={newest}&cycle=2" in visitor.page.url
+    visitor.page.get_by_role("button", name=re.compile("Back")).click()
+    visitor.page.wait_for_url(re.compile("cycle=1"))
+    visitor.settled()
+    visitor.go("Gallery")
+    assert f"run={newest}&cycle=1" in visitor.page.url
+    visitor.page.reload()
+    visitor.settled()
+    expect(visitor.page.get_by_role("slider", name="Cycle")).to_have_attribute("aria-valuenow", "1")
+    visitor.page.get_by_role("button", name=re.compile("Next")).click()
+    visitor.page.wait_for_url(re.compile("cycle=2"))
+
+
+def test_filter_sort_and_select_a_ranking(visitor, server):
+    visitor.open(f"/rankings?run={latest(server, 'cleaning')}&cycle=0")
+    expect(visitor.page.get_by_text("400 of 400 images")).to_be_visible()
+    visitor.picks("Given label", "coat")
+    expect(visitor.page.get_by_text("400 of 400 images")).to_have_count(0)
+    visitor.picks("Sort by", "Entropy")
+    table = visitor.page.get_by_test_id("stDataFrame").first
+    box = table.bounding_box()
+    visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row; the grid is a canvas
+    expect(visitor.page.get_by_text(re.compile(r"labelled coat .* the model says"))).to_be_visible()
+    expect(visitor.page.get_by_text("votes (n =")).to_be_visible()
+
+
+def test_select_in_the_gallery(visitor, server):
+    visitor.open(f"/gallery?run={latest(server, 'cleaning')}&cycle=0")
+    tiles = visitor.page.get_by_role("button", name=re.compile("^fashion-train-"))
+    expect(tiles.first).to_be_visible()
+    assert tiles.count() == 100
+    scores = [float(tile.locator(".score").first.inner_text()) for tile in tiles.all()[:20]]
+    assert scores == sorted(scores, reverse=True)
+    name = tiles.nth(3).get_attribute("title")
+    tiles.nth(3).click()
+    expect(visitor.page.get_by_text(name, exact=True)).to_be_visible()
+    expect(visitor.page.get_by_text(re.compile("the model says"))).to_be_visible()
+
+
+def test_every_figure_format_and_table_format(visitor, server):
+    newest = latest(server, "cleaning")
+    visitor.open(f"/curves?run={newest}")
+    visitor.page.get_by_role("button", name="Export figure").click()
+    picture = Image.open(io.BytesIO(download(visitor, "PNG")))
+    assert picture.size == (1800, 1080)
+    assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
+    assert "Right majority labels" in download(visitor, "SVG").decode()
+    assert "Collected labels" in PdfReader(io.BytesIO(download(visitor, "PDF"))).pages[0].extract_text()
+    page = download(visitor, "Interactive HTML").decode()
+    assert "Plotly.newPlot" in page
+    assert not re.search(r'<script[^>]+src="http', page)  # opens without a network
+    visitor.open(f"/rankings?run={newest}")
+    visitor.page.get_by_role("button", name="Export table").click()
+    csv = pd.read_csv(io.BytesIO(download(visitor, "CSV · 400 rows")))
+    parquet = pd.read_parquet(io.BytesIO(download(visitor, "Parquet · 400 rows")))
+    assert csv["sample_id"].tolist() == parquet["sample_id"].tolist()
+
+
+def test_pause_and_cancel(visitor, server):
+    visitor.open("/")
+    visitor.types("Seed", "7")
+    visitor.types("Cycles", "9")
+    visitor.page.get_by_role("button", name="Start run").click()
+    visitor.page.get_by_role("button", name="Pause").click()
+    expect(visitor.page.get_by_text(re.compile("stopped · "))).to_be_visible(timeout=120_000)
+    visitor.page.get_by_role("button", name="Run to the end").click()
+    expect(visitor.page.get_by_text(re.compile("running · "))).to_be_visible()
+    visitor.page.get_by_role("button", name="Cancel").click()
+    expect(visitor.page.get_by_text(re.compile("Stopped after .* Resume to go on"))).to_be_visible()
+
+
+def test_a_run_survives_its_server(chromium, tmp_path):
+    """The worker is no child of the browser, nor bound to the server: both may go."""
+    from tests.browser.conftest import Visitor, serve
+
+    first = serve(tmp_path / "home", tmp_path / "first.log")
+    page = chromium.new_page()
+    visitor = Visitor(page, first.url)
+    visitor.open("/")
+    visitor.types("Cycles", "3")
+    page.get_by_role("button", name="Start run").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    first.process.kill()
+    first.process.wait()
+    (path,) = (tmp_path / "home").glob("*-fashion-*")
+    one = run.Run(path)
+    assert one.is_running()
+    second = serve(tmp_path / "home", tmp_path / "second.log")
+    try:
+        visitor.url = second.url
+        visitor.open(f"/cycles?run={one.id}")
+        wait_for_cycles(visitor, 3)
+        assert one.status()[0] == "finished"
+    finally:
+        second.process.terminate()
+        page.close()
+
+
+def latest(server, method):
+    """The finished run that the fixture made with this method."""
+    return sorted(path.parent.name for path in server.home.glob(f"*-{method}-s0/config.json"))[0]

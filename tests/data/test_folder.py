@@ -1,0 +1,362 @@
+"""The user's own images: every layout, every kind of pixel, and every mistake answered with a sentence."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from data import folder
+from data.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for decoded arrays."""
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("NEXTLABEL_DATA", str(place))
+    return place / "decoded"
+
+
+def save(root: Path, name: str, pixels: np.ndarray | None = None, **options: object) -> None:
+    """Write one image; without pixels, a grey 8 x 8 one that differs from name to name."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    if pixels is None:
+        pixels = np.full((8, 8), zlib.crc32(name.encode()) % 256, np.uint8)
+    Image.fromarray(pixels).save(root / name, **options)  # type: ignore[arg-type]
+
+
+def tree(root: Path, n: int = 10, prefix: str = "") -> Path:
+    for kind in ("cat", "dog"):
+        for i in range(n):
+            save(root, f"{prefix}{kind}/{i:02d}.png")
+    return root
+
+
+def one(root: Path, **options: object) -> np.ndarray:
+    """The pixels of cat/x.png, which must be in the pool."""
+    dataset = data.load("folder", root, **options)
+    return np.asarray(dataset.images[dataset.ids.index("cat/x.png")])
+
+
+# --- layouts ---------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_hold_a_fifth_out(tmp_path: Path) -> None:
+    pool = data.load("folder", tree(tmp_path))
+    assert pool.class_names == ["cat", "dog"]
+    assert len(pool) == 16
+    assert pool.test_labels.tolist() == [0, 0, 1, 1]
+    assert pool.images.shape == (16, 8, 8, 1)
+    assert all(id in {f"{k}/{i:02d}.png" for k in ("cat", "dog") for i in range(10)} for id in pool.ids)
+    assert [pool.class_names[label] for label in pool.labels] == [id.split("/")[0] for id in pool.ids]
+    for id, image in zip(pool.ids, pool.images, strict=True):
+        assert (image == zlib.crc32(id.encode()) % 256).all()
+    assert pool.annotators == "none"
+    assert pool.ids == data.load("folder", tmp_path).ids
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_splits(tmp_path: Path, test: str) -> None:
+    tree(tmp_path, 4, "train/")
+    save(tmp_path, f"{test}/dog/a/deep.png")
+    pool = data.load("folder", tmp_path)
+    assert len(pool) == 8
+    assert pool.ids[0] == "train/cat/00.png"
+    assert pool.test_labels.tolist() == [1]
+
+
+def test_test_goes_before_val(tmp_path: Path) -> None:
+    for prefix, n in (("train/", 4), ("val/", 3), ("test/", 2)):
+        tree(tmp_path, n, prefix)
+    assert len(data.load("folder", tmp_path).test_labels) == 4
+
+
+def test_a_class_named_train(tmp_path: Path) -> None:
+    for i in range(5):
+        save(tmp_path, f"train/{i}.png")
+        save(tmp_path, f"ship/{i}.png")
+    assert data.load("folder", tmp_path).class_names == ["ship", "train"]
+
+
+def test_chest_xrays(real_data: Path, cache: Path) -> None:
+    pool = data.load("folder", real_data / "chest_xray")
+    assert pool.class_names == ["NORMAL", "PNEUMONIA"]
+    assert len(pool) + len(pool.test_labels) == 5216
+    assert pool.images.shape[1:] == (64, 64, 1)
+    assert pool.skipped == []
+    assert pool.test_labels.mean() == pytest.approx(pool.labels.mean(), abs=1e-3)
+    again = data.load("folder", real_data / "chest_xray")
+    assert isinstance(again.images, np.memmap)
+    assert again.fingerprint == pool.fingerprint
+
+
+# --- metadata.csv ----------------------------------------------------------------------------------------------------
+
+
+def table(root: Path, text: str) -> Path:
+    tree(root)
+    (root / "metadata.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+def lines(*columns: str) -> str:
+    """Twenty rows file_name,label and `columns`, the last given for cats and dogs as "cat cell|dog cell"."""
+    rows = [
+        ",".join([f"{kind}/{i:02d}.png", kind, *(c.split("|")[k] for c in columns)])
+        for k, kind in enumerate(("cat", "dog"))
+        for i in range(10)
+    ]
+    return "\n".join(rows)
+
+
+def test_metadata(tmp_path: Path) -> None:
+    table(tmp_path, "file_name,label,patient\n" + lines("007|x").replace("cat/03.png,cat", "cat/03.png,"))
+    pool = data.load("folder", tmp_path)
+    assert pool.class_names == ["cat", "dog"]
+    assert pool.label_counts is None
+    assert pool.labels[pool.ids.index("cat/03.png")] == -1
+    assert (pool.test_labels >= 0).all()
+    named = data.load("folder", tmp_path, class_names=["dog", "cat", "cow"])
+    assert named.class_names == ["dog", "cat", "cow"]
+    assert {id[:3] for id, label in zip(named.ids, named.labels, strict=True) if label == 0} == {"dog"}
+
+
+def test_votes_of_people(tmp_path: Path) -> None:
+    table(tmp_path, "file_name,label,dog,cat,cow\n" + lines("1|4", "4.0|1", "|2"))
+    pool = data.load("folder", tmp_path)
+    assert pool.annotators == "human"
+    assert pool.class_names == ["dog", "cat", "cow"]
+    assert pool.label_counts is not None
+    assert pool.label_counts[pool.labels == 1][0].tolist() == [1, 4, 0]
+    assert pool.label_counts[pool.labels == 0][0].tolist() == [4, 1, 2]
+    chosen = data.load("folder", tmp_path, class_names=["cat", "dog"])
+    assert chosen.label_counts is not None
+    assert chosen.label_counts.shape == (16, 2)
+
+
+def test_votes_without_any_label(tmp_path: Path) -> None:
+    table(tmp_path, "file_name,label,cat,dog\n" + "\n".join(f"cat/{i:02d}.png,,3,2" for i in range(10)))
+    pool = data.load("folder", tmp_path)
+    assert (pool.labels == -1).all()
+    assert pool.label_counts is not None
+    assert pool.label_counts.tolist() == [[3, 2]] * 10
+    assert len(pool.test_labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\ncat/00.png,cat", "no column file_name; its columns are name, label"),
+        ("file_name,class\ncat/00.png,cat", "no column label"),
+        ("", "no column file_name and no column label"),
+        ("file_name,label\ncat/00.png,cat\ncat/99.png,cat", r"line 3 of .* names cat/99\.png, which is not in"),
+        ("file_name,label\n../secret.png,cat", r"'\.\./secret\.png'; file_name must be a path inside"),
+        ("file_name,label\n/etc/passwd,cat", "must be a path inside"),
+        ("file_name,label\ncat/00.png,cat\ncat/00.png,dog", r"names cat/00\.png a second time"),
+        ("file_name,label\ncat/00.png,cat,dog", "more cells than the header"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,0\ndog/00.png,cow,1,0", "label 'cow' of dog/00.png is not one of"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,often", "holds 'often' under 'dog', not a number of votes"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,-1", "not a number of votes"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,0.5", "not a number of votes"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,0,0\ndog/00.png,dog,0,0", "no vote for"),
+        ("file_name,label\ncat/00.png,cat\ncat/01.png,cat", "only one class"),
+        ("file_name,label\ncat/00.png,\n", "only one class|no class"),
+        ("file_name,label\n", "there is no image in"),
+    ],
+)
+def test_mistakes_in_metadata(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        data.load("folder", table(tmp_path, text))
+
+
+def test_metadata_in_another_encoding(tmp_path: Path) -> None:
+    table(tmp_path, "")
+    (tmp_path / "metadata.csv").write_bytes("file_name,label\ncat/00.png,Kätzchen".encode("latin-1"))
+    with pytest.raises(UserError, match="cannot be read as a UTF-8 table"):
+        data.load("folder", tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + lines(), encoding="utf-8-sig")  # as Excel writes it
+    assert len(data.load("folder", tmp_path)) == 16
+
+
+def test_a_label_outside_the_given_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"label 'dog' of dog/.* is not one of the classes cat, cow"):
+        data.load("folder", tree(tmp_path), class_names=["cat", "cow"])
+
+
+# --- pixels ----------------------------------------------------------------------------------------------------------
+
+
+def test_default_size(tmp_path: Path) -> None:
+    tree(tmp_path)
+    assert data.load("folder", tmp_path).images.shape[1:3] == (8, 8)  # all alike and small: as they are
+    assert data.load("folder", tmp_path, size=16).images.shape[1:3] == (16, 16)
+    save(tmp_path, "cat/x.png", np.zeros((9, 8), np.uint8))
+    assert data.load("folder", tmp_path).images.shape[1:3] == (64, 64)  # of different sizes
+    for name in tmp_path.rglob("*.png"):
+        save(tmp_path, str(name.relative_to(tmp_path)), np.zeros((80, 60), np.uint8))
+    assert data.load("folder", tmp_path).images.shape[1:3] == (64, 64)  # all alike, but large
+    with pytest.raises(UserError, match="at least 1 pixel"):
+        data.load("folder", tmp_path, size=0)
+
+
+def test_formats(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for suffix in ("png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm"):
+        save(tmp_path, f"cat/format.{suffix}")
+    pool = data.load("folder", tmp_path)
+    assert pool.skipped == []
+    assert len(pool) + len(pool.test_labels) == 30
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    tree(tmp_path, 1)
+    save(tmp_path, "cat/x.png", np.full((8, 8), 65535, np.uint16) - np.arange(8, dtype=np.uint16) * 257)
+    assert one(tmp_path)[0, :, 0].tolist() == list(range(255, 247, -1))
+
+
+def test_colour_makes_all_colour(tmp_path: Path) -> None:
+    tree(tmp_path, 2)
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 200
+    save(tmp_path, "cat/x.png", red)
+    pool = data.load("folder", tmp_path)
+    assert pool.images.shape[1:] == (8, 8, 3)
+    assert (np.ptp(pool.images[pool.ids.index("dog/00.png")], axis=2) == 0).all()
+    assert one(tmp_path)[0, 0].tolist() == [200, 0, 0]
+
+
+def test_transparency_and_palettes_lie_on_white(tmp_path: Path) -> None:
+    tree(tmp_path, 1)
+    half = np.zeros((8, 8, 4), np.uint8)
+    half[:, 4:] = [10, 20, 30, 255]
+    save(tmp_path, "cat/x.png", half)
+    assert one(tmp_path)[0, [0, 7]].tolist() == [[255, 255, 255], [10, 20, 30]]
+    palette = Image.fromarray(half[..., 0] // 10).convert("P")
+    palette.putpalette([1, 2, 3, 9, 8, 7])
+    palette.save(tmp_path / "cat/x.png", transparency=0)
+    assert one(tmp_path)[0, 0].tolist() == [255, 255, 255]
+    palette.save(tmp_path / "cat/x.png")
+    assert one(tmp_path)[0, 0].tolist() == [1, 2, 3]
+    save(tmp_path, "cat/x.png", np.stack([half[..., 0] + 50, half[..., 3]], axis=2))  # grey with alpha stays grey
+    assert one(tmp_path)[0, [0, 7]].tolist() == [[255], [60]]
+
+
+def test_a_turned_photograph_is_set_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 4), np.uint8)
+    pixels[:4] = 255  # bright above, lying on its side in the file
+    for name in ("cat/x.png", "dog/y.png", "dog/z.png"):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+        save(tmp_path, name, np.rot90(pixels), exif=exif)
+    assert one(tmp_path)[:, :, 0].tolist() == pixels.tolist()
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_unreadable_images_are_left_out_and_listed(tmp_path: Path) -> None:
+    tree(tmp_path)
+    outside = tmp_path.parent / "outside.png"
+    Image.new("L", (8, 8)).save(outside)
+    (tmp_path / "cat/a-text.png").write_text("no image")
+    (tmp_path / "cat/b-empty.png").touch()
+    (tmp_path / "dog/c-cut.png").write_bytes((tmp_path / "dog/00.png").read_bytes()[:50])
+    bomb = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+    (tmp_path / "dog/d-bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
+    large = chunk(b"IHDR", struct.pack(">IIBBBBB", 10000, 10000, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+    (tmp_path / "dog/e-large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + large)  # of which Pillow only warns
+    (tmp_path / "dog/f-script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "dog/g-float.tif")
+    (tmp_path / "dog/h-link.png").symlink_to(outside)
+    (tmp_path / "dog/i-gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "owl").symlink_to(tmp_path.parent)
+    save(tmp_path, "j-loose.png")
+    (tmp_path / "cat/notes.txt").write_text("not an image, and not said to be one")
+    (tmp_path / "cat/.hidden.png").write_text("hidden")
+    for _ in range(2):  # decoded, and from the cache
+        pool = data.load("folder", tmp_path)
+        assert pool.class_names == ["cat", "dog"]
+        assert len(pool) + len(pool.test_labels) == 20
+        reasons = {Path(id).name[0]: reason for id, reason in pool.skipped}
+        assert sorted(reasons) == [*"abcdefghij", "o"]
+        assert "not an image" in reasons["a"]
+        assert "bomb" in reasons["d"]
+        assert "bomb" in reasons["e"]
+        assert "floating-point" in reasons["g"]
+        assert "leads out" in reasons["h"]
+        assert "link to nothing" in reasons["i"]
+        assert "no class folder" in reasons["j"]
+        assert str(tmp_path) not in " ".join(reasons.values())
+
+
+def test_a_link_inside_is_followed(tmp_path: Path) -> None:
+    tree(tmp_path, 3)
+    (tmp_path / "dog/link.png").symlink_to(tmp_path / "dog/00.png")
+    assert len(data.load("folder", tmp_path)) + 1 == 7
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    tree(tmp_path)
+    os.rename(os.fsencode(tmp_path / "cat/00.png"), os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
+    pool = data.load("folder", tmp_path)
+    assert pool.skipped == [("cat/caf�.png", "its name is not valid UTF-8; rename it")]
+    assert pool.fingerprint
+
+
+def test_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder"):
+        data.load("folder", tmp_path / "absent")
+    with pytest.raises(UserError, match="there is no image in"):
+        data.load("folder", tmp_path)
+    for i in range(5):
+        save(tmp_path, f"cat/{i}.png")
+    with pytest.raises(UserError, match="only one class"):
+        data.load("folder", tmp_path)
+    for kind in ("cat", "dog"):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        for i in range(5):
+            (tmp_path / kind / f"{i}.png").write_text("no image")
+    with pytest.raises(UserError, match=r"no image in .* can be read; the first one: cat/"):
+        data.load("folder", tmp_path)
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_decoded_once_until_a_file_changes(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    decode_all = folder._decode_all
+
+    def counted(root: Path, ids: list[str], size: int | None) -> dict[str, np.ndarray]:
+        runs.append(len(ids))
+        return decode_all(root, ids, size)
+
+    monkeypatch.setattr(folder, "_decode_all", counted)
+    tree(tmp_path)
+    first = data.load("folder", tmp_path)
+    again = data.load("folder", tmp_path)
+    assert runs == [20]
+    assert isinstance(again.images, np.memmap)
+    assert isinstance(again.test_images, np.memmap)
+    assert again.fingerprint == first.fingerprint
+
+    save(tmp_path, first.ids[0], np.full((8, 8), 77, np.uint8))
+    assert (data.load("folder", tmp_path).images[0] == 77).all()
+    assert len(list(cache.iterdir())) == 2  # the arrays before the change are gone
+    data.load("folder", tmp_path, size=4)
+    assert len(list(cache.iterdir())) == 4
+    assert len(runs) == 3
+
+    for file in cache.iterdir():
+        os.truncate(file, 130)
+    assert (data.load("folder", tmp_path).images[0] == 77).all()
