@@ -81,7 +81,15 @@ def start_form() -> None:
             )
             / 100
         )
-        budget = 0
+        budget = right.number_input(
+            "Labels a cycle",
+            0,
+            1_000_000,
+            0,
+            50,
+            key=f"collect-{name}",
+            help="0: three for each wrong label, over all cycles together, as in the paper.",
+        )
     st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
     cycles = left.number_input(
         "Cycles",

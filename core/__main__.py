@@ -164,14 +164,20 @@ def start(options: argparse.Namespace) -> None:
 def resume(options: argparse.Namespace) -> None:
     """Go on with a run."""
     found = run.find(options.run)
-    work(found, load(found), options)
+    try:
+        dataset = load(found)
+    except UserError as error:  # for the dashboard, which started this process and does not read its output
+        found.log.set_fact("error", str(error))
+        found.log.set_fact("starting", 0.0)
+        raise
+    work(found, dataset, options)
 
 
 def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
     found.log.set_fact("target", max(found.target(), len(found.cycles()) + 1))
-    work(found, load(found), options)
+    resume(options)
 
 
 def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ was in; the next one does that phase again from the same seed, with the same res
 """
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from core import metrics, models
 from core.batches import Images, channel_statistics, pick_device
 from core.gradnorm import gradient_norms
 from core.relabel import Labels
-from core.run import PHASES, Run
+from core.run import PHASES, START_SECONDS, Run
 from core.store import ScoreCache, digest, write_array, write_atomically, write_table
 from core.strategies import STRATEGIES
 from core.tasks import TASKS
@@ -48,8 +49,12 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
     """
     try:
         with run.lock:
+            write_atomically(run.path / "worker.pid", str(os.getpid()).encode())
             run.log.set_fact("error", None)
-            (run.path / "pause").unlink(missing_ok=True)
+            run.log.set_fact("starting", 0.0)
+            pause = run.path / "pause"
+            if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
+                pause.unlink()  # meant for a worker that died; a newer one was asked for while this one was starting
             try:
                 _Worker(run, dataset, report).finish()
             except UserError as error:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from core.run import Run, home
@@ -20,6 +21,7 @@ def start(run: Run, *, target: int | None = None) -> None:
     if target is not None:
         run.log.set_fact("target", target)
     run.log.set_fact("error", None)
+    run.log.set_fact("starting", time.time())
     with writing(run.path), (run.path / "worker.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "core", "resume", run.id],
@@ -46,14 +48,15 @@ def pause(run: Run) -> None:
 
 def cancel(run: Run) -> None:
     """Stop the worker at once. The unfinished phase is lost, all finished ones are kept; the run can be resumed."""
-    if not run.is_running():
+    if run.status()[0] not in ("running", "pausing"):
         return
+    run.log.set_fact("starting", 0.0)
     try:
         os.kill(int((run.path / "worker.pid").read_text()), signal.SIGTERM)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The worker of run {run.id} cannot be stopped ({error}): it was probably started by another "
-            "user or in another terminal; stop it there with Ctrl-C."
+            f"The worker of run {run.id} cannot be stopped ({error}): it was probably started by another user; stop "
+            "it there with Ctrl-C."
         ) from error
 
 

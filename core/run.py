@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from data.errors import UserError
 
 Task = Literal["active-learning", "label-cleaning"]
 PHASES = ("label", "train", "score")
+START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ class Run:
         if self.is_running():
             pausing = (self.path / "pause").exists()
             return ("pausing", "Stops after the present step.") if pausing else ("running", f"Working on cycle {done}.")
+        if time.time() - self.log.fact("starting", 0.0) < START_SECONDS:
+            return "running", "Starting the worker…"
         error = self.log.fact("error")
         if error:
             return "failed", str(error)

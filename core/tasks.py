@@ -243,8 +243,8 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError("The oracle needs to know the true labels, which this data set does not: choose another score.")
     if reference is None:  # nobody to ask: rank once
         return dataclasses.replace(config, cycles=1, budget=0)
-    if config.budget == 0 and config.cycles > 1:
+    if config.budget == 0:
         wrong = 1 - metrics.correctness(initial_labels(config, dataset), reference)
         total = max(1, round(3 * wrong * n))  # the paper's budget: three labels for each wrong one
-        config = dataclasses.replace(config, budget=-(-total // (config.cycles - 1)))
+        config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
     return config

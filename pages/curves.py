@@ -15,7 +15,7 @@ def show(here: frame.Here) -> None:
         "Beside it",
         [run.id for run in comparable],
         default=[one for one in default if one in {r.id for r in comparable}],
-        format_func=lambda one: frame.describe(runs.find(one).config) + f" · {one[:15]}",
+        format_func=lambda one: frame.describe(runs.find(one)),
         placeholder="Other runs on the same data",
         key=f"beside-{here.run.id}",
         help="Runs of the same task on the same data. Those that differ in their seed alone are averaged.",

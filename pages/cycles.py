@@ -1,5 +1,7 @@
 """Cycles: run, step, pause, cancel; what each cycle did."""
 
+from typing import NoReturn
+
 import streamlit as st
 
 from core import jobs, views
@@ -26,12 +28,12 @@ def controls(run: Run, state: str, done: int) -> None:
             help=f"Work until {target} cycles are done.",
         ):
             jobs.start(run)
-            st.rerun()
+            follow()
         if st.button(
             "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
         ):
             jobs.start(run, target=done + 1)
-            st.rerun()
+            follow()
         if st.button(
             "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
         ):
@@ -45,6 +47,12 @@ def controls(run: Run, state: str, done: int) -> None:
         ):
             jobs.cancel(run)
             st.rerun()
+
+
+def follow() -> NoReturn:
+    """Draw again at the newest cycle."""
+    st.query_params.pop("cycle", None)
+    st.rerun()
 
 
 @st.fragment(run_every=1.0)

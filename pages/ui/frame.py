@@ -63,7 +63,7 @@ def sidebar() -> tuple[Run | None, int | None]:
     readable = []
     for run in runs.all_runs():
         try:
-            readable.append((run, describe(run.config)))
+            readable.append((run, describe(run)))
         except UserError as error:
             st.sidebar.warning(str(error))
     with st.sidebar:
@@ -81,12 +81,14 @@ def sidebar() -> tuple[Run | None, int | None]:
             st.warning(f"The link names the run “{wanted}”, which is not here; showing the newest.")
             wanted = ids[0]
         labels = {run.id: text for run, text in readable}
-        chosen = st.selectbox("Run", ids, index=ids.index(wanted), format_func=lambda one: labels[one])
-        if chosen != st.query_params.get("run"):
-            if "run" in st.query_params:  # a cycle belongs to the run it was chosen in
-                st.query_params.pop("cycle", None)
-            st.query_params["run"] = chosen
-        run = readable[ids.index(chosen)][0]
+        st.session_state["run"] = wanted  # the URL is the truth, the widget shows it
+
+        def go() -> None:
+            st.query_params.from_dict({"run": st.session_state["run"]})  # a cycle belongs to the run it was chosen in
+
+        st.selectbox("Run", ids, format_func=lambda one: labels[one], key="run", on_change=go)
+        st.query_params["run"] = wanted
+        run = readable[ids.index(wanted)][0]
         with errors():
             return run, _cycle_control(run)
         return run, None
@@ -127,7 +129,8 @@ def _cycle_control(run: Run) -> int | None:
             )
     else:
         st.caption("Cycle 0 is the only one so far.")
-    st.query_params["cycle"] = str(cycle)
+    if state not in ("running", "pausing"):  # while work goes on, a page without a cycle in its link follows the newest
+        st.query_params["cycle"] = str(cycle)
     return cycle
 
 
@@ -153,9 +156,11 @@ def here(title: str) -> Here | None:
     return Here(run, config, dataset(config), cycle, len(run.cycles()))
 
 
-def describe(config: Config) -> str:
-    """A run in a few words."""
-    return f"{config.dataset} · {config.method} · seed {config.seed}"
+def describe(run: Run) -> str:
+    """A run in a few words, and when it began: two runs never read the same."""
+    config, (day, clock, *_) = run.config, run.id.split("-")
+    again = run.id.rsplit(f"-s{config.seed}", 1)[-1]  # "-1" for the second run of the same second
+    return f"{config.dataset} · {config.method} · seed {config.seed} · {day[6:]}.{day[4:6]}. {clock[:2]}:{clock[2:4]}:{clock[4:6]}{again}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")

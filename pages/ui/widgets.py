@@ -220,7 +220,7 @@ def _sentence(here: Here, row: pd.Series) -> str:
     given = (
         "no label yet"
         if row["given"] == "—"
-        else f"labelled **{row['given']}** ({int(row['n_votes'])} vote{'s' * (row['n_votes'] != 1)})"
+        else f"labelled **{row['given']}** ({int(row['n_votes'])} vote{'' if row['n_votes'] == 1 else 's'})"
     )
     text = f"{rank}: {given}; {confidence}."
     if row["reference"] != "—":

@@ -113,7 +113,7 @@ class Visitor:
         expect(self.page.get_by_test_id("stApp")).to_have_attribute(
             "data-test-script-state", "notRunning", timeout=PATIENCE
         )
-        expect(self.page.get_by_test_id("stException")).to_have_count(0)
+        expect(self.page.get_by_text("encountered an error")).to_have_count(0)
 
     def picks(self, label: str, option: str) -> None:
         """Choose an option of a select box."""

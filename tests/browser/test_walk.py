@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pandas as pd
 import pytest
@@ -59,15 +60,15 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
     newest = latest(server, "entropy-gradnorm")
     visitor.open(f"/rankings?run={newest}")
     assert f"run={newest}&cycle=2" in visitor.page.url
-    visitor.page.get_by_role("button", name=re.compile("Back")).click()
+    visitor.page.get_by_role("button", name="◀ Back").click()
     visitor.page.wait_for_url(re.compile("cycle=1"))
     visitor.settled()
     visitor.go("Gallery")
     assert f"run={newest}&cycle=1" in visitor.page.url
     visitor.page.reload()
     visitor.settled()
-    expect(visitor.page.get_by_role("slider", name="Cycle")).to_have_attribute("aria-valuenow", "1")
-    visitor.page.get_by_role("button", name=re.compile("Next")).click()
+    expect(visitor.page.get_by_test_id("stSidebar").get_by_role("slider")).to_have_value("1")
+    visitor.page.get_by_role("button", name="Next ▶").click()
     visitor.page.wait_for_url(re.compile("cycle=2"))
 
 
@@ -144,6 +145,10 @@ def test_a_run_survives_its_server(chromium, tmp_path):
     first.process.wait()
     (path,) = (tmp_path / "home").glob("*-fashion-*")
     one = run.Run(path)
+    for _ in range(100):
+        if one.is_running():
+            break
+        time.sleep(0.1)
     assert one.is_running()
     second = serve(tmp_path / "home", tmp_path / "second.log")
     try:
