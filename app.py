@@ -73,7 +73,7 @@ def start_form() -> None:
                 "Wrong initial labels (%)",
                 0,
                 90,
-                round(100 * tasks.FASHION_NOISE) if name != "folder" else 0,
+                round(100 * tasks.DEFAULT_NOISE) if name != "folder" else 0,
                 5,
                 key=f"noise-{name}",
                 help="Noise that is drawn into the initial labels. 0 for a folder: "

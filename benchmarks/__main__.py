@@ -22,7 +22,8 @@ def machine() -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    return f"{platform.machine()}, {torch.get_num_threads()} CPU threads, {gpu}, torch {torch.__version__}, commit {commit or '?'}"
+    processor = f"{platform.machine()}, {torch.get_num_threads()} CPU threads, {gpu}"
+    return f"{processor}, torch {torch.__version__}, commit {commit or '?'}"
 
 
 if __name__ == "__main__":

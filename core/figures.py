@@ -4,6 +4,8 @@ A figure says which data and definition made it; a curve shows its spread and na
 Okabe & Ito (2008), told apart with every common form of colour blindness, and a method has the same one everywhere.
 """
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -37,6 +39,7 @@ COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, r
     "": SKY,
 }
 SYMBOLS = {"correct": "circle", "difficult": "diamond", "clear noise": "x", "": "circle"}
+NOTE_WIDTH = 58  # characters: what a 390-pixel screen shows of the small print
 PATTERNS = {"oracle": "dash", "random": "dot", "minimal": "dashdot"}
 
 
@@ -68,8 +71,8 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
         table = pd.DataFrame(
             {"n_labels": by.mean().index, "mean": by.mean().values, "sd": by.std(ddof=1).fillna(0).values}
         )
-        seeds = sorted(part["seed"].unique())
-        label = f"{method} (run) · AUC {table['mean'].mean():.3f}, n = {len(seeds)}, seed {_list(seeds)}"
+        runs = sorted(part["seed"].unique())
+        label = f"{method} (run) · AUC {table['mean'].mean():.3f}, n = {len(runs)}, seed {_list(runs)}"
         _band(figure, _thin(table), str(method), label, width=3)
     if at is not None:
         figure.add_vline(x=at, line={"color": GREY, "dash": "dot", "width": 1})
@@ -95,26 +98,34 @@ def distribution(values: pd.Series, score: str, cut: float | None, note: str) ->
 
 
 def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
-    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise."""
-    figure = go.Figure()
+    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise.
+
+    Above 10,000 images WebGL draws the points, and they lose their names on hover: 50,000 strings would be most of the page.
+    """
+    figure, large = go.Figure(), len(table) > 10_000
+
+    def names(part: pd.DataFrame) -> tuple[pd.Series, ...]:
+        return part["sample_id"], part["given"], part["suggested"]
+
     for kind in ("correct", "", "difficult", "clear noise"):
         part = table[table["kind"] == kind]
         if len(part) == 0:
             continue
         figure.add_trace(
-            (go.Scattergl if len(table) > 10_000 else go.Scatter)(
+            (go.Scattergl if large else go.Scatter)(
                 x=part["entropy"],
                 y=part["cross-entropy"],
                 mode="markers",
                 name=f"{kind or 'image'} ({len(part):,})",
-                customdata=part[["sample_id", "given", "suggested"]].to_numpy(),
+                customdata=part.index.to_numpy()[:, None],  # pool rows, for selections
+                text=None if large else _escape([f"{i}: {a} → {b}" for i, a, b in zip(*names(part), strict=True)]),
                 marker={
                     "color": COLOURS[kind],
                     "symbol": SYMBOLS[kind],
                     "size": 6 if kind in ("correct", "") else 8,
                     "opacity": 0.45 if kind in ("correct", "") else 0.85,
                 },
-                hovertemplate="%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]}<br>H %{x:.2f}, CE %{y:.2f}<extra></extra>",
+                hovertemplate=("" if large else "%{text}<br>") + "H %{x:.2f}, CE %{y:.2f}<extra></extra>",
             )
         )
     figure.update_layout(dragmode="select")
@@ -180,24 +191,26 @@ def _thin(table: pd.DataFrame, points: int = 800) -> pd.DataFrame:
 
 
 def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
+    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, NOTE_WIDTH)]
     figure.update_layout(
         template="plotly_white",
-        margin={"l": 64, "r": 16, "t": 16, "b": 96 if note else 56},
-        height=460,
+        margin={"l": 64, "r": 16, "t": 16, "b": 62 + 15 * len(lines)},
+        height=420 + 15 * len(lines),
         font={"size": 13},
+        showlegend=len(figure.data) > 0 and figure.data[0].name is not None,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
     )
     figure.update_xaxes(title=x, zeroline=False)
     figure.update_yaxes(title=y, zeroline=False)
-    if note:  # below the axis title, so that an exported figure still says what it shows
+    if lines:  # below the axis title, so that an exported figure still says what it shows
         figure.add_annotation(
-            text=note,
+            text="<br>".join(_escape(lines)),
             xref="paper",
             yref="paper",
             x=0,
             y=0,
-            yshift=-62,
+            yshift=-58,
             yanchor="top",
             showarrow=False,
             align="left",

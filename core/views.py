@@ -277,4 +277,4 @@ def note(run: Run, definition: str) -> str:
     annotators = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[
         about["annotators"]
     ]
-    return f"{config.dataset}, N = {about['n_samples']:,}, {annotators} · run {run.id}<br>{definition}"
+    return f"{config.dataset}, N = {about['n_samples']:,}, {annotators} · run {run.id}\n{definition}"

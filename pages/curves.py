@@ -45,7 +45,7 @@ def show(here: frame.Here) -> None:
             "last": st.column_config.NumberColumn("At the end", format="percent"),
         },
     )
-    widgets.table_export(table, f"{here.run.id}-auc")
+    widgets.table_export(lambda: table, len(table), f"{here.run.id}-auc")
 
 
 if (place := frame.here("Curves")) is not None:

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import streamlit as st
 
-from core import jobs, views
+from core import jobs
 from core import run as runs
 from core.run import Run
 from pages.ui import frame, widgets
@@ -97,9 +97,7 @@ def history(run: Run, cycle: int) -> None:
         )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
-    changes = views.cycle_changes(run, here.dataset).merge(table.drop(columns="seconds"), on="cycle", how="left")
-    percent = st.column_config.NumberColumn(format="percent")
-    seconds = st.column_config.NumberColumn(format="%.1f s")
+    changes = widgets.changes(here, here.key).merge(table.drop(columns="seconds"), on="cycle", how="left")
     st.dataframe(
         changes,
         hide_index=True,
@@ -120,8 +118,8 @@ def history(run: Run, cycle: int) -> None:
         },
     )
     with st.container(horizontal=True):
-        widgets.table_export(changes, f"{run.id}-cycles")
-        widgets.table_export(run.log.labels(), f"{run.id}-labels", "Export label log")
+        widgets.table_export(lambda: changes, len(changes), f"{run.id}-cycles")
+        widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
 
 
 if run is None:

@@ -33,7 +33,7 @@ def show(here: frame.Here) -> None:
     size = fourth.select_slider(
         "Thumbnails", [72, 104, 144, 200], 104, format_func=lambda side: f"{side} px", key="tile"
     )
-    kept = table if not selected else table[table["sample_id"].isin(selected)]
+    kept = table if not selected else table.loc[table.index.intersection(selected)]
     if kind != "All":
         kept = kept[kept["kind"] == kind]
     if given != "All":

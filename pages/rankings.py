@@ -110,7 +110,7 @@ def show(here: frame.Here) -> None:
                     },
                 },
             )
-        widgets.table_export(kept, f"{here.run.id}-cycle{here.cycle}-ranking")
+        widgets.table_export(lambda: kept, len(kept), f"{here.run.id}-cycle{here.cycle}-ranking")
     with right:
         rows = event["selection"]["rows"]
         if rows and rows[0] < len(shown):

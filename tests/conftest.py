@@ -18,7 +18,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     if not SHARED.exists():
         pytest.skip(
-            "needs the real data sets: name a folder that holds cifar-10-batches-py/ and cifar10h-counts.npy in NEXTLABEL_TEST_DATA"
+            "needs the real data sets: NEXTLABEL_TEST_DATA names a folder with cifar-10-batches-py/ and cifar10h-counts.npy"
         )
     folder = tmp_path_factory.mktemp("real-data")
     subprocess.run([sys.executable, str(SHARED), str(folder), "cifar10", "chest_xray"], check=True, capture_output=True)

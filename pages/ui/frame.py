@@ -97,7 +97,7 @@ def sidebar() -> tuple[Run | None, int | None]:
 def _cycle_control(run: Run) -> int | None:
     state, _ = run.status()
     n = len(run.cycles())
-    st.caption(f"{STATES[state]} · {n} of {run.target()} cycles")
+    st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=run.id)
     if n == 0:
         return None
     given = st.query_params.get("cycle", "")
@@ -160,7 +160,8 @@ def describe(run: Run) -> str:
     """A run in a few words, and when it began: two runs never read the same."""
     config, (day, clock, *_) = run.config, run.id.split("-")
     again = run.id.rsplit(f"-s{config.seed}", 1)[-1]  # "-1" for the second run of the same second
-    return f"{config.dataset} · {config.method} · seed {config.seed} · {day[6:]}.{day[4:6]}. {clock[:2]}:{clock[2:4]}:{clock[4:6]}{again}"
+    began = f"{day[6:]}.{day[4:6]}. {clock[:2]}:{clock[2:4]}:{clock[4:]}{again}"
+    return f"{config.dataset} · {config.method} · seed {config.seed} · {began}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,14 @@ from core.run import find
 from core.scores import REGISTRY
 from pages.ui.frame import Here
 
-MAP_KINDS = {"clear noise": "✕ clear noise", "difficult": "◆ difficult", "correct": "● right", "": ""}
+# Caches of this module hold resources, not data: they hand out the object itself, where a copy of 50,000 rows a rerun would
+# cost most of it. Pages read them and never write into them.
+
+MAP_KINDS = {"clear noise": "✕ clear noise", "difficult": "◆ difficult", "correct": "● correct", "": ""}
 
 
-def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[str]:
-    """A figure with its export; returns the sample ids selected in it, if `selectable`."""
+def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[int]:
+    """A figure with its export; returns the pool rows selected in it, if `selectable`."""
     event = st.plotly_chart(
         drawn,
         key=f"figure-{name}",
@@ -54,13 +58,13 @@ def _has_browser() -> bool:
     return export.has_browser()
 
 
-def table_export(table: pd.DataFrame, name: str, label: str = "Export table") -> None:
-    """Download buttons for a table."""
+def table_export(load: Callable[[], pd.DataFrame], rows: int, name: str, label: str = "Export table") -> None:
+    """Download buttons for a table of so many rows, which is loaded when one is clicked."""
     with st.popover(label):
         for file_format, mime in export.TABLE_FORMATS.items():
             st.download_button(
-                f"{file_format.upper() if file_format == 'csv' else 'Parquet'} · {len(table):,} rows",
-                lambda f=file_format: export.table_bytes(table, f),
+                f"{file_format.upper() if file_format == 'csv' else 'Parquet'} · {rows:,} rows",
+                lambda f=file_format: export.table_bytes(load(), f),
                 f"{name}.{file_format}",
                 mime,
                 key=f"export-{name}-{file_format}",
@@ -69,13 +73,13 @@ def table_export(table: pd.DataFrame, name: str, label: str = "Export table") ->
             )
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
 def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The ranking of the cycle we stand at, with names."""
     return views.samples(_here.run, _here.dataset, _here.cycle)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
 def run_figure(_here: Here, key: tuple[str, int, int], name: str, others: tuple[str, ...] | None = None) -> go.Figure:
     """A figure of the run we stand at."""
     chosen = None if others is None else [find(one) for one in others]
@@ -102,7 +106,8 @@ _GRID = st.components.v2.component(
     "nextlabel.thumbnails",
     html='<div class="grid" role="list"></div>',
     css="""
-    .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(var(--tile, 104px), 1fr)); gap: 10px; }
+    .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(var(--tile, 104px), 1fr)); gap: 10px;
+            align-items: start; }
     button { all: unset; cursor: pointer; border: 2px solid transparent; border-radius: 6px; padding: 4px; box-sizing: border-box;
              color: var(--st-text-color); font-family: var(--st-font); min-width: 0; }
     button:hover { border-color: var(--st-border-color); }
@@ -208,7 +213,7 @@ def card(here: Here, row: pd.Series) -> None:
         )
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)
 def _histograms(_here: Here, key: tuple[str, int, int]) -> np.ndarray:
     return _here.run.state(_here.dataset.ids, _here.cycle)[0].histogram
 
@@ -231,19 +236,25 @@ def _sentence(here: Here, row: pd.Series) -> str:
     return text
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
 def map_table(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """`samples` with the two scores of the map."""
     return views.with_noise_scores(_here.run, views.samples(_here.run, _here.dataset, _here.cycle), _here.cycle)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
 def score_distribution(_here: Here, key: tuple[str, int, int], score: str) -> go.Figure:
     """The histogram of any score of the cycle."""
     return views.score_distribution(_here.run, _here.dataset, _here.cycle, score)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
 def areas(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
     """Areas under the curves of the run we stand at and others."""
     return views.areas([_here.run, *(find(one) for one in others)], _here.dataset)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def changes(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
+    """What each cycle did."""
+    return views.cycle_changes(_here.run, _here.dataset)

@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file_and_says_what_to_do(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left.*free some space"):
+    with pytest.raises(UserError, match=r"No space left.*free some space"):
         store.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
 
