@@ -174,6 +174,7 @@ def recent() -> None:
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
+        placeholder="—",
         column_config={
             "open": st.column_config.LinkColumn("", display_text="open", width="small"),
             "right labels": percent,

@@ -161,6 +161,7 @@ def _band(
             go.Scatter(
                 x=np.concatenate([x, x[::-1]]),
                 y=np.concatenate([mean + sd, (mean - sd)[::-1]]),
+                mode="lines",
                 fill="toself",
                 fillcolor=colour,
                 opacity=0.18,
@@ -197,7 +198,7 @@ def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
         margin={"l": 64, "r": 16, "t": 16, "b": 62 + 15 * len(lines)},
         height=420 + 15 * len(lines),
         font={"size": 13},
-        showlegend=len(figure.data) > 0 and figure.data[0].name is not None,
+        showlegend=any(trace.name for trace in figure.data),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
     )

@@ -21,7 +21,7 @@ def show(here: frame.Here) -> None:
         help="Runs of the same task on the same data. Those that differ in their seed alone are averaged.",
     )
     widgets.figure(widgets.run_figure(here, here.key, "curves", tuple(chosen)), f"{here.run.id}-curves")
-    table = widgets.areas(here, here.key, tuple(chosen))
+    table = widgets.areas(here, here.key, tuple(chosen)).dropna(axis=1, how="all")
     st.subheader("Area under the curve")
     if here.config.task == "label-cleaning":
         st.caption(

@@ -84,6 +84,7 @@ def show(here: frame.Here) -> None:
                     ]
                 ],
                 hide_index=True,
+                placeholder="—",
                 on_select="rerun",
                 selection_mode="single-row",
                 height=560,
