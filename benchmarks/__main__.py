@@ -28,8 +28,10 @@ def machine() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*MEASUREMENTS, []], default=list(MEASUREMENTS))
-    chosen = parser.parse_args().name
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(MEASUREMENTS)} (default: all)")
+    chosen = parser.parse_args().name or list(MEASUREMENTS)
+    if unknown := set(chosen) - set(MEASUREMENTS):
+        parser.error(f"there is no measurement {', '.join(sorted(unknown))}: choose from {', '.join(MEASUREMENTS)}")
     print(machine())
     for name in chosen:
         print(f"\n## {name}")
