@@ -47,10 +47,7 @@ def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Fi
     """Test accuracy (%) against labels, one line a method: mean over seeds, band ± 1 s.d. `cycle` marks where we stand."""
     figure = go.Figure()
     for method, part in curves.groupby("method", sort=True):
-        by = part.groupby("n_labels")["accuracy"]
-        table = pd.DataFrame(
-            {"n_labels": by.mean().index, "mean": by.mean().values, "sd": by.std(ddof=1).fillna(0).values}
-        )
+        table = _over_seeds(part, "accuracy")
         seeds = sorted(part["seed"].unique())
         _band(figure, table, str(method), f"{method} · n = {part['run'].nunique()}, seed {_list(seeds)}", markers=True)
     if cycle is not None and len(curves):
@@ -67,10 +64,7 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
         seeds = "" if policy == "minimal" else ", 5 sets of votes"
         _band(figure, _thin(part), str(policy), f"{policy} · AUC {part['mean'].mean():.3f}{seeds}")
     for method, part in curves.groupby("method", sort=True):
-        by = part.groupby("n_labels")["correctness"]
-        table = pd.DataFrame(
-            {"n_labels": by.mean().index, "mean": by.mean().values, "sd": by.std(ddof=1).fillna(0).values}
-        )
+        table = _over_seeds(part, "correctness")
         runs = sorted(part["seed"].unique())
         label = f"{method} (run) · AUC {table['mean'].mean():.3f}, n = {len(runs)}, seed {_list(runs)}"
         _band(figure, _thin(table), str(method), label, width=3)
@@ -148,6 +142,13 @@ def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray,
     figure.update_yaxes(autorange="reversed")
     _layout(figure, "Share (%)", "", "")
     return figure.update_layout(height=130 + 26 * len(class_names), barmode="group", hovermode="y unified")
+
+
+def _over_seeds(part: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """n_labels, mean and standard deviation over runs, as far as all of them go: no mean over fewer seeds at the end."""
+    common = part.groupby("run")["n_labels"].max().min()
+    by = part[part["n_labels"] <= common].groupby("n_labels")[measure]
+    return pd.DataFrame({"mean": by.mean(), "sd": by.std(ddof=1).fillna(0)}).reset_index()
 
 
 def _band(

@@ -131,7 +131,7 @@ class Run:
         """Posterior of a cycle, float32 [N, C], memory-mapped."""
         try:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"Cycle {cycle} of run {self.id} has no readable posterior: resume the run.") from error
 
     def state(

@@ -260,7 +260,8 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
     if reference is None:  # nobody to ask: rank once
         return dataclasses.replace(config, cycles=1, budget=0)
     if config.budget == 0:
-        wrong = 1 - metrics.correctness(initial_labels(config, dataset), reference)
-        total = max(1, round(3 * wrong * n))  # the paper's budget: three labels for each wrong one
+        # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same
+        noise = config.noise if config.temperature is None else votes.expected_noise(reference, config.temperature)
+        total = max(1, round(3 * noise * n))
         config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
     return config

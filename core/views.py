@@ -17,11 +17,11 @@ ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as t
 
 
 def learning_curve(runs: list[Run]) -> pd.DataFrame:
-    """Accuracy against labels of active-learning runs: run, method, seed, cycle, n_labels, accuracy, gap."""
+    """Test accuracy against labels, one row a run and cycle: run, method, seed, cycle, n_labels, accuracy, gap."""
     parts = [run.cycles().assign(run=run.id, method=run.config.method, seed=run.config.seed) for run in runs]
     columns = ["run", "method", "seed", "cycle", "n_labels", "accuracy", "gap"]
-    parts = [part for part in parts if len(part) > 0 and "n_labels" in part]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    parts = [part.reindex(columns=columns) for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
@@ -36,9 +36,8 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
     n = len(dataset.ids)
     if reference is None or len(taken.sample) < n:
         return pd.DataFrame(columns=columns)
-    collected = relabel.Votes(
-        taken.sample[n:], taken.label[n:], taken.majority[n:]
-    )  # the first n are the initial labels
+    # The first n events are the initial labels
+    collected = relabel.Votes(taken.sample[n:], taken.label[n:], taken.majority[n:])
     initial = np.empty(n, dtype=np.int64)
     initial[taken.sample[:n]] = taken.label[:n]
     curve = relabel.correctness_curve(reference.argmax(axis=1), initial, collected)
@@ -163,15 +162,12 @@ def figure(run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[
     config = run.config
     if name == "curves":
         runs = [run, *(same_experiment(run) if others is None else others)]
-        if config.task == "active-learning":
-            return figures.learning_curves(
-                learning_curve(runs),
-                cycle,
-                note(run, "accuracy on the test set after each training; band ± 1 s.d. over seeds"),
-            )
+        if config.task == "active-learning" or reference_counts(config, dataset) is None:
+            text = "accuracy on the test set after each training; band ± 1 s.d. over seeds"
+            return figures.learning_curves(learning_curve(runs), cycle, note(run, text))
         curves = pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True)
         at = int(run.cycles()["n_labels"].iloc[cycle])
-        bounds = envelopes(config, dataset, int(curves["n_labels"].max()) if len(curves) else 0)
+        bounds = envelopes(config, dataset, int(curves["n_labels"].max()))
         return figures.cleaning_curves(
             curves,
             bounds,
@@ -199,13 +195,13 @@ def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
     rows = []
     for run in runs:
         found, cycles = summary(run, dataset), run.cycles()
-        measure = "correctness" if "correctness" in cycles else "accuracy"
+        last = cycles.iloc[-1]
         rows.append(
             {
                 "method": run.config.method,
                 "seed": run.config.seed,
-                "n_labels": int(cycles["n_labels"].iloc[-1]),
-                "last": cycles[measure].iloc[-1],
+                "n_labels": int(last["n_labels"]),
+                "last": last.get("correctness", last.get("accuracy")),
                 "auc": found["auc"],
                 "auc_normalised": found["auc_normalised"],
                 "run": run.id,
@@ -215,9 +211,9 @@ def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
 
 
 def comparable(run: Run) -> list[Run]:
-    """Other runs of the same task on the same data that have finished a cycle."""
+    """Other runs of the same task on the same data and noise that have finished a cycle."""
     config = run.config
-    same = ("task", "dataset", "root", "limit")
+    same = ("task", "dataset", "root", "limit", "noise", "temperature")
     return [
         other
         for other in all_runs()

@@ -1,0 +1,102 @@
+"""Builders: axis titles with units, seeds in the legend, one colour a method, names that cannot inject markup."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core import figures
+
+POINTS = pd.DataFrame(
+    {
+        "sample_id": ["a", "b", "c"],
+        "given": ["cat", "<b>", "x & y"],
+        "suggested": ["dog", "dog", "cat"],
+        "entropy": [0.1, 0.5, 0.9],
+        "cross-entropy": [3.0, 1.0, 0.2],
+        "kind": ["clear noise", "difficult", "correct"],
+    }
+)
+
+
+def curve(measure, seeds, slope=0.0):
+    return pd.concat([pd.DataFrame({"run": f"r{s}", "method": "margin", "seed": s, "cycle": [0, 1], "n_labels": [10, 20],
+                                    measure: [0.5, 0.6 + slope * s]}) for s in seeds])  # fmt: skip
+
+
+def test_learning_curves_are_means_in_percent_with_a_band_over_seeds():
+    figure = figures.learning_curves(curve("accuracy", [0, 2], slope=0.1), 1, "note")
+    band, line = figure.data
+    np.testing.assert_allclose(line.y, [50, 70])
+    np.testing.assert_allclose(max(band.y), 70 + 100 * np.std([0.6, 0.8], ddof=1))
+    assert line.name == "margin · n = 2, seed 0, 2"
+    assert figure.layout.yaxis.title.text == "Test accuracy (%)"
+    assert figure.layout.showlegend
+
+
+def test_one_seed_has_no_band():
+    figure = figures.learning_curves(curve("accuracy", [0]), None, "")
+    assert len(figure.data) == 1
+    assert not figure.layout.annotations
+
+
+def test_a_method_has_one_colour_everywhere():
+    learning = figures.learning_curves(curve("accuracy", [0]), None, "")
+    histogram = figures.distribution(pd.Series([0.1, 0.2]), "margin", 0.15, "")
+    assert learning.data[0].line.color == histogram.data[0].marker.color == figures.COLOURS["margin"]
+
+
+def test_cleaning_curves_draw_bounds_and_areas():
+    bounds = pd.DataFrame(
+        {
+            "policy": ["oracle"] * 2 + ["random"] * 2,
+            "n_labels": [0, 1] * 2,
+            "mean": [0.5, 0.7, 0.5, 0.6],
+            "sd": [0.0, 0.1] * 2,
+        }
+    )
+    figure = figures.cleaning_curves(curve("correctness", [0]), bounds, 10, "note")
+    names = [trace.name for trace in figure.data if trace.name]
+    assert names == [
+        "oracle · AUC 0.600, 5 sets of votes",
+        "random · AUC 0.550, 5 sets of votes",
+        "margin (run) · AUC 0.550, n = 1, seed 0",
+    ]
+    assert len({trace.line.dash for trace in figure.data if trace.name}) == 3  # told apart without colour
+
+
+def test_the_map_puts_noisiness_over_ambiguity_and_escapes_names():
+    figure = figures.noise_map(POINTS, "")
+    assert figure.layout.xaxis.title.text == "Ambiguity H(p) (nats)"
+    texts = [text for trace in figure.data for text in trace.text]
+    assert "b: &lt;b> → dog" in texts
+    assert "c: x &amp; y → cat" in texts
+    assert [int(row) for trace in figure.data for row in trace.customdata[:, 0]] == [2, 1, 0]
+    assert len({trace.marker.symbol for trace in figure.data}) == 3
+
+
+@pytest.mark.parametrize(("n", "kind"), [(10_000, "scatter"), (10_001, "scattergl")])
+def test_the_map_of_many_images_is_drawn_by_webgl(n, kind):
+    table = pd.concat([POINTS.iloc[:1]] * n, ignore_index=True)
+    assert figures.noise_map(table, "").data[0].type == kind
+
+
+def test_posterior_beside_votes_with_the_given_label_in_bold():
+    figure = figures.posterior_bars(["a", "<i>"], np.array([0.25, 0.75]), np.array([1, 3]), given=1)
+    model, votes = figure.data
+    assert model.y == ("a", "<b>&lt;i></b>")
+    np.testing.assert_allclose(votes.x, [25, 75])
+    assert votes.name == "votes (n = 4)"
+    assert len(figures.posterior_bars(["a", "b"], np.ones(2) / 2, np.zeros(2), given=-1).data) == 1
+
+
+def test_long_curves_are_thinned_to_their_ends():
+    table = pd.DataFrame({"n_labels": np.arange(5000), "mean": 0.5, "sd": 0.0})
+    thin = figures._thin(table)
+    assert len(thin) <= 800
+    assert thin["n_labels"].iloc[[0, -1]].tolist() == [0, 4999]
+
+
+def test_the_small_print_is_wrapped_and_escaped():
+    note = figures.distribution(pd.Series([1.0, 2.0]), "margin", None, "a <b> " * 30).layout.annotations[0].text
+    assert "&lt;b>" in note
+    assert max(len(line.replace("&lt;", "<")) for line in note.split("<br>")) <= figures.NOTE_WIDTH
