@@ -61,7 +61,8 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
                 run.log.set_fact("error", str(error))
                 raise
             finally:
-                (run.path / "progress.json").unlink(missing_ok=True)
+                for name in ("progress.json", "pause"):
+                    (run.path / name).unlink(missing_ok=True)
     except filelock.Timeout as error:
         raise UserError(
             f"Run {run.id} is being worked on by another process: wait for it, or cancel it first."
@@ -87,7 +88,6 @@ class _Worker:
                 if (cycle, phase) in done:
                     continue
                 if (self.run.path / "pause").exists():
-                    (self.run.path / "pause").unlink()
                     raise Paused(f"Paused before the phase “{phase}” of cycle {cycle}.")
                 self.cycle, self.phase, self.began, self.reported = cycle, phase, time.monotonic(), 0.0
                 self.progress(0.0)

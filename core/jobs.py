@@ -20,6 +20,7 @@ def start(run: Run, *, target: int | None = None) -> None:
         raise UserError(f"Run {run.id} is being worked on already: wait for it, or pause it first.")
     if target is not None:
         run.log.set_fact("target", target)
+    (run.path / "pause").unlink(missing_ok=True)
     run.log.set_fact("error", None)
     run.log.set_fact("starting", time.time())
     with writing(run.path), (run.path / "worker.log").open("ab") as log:

@@ -104,12 +104,12 @@ class Log:
     def labels(self, up_to_cycle: int | None = None) -> pd.DataFrame:
         """Label events (seq, cycle, sample_id, label, source, time) in order, those of later cycles left out."""
         last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
-        with self._transaction() as db:
+        with self._reading() as db:
             return pd.read_sql_query("SELECT * FROM labels WHERE cycle <= ? ORDER BY seq", db, params=(int(last),))
 
     def phases(self) -> pd.DataFrame:
         """Finished phases (cycle, phase, seconds, result) in order; result is a dict."""
-        with self._transaction() as db:
+        with self._reading() as db:
             table = pd.read_sql_query("SELECT * FROM phases ORDER BY rowid", db)
         table["result"] = [json.loads(result) for result in table["result"]]
         return table
@@ -124,7 +124,7 @@ class Log:
 
     def fact(self, key: str, default: Any = None) -> Any:
         """A value given to `set_fact`."""
-        with self._transaction() as db:
+        with self._reading() as db:
             row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
         return default if row is None else json.loads(row[0])
 
@@ -132,6 +132,17 @@ class Log:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
             yield db
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=30)) as db:
+                yield db
+        except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+            raise UserError(
+                f"The label log {self.path} cannot be read ({error}): restore the file from a backup, or delete the folder "
+                f"{self.path.parent} to give up the run."
+            ) from error
 
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:

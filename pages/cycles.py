@@ -58,19 +58,21 @@ def follow() -> NoReturn:
 @st.fragment(run_every=1.0)
 def watch(run_id: str, state: str, done: int) -> None:
     """Progress of the worker; redraws the page when a cycle or the work is finished."""
-    run = runs.find(run_id)
-    now, _ = run.status()
-    progress = run.progress()
-    if now != state or len(run.cycles()) != done:
-        st.rerun()
-    if progress:
-        left = progress.get("seconds_left")
-        text = f"Cycle {progress['cycle']}: {PHASES[progress['phase']]}" + (
-            f" · about {left:.0f} s left" if left is not None else ""
-        )
-        st.progress(min(1.0, progress["share"]), text=text + (" · pausing after this step" if now == "pausing" else ""))
-    else:
-        st.progress(0.0, text="Starting the worker…")
+    with frame.errors():
+        run = runs.find(run_id)
+        now, _ = run.status()
+        progress = run.progress()
+        if now != state or len(run.cycles()) != done:
+            st.rerun()
+        if not progress:
+            st.progress(0.0, text="Starting the worker…")
+            return
+        text = f"Cycle {progress['cycle']}: {PHASES[progress['phase']]}"
+        if progress["seconds_left"] is not None:
+            text += f" · about {progress['seconds_left']:.0f} s left"
+        if now == "pausing":
+            text += " · pausing after this step"
+        st.progress(min(1.0, progress["share"]), text=text)
 
 
 def history(run: Run, cycle: int) -> None:
@@ -123,8 +125,7 @@ def history(run: Run, cycle: int) -> None:
 
 
 if run is None:
-    st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
-    st.page_link("app.py", label="Go to Home")
+    frame.nothing_yet()
 else:
     with frame.errors():
         state, sentence = run.status()

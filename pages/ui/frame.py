@@ -140,20 +140,24 @@ def here(title: str) -> Here | None:
     run, cycle = sidebar()
     st.title(title)
     if run is None:
-        st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
-        st.page_link("app.py", label="Go to Home")
+        nothing_yet()
         return None
-    if cycle is None:
+    with errors():
         state, sentence = run.status()
-        (st.error if state == "failed" else st.info)(
-            sentence
-            if state == "failed"
-            else "The first cycle is not finished yet; the Cycles page shows how far it is."
-        )
+        if cycle is not None:
+            return Here(run, run.config, dataset(run.config), cycle, len(run.cycles()))
+        if state == "failed":
+            st.error(sentence)
+        else:
+            st.info("The first cycle is not finished yet; the Cycles page shows how far it is.")
         st.page_link("pages/cycles.py", label="Watch it on Cycles", query_params={"run": run.id})
-        return None
-    config = run.config
-    return Here(run, config, dataset(config), cycle, len(run.cycles()))
+    return None
+
+
+def nothing_yet() -> None:
+    """What to do where no run is there."""
+    st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
+    st.page_link("app.py", label="Go to Home")
 
 
 def describe(run: Run) -> str:

@@ -86,3 +86,14 @@ def test_a_damaged_cache_file_is_computed_again(tmp_path):
     (file,) = tmp_path.rglob("*.npy")
     file.write_bytes(file.read_bytes()[:20])
     np.testing.assert_array_equal(store.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.ones(2)), [1, 1])
+
+
+@pytest.mark.parametrize("content", [None, b"not a database, but long enough to look like a file of some kind"])
+def test_a_missing_or_damaged_log_is_said_and_not_made_anew(log, content):
+    log.path.unlink()
+    if content is not None:
+        log.path.write_bytes(content)
+    for read in (log.labels, log.phases, lambda: log.fact("target")):
+        with pytest.raises(UserError, match=r"cannot be read .* restore"):
+            read()
+    assert log.path.exists() == (content is not None)
