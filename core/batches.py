@@ -45,7 +45,7 @@ class Images:
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [C, 1, 1] per channel on the 0 to 1 scale, from at most 10,000 evenly spaced images."""
-    sample = images[:: max(1, len(images) // 10_000)].astype(np.float64) / 255
+    sample = images[:: max(1, -(-len(images) // 10_000))].astype(np.float64) / 255
     mean, std = sample.mean(axis=(0, 1, 2)), sample.std(axis=(0, 1, 2))
     deviation = np.maximum(std, 1e-3)  # a constant channel would divide by zero
     return torch.from_numpy(mean.reshape(-1, 1, 1)).float(), torch.from_numpy(deviation.reshape(-1, 1, 1)).float()

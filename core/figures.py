@@ -88,7 +88,10 @@ def distribution(values: pd.Series, score: str, cut: float | None, note: str) ->
         figure.add_vline(
             x=cut, line={"color": GREY, "dash": "dash"}, annotation_text="taken next →", annotation_position="top left"
         )
-    return _layout(figure, f"{REGISTRY[score].title}: {REGISTRY[score].formula}", "Images", note)
+    meant = REGISTRY[score]
+    return _layout(
+        figure, f"{meant.title}: {meant.formula}" + (f" ({meant.unit})" if meant.unit else ""), "Images", note
+    )
 
 
 def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
@@ -111,7 +114,7 @@ def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
                 y=part["cross-entropy"],
                 mode="markers",
                 name=f"{kind or 'image'} ({len(part):,})",
-                customdata=part.index.to_numpy()[:, None],  # pool rows, for selections
+                customdata=part.index.to_numpy(),  # pool rows, for selections
                 text=None if large else _escape([f"{i}: {a} → {b}" for i, a, b in zip(*names(part), strict=True)]),
                 marker={
                     "color": COLOURS[kind],

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,17 +88,26 @@ class Run:
     @property
     def config(self) -> Config:
         """The configuration the run was started with. Raises `UserError` where the file is damaged."""
-        try:
+        with self._reading():
             return Config(**json.loads((self.path / "config.json").read_text())["config"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts about the data at the start: class_names, n_samples, annotators, annotators_source, skipped.
+
+        Raises `UserError` where the file is damaged.
+        """
+        with self._reading():
+            return dict(json.loads((self.path / "config.json").read_text())["about"])
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"Run {self.id} cannot be read ({error}): restore its config.json or delete {self.path}."
             ) from error
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Facts about the data at the start: class_names, n_samples, annotators, annotators_source, skipped."""
-        return dict(json.loads((self.path / "config.json").read_text())["about"])
 
     def cycle_path(self, cycle: int) -> Path:
         """Where the files of a cycle lie: ranking.parquet, posterior.npy, weights.safetensors."""

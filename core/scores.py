@@ -26,6 +26,7 @@ class Score:
     formula: str
     meaning: str
     source: str
+    unit: str = ""  # of the values, where they have one
 
 
 REGISTRY: dict[str, Score] = {
@@ -34,11 +35,18 @@ REGISTRY: dict[str, Score] = {
         "CE(l̂, p) − H(p)",
         "high: likely a wrong label on a clear image; nats",
         "Bernhardt et al. 2022, Eq. 2; γ > 0 replaces H by max(H − γ·ln C, 0), the public code's form",
+        "nats",
     ),
     "cross-entropy": Score(
-        "Cross-entropy", "CE(l̂, p)", "high: the model disagrees with the label; nats ≥ 0", "Bernhardt et al. 2022"
+        "Cross-entropy",
+        "CE(l̂, p)",
+        "high: the model disagrees with the label; nats ≥ 0",
+        "Bernhardt et al. 2022",
+        "nats",
     ),
-    "entropy": Score("Entropy", "H(p) = −Σ p ln p", "high: the model is unsure; nats in [0, ln C]", "Shannon 1948"),
+    "entropy": Score(
+        "Entropy", "H(p) = −Σ p ln p", "high: the model is unsure; nats in [0, ln C]", "Shannon 1948", "nats"
+    ),
     "self-confidence": Score(
         "Self-confidence (1 − p)",
         "1 − p[label]",

@@ -202,9 +202,11 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
     Raises `UserError` for what cannot run: an unknown method, a budget larger than the pool, noise out of reach.
     """
     n = len(dataset.ids)
-    for name, least in (("cycles", 1), ("epochs", 1), ("batch_size", 2), ("width", 1), ("budget", 0), ("initial", 0)):
-        if getattr(config, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {least}.")
+    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1}
+    least |= dict.fromkeys(("budget", "initial", "finetune_epochs", "seed"), 0)
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
     if not np.isfinite(config.lr) or config.lr <= 0:
         raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
     if config.selector not in SELECTORS:

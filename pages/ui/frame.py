@@ -1,5 +1,6 @@
 """The frame of every page: navigation, the run and cycle we stand at (both in the URL), and errors in one sentence."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,10 +163,12 @@ def nothing_yet() -> None:
 
 def describe(run: Run) -> str:
     """A run in a few words, and when it began: two runs never read the same."""
-    config, (day, clock, *_) = run.config, run.id.split("-")
-    again = run.id.rsplit(f"-s{config.seed}", 1)[-1]  # "-1" for the second run of the same second
-    began = f"{day[6:]}.{day[4:6]}. {clock[:2]}:{clock[2:4]}:{clock[4:]}{again}"
-    return f"{config.dataset} · {config.method} · seed {config.seed} · {began}"
+    config = run.config
+    began = re.fullmatch(r"\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
+    if began is None:  # the user gave the folder another name
+        return f"{config.dataset} · {config.method} · seed {config.seed} · {run.id}"
+    month, day, hour, minute, second, again = began.groups(default="")
+    return f"{config.dataset} · {config.method} · seed {config.seed} · {day}.{month}. {hour}:{minute}:{second}{again}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")

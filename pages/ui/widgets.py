@@ -50,7 +50,7 @@ def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[int
             )
     if not selectable:
         return []
-    return [point["customdata"][0] for point in event["selection"]["points"] if point.get("customdata")]
+    return [int(point["customdata"]) for point in event["selection"]["points"]]
 
 
 @st.cache_data(ttl=60)

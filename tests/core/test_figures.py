@@ -70,7 +70,7 @@ def test_the_map_puts_noisiness_over_ambiguity_and_escapes_names():
     texts = [text for trace in figure.data for text in trace.text]
     assert "b: &lt;b> → dog" in texts
     assert "c: x &amp; y → cat" in texts
-    assert [int(row) for trace in figure.data for row in trace.customdata[:, 0]] == [2, 1, 0]
+    assert [int(row) for trace in figure.data for row in trace.customdata] == [2, 1, 0]
     assert len({trace.marker.symbol for trace in figure.data}) == 3
 
 
