@@ -12,7 +12,6 @@ from typing import Any
 import data
 from core import export, jobs, run, tasks, views
 from core.run import Config, Run
-from core.store import write_atomically
 from core.strategies import STRATEGIES
 from data.errors import UserError
 
@@ -250,7 +249,10 @@ def export_files(options: argparse.Namespace) -> None:
             "cycles": found.cycles,
         }[options.table]()
         content = export.table_bytes(table, file_format)
-    write_atomically(options.out.resolve(), content)
+    try:
+        options.out.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"Cannot write {options.out} ({error.strerror}): name a file in a writable folder.") from error
     print(options.out)
 
 

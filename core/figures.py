@@ -36,7 +36,7 @@ COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, r
     "correct": SKY,
     "difficult": ORANGE,
     "clear noise": VERMILLION,
-    "": SKY,
+    "": GREY,
 }
 SYMBOLS = {"correct": "circle", "difficult": "diamond", "clear noise": "x", "": "circle"}
 NOTE_WIDTH = 58  # characters: what a 390-pixel screen shows of the small print
@@ -199,12 +199,13 @@ def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
     lines = [line for part in note.split("\n") for line in textwrap.wrap(part, NOTE_WIDTH)]
     figure.update_layout(
         template="plotly_white",
-        margin={"l": 64, "r": 16, "t": 16, "b": 62 + 15 * len(lines)},
+        margin={"l": 64, "r": 44, "t": 16, "b": 62 + 15 * len(lines)},
         height=420 + 15 * len(lines),
         font={"size": 13},
         showlegend=any(trace.name for trace in figure.data),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
+        modebar={"orientation": "v"},  # at the right edge, where it covers no legend
     )
     figure.update_xaxes(title=x, zeroline=False)
     figure.update_yaxes(title=y, zeroline=False)

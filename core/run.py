@@ -3,10 +3,7 @@
 import dataclasses
 import json
 import os
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +20,7 @@ from data.errors import UserError
 
 Task = Literal["active-learning", "label-cleaning"]
 PHASES = ("label", "train", "score")
+ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
 
@@ -88,8 +86,10 @@ class Run:
     @property
     def config(self) -> Config:
         """The configuration the run was started with. Raises `UserError` where the file is damaged."""
-        with self._reading():
-            return Config(**json.loads((self.path / "config.json").read_text())["config"])
+        try:
+            return Config(**self._start()["config"])
+        except TypeError as error:
+            raise self._damaged() from error
 
     @property
     def about(self) -> dict[str, Any]:
@@ -97,17 +97,19 @@ class Run:
 
         Raises `UserError` where the file is damaged.
         """
-        with self._reading():
-            return dict(json.loads((self.path / "config.json").read_text())["about"])
+        return dict(self._start()["about"])
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _start(self) -> dict[str, Any]:
         try:
-            yield
+            content = json.loads((self.path / "config.json").read_text())
+            if not isinstance(content["config"], dict) or not set(ABOUT) <= set(content["about"]):
+                raise ValueError
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"Run {self.id} cannot be read ({error}): restore its config.json or delete {self.path}."
-            ) from error
+            raise self._damaged() from error
+        return dict(content)
+
+    def _damaged(self) -> UserError:
+        return UserError(f"Run {self.id} cannot be read, its config.json is damaged: restore it or delete {self.path}.")
 
     def cycle_path(self, cycle: int) -> Path:
         """Where the files of a cycle lie: ranking.parquet, posterior.npy, weights.safetensors."""
@@ -135,7 +137,7 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Cycle {cycle} of run {self.id} has no readable ranking ({path.name}): it has not been "
-                "scored yet, or the file is damaged; resume the run or choose another cycle."
+                "scored yet, or the file is damaged; choose another cycle, or restore the file."
             ) from error
 
     def posterior(self, cycle: int) -> NDArray[np.float32]:
@@ -143,7 +145,9 @@ class Run:
         try:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"Cycle {cycle} of run {self.id} has no readable posterior: resume the run.") from error
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable posterior: choose another cycle, or restore the file."
+            ) from error
 
     def state(
         self, sample_ids: list[str], up_to_cycle: int | None = None
@@ -223,11 +227,19 @@ def create(config: Config, about: dict[str, Any]) -> Run:
 def find(run_id: str) -> Run:
     """The run of this id below `home()`. Raises `UserError` where there is none."""
     path = home() / run_id
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run_id) or not (path / "config.json").is_file():
-        raise UserError(f'There is no run "{run_id}" under {home()}: `python -m core list` shows those that are there.')
+    try:
+        there = path.parent == home() and not run_id.startswith(".") and (path / "config.json").is_file()
+    except (OSError, ValueError):  # a name longer than the system allows, or with a null byte
+        there = False
+    if not there:
+        raise UserError(
+            f'There is no run "{run_id[:100]}" under {home()}: `python -m core list` shows those that are there.'
+        )
     return Run(path)
 
 
 def all_runs() -> list[Run]:
-    """All runs below `home()`, the newest first."""
+    """All runs below `home()`, the newest first. Raises `UserError` where that is no folder."""
+    if home().exists() and not home().is_dir():
+        raise UserError(f"{home()} is no folder: set NEXTLABEL_HOME to the folder where runs are kept.")
     return sorted((Run(path.parent) for path in home().glob("*/config.json")), key=lambda run: run.id, reverse=True)

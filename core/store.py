@@ -48,7 +48,7 @@ def writing(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # one level: a run whose folder was deleted is not made anew
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with part.open("wb") as file:
             file.write(content)
@@ -79,7 +79,7 @@ class Log:
 
     def create(self) -> None:
         """Make the tables where they are missing."""
-        with writing(self.path.parent), self._transaction() as db:
+        with writing(self.path.parent), closing(sqlite3.connect(self.path)) as db, db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(SCHEMA)
 
@@ -130,13 +130,17 @@ class Log:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
+        with self._connection() as db, db:
             yield db
+
+    def _connection(self) -> closing[sqlite3.Connection]:
+        """To the file that is there: plain `connect` would make an empty one."""
+        return closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=30))
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=30)) as db:
+            with self._connection() as db:
                 yield db
         except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
             raise UserError(
@@ -164,6 +168,8 @@ class ScoreCache:
             stored = _read_array(path)
             if stored is None:
                 stored = compute()
+                with writing(self.folder):
+                    self.folder.mkdir(exist_ok=True)
                 write_array(path, stored)
             self.memory[name] = stored
         return self.memory[name]

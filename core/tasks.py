@@ -221,6 +221,8 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
 def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
     if config.method not in STRATEGIES:
         raise UserError(f'There is no strategy "{config.method}": choose one of {", ".join(STRATEGIES)}.')
+    if config.noise or config.temperature is not None:
+        raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
     config = dataclasses.replace(config, initial=config.initial or config.budget)
@@ -229,7 +231,8 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
     if wanted > known:
         raise UserError(
             f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
-            f"but the pool holds {known:,} images with a reference label: lower --budget, --initial or --cycles."
+            f"but the pool holds {known:,} images with a reference label: lower the budget, the "
+            "initial labels or the number of cycles."
         )
     return config
 
@@ -243,6 +246,8 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
     if config.temperature is not None and not config.temperature > 0:
         raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
+    if config.temperature is not None and config.noise:
+        raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.temperature is not None and dataset.label_counts is None:
         raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
     if dataset.label_counts is None and (dataset.labels < 0).any():

@@ -177,8 +177,10 @@ def _read_metadata(
     if class_names is not None:
         columns = list(class_names) if set(class_names) <= set(others) else []
     else:
-        # Columns named after no label at all (a date, a patient) are not votes.
-        columns = others if set(others) & set(labels) or not any(labels) else []
+        # Columns named after no label (a date, a patient) are not votes, unless they hold nothing but numbers beside others
+        # that are: a class that only minorities voted for.
+        columns = [name for name in others if name in labels or all(_is_number(row[name]) for row in rows)]
+        columns = columns if set(columns) & set(labels) or not any(labels) else []
 
     entries, seen = [], set()
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
@@ -191,7 +193,7 @@ def _read_metadata(
         if id in seen:
             raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
         seen.add(id)
-        if not (root / id).is_file():
+        if not _there(root / id):
             raise UserError(f"line {number} of {file} names {id}, which is not in {root}; add it or drop the line")
         if not (root / id).resolve().is_relative_to(root):
             skipped.append((id, "it is a link that leads out of the folder"))
@@ -201,16 +203,30 @@ def _read_metadata(
     return entries, columns
 
 
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the system allows
+        return False
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return False
+    return True
+
+
 def _votes(cell: str, name: str, where: str) -> int:
     """The number of votes for the class `name`; a blank cell is none, and 3.0 is 3: tables with gaps are written so."""
     try:
         number = float(cell or 0)
     except ValueError:
         number = -1.0
-    if not (number >= 0 and number.is_integer()):
+    if not (0 <= number < 1e9 and number.is_integer()):
         raise UserError(
-            f"{where} holds {cell!r} under {name!r}, not a number of votes; "
-            f"mend it, or give class_names when {name!r} is no class"
+            f"{where} holds {cell!r} under {name!r}, not a number of votes; mend it, or drop the column when {name!r} is no class"
         )
     return int(number)
 

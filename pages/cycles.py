@@ -105,7 +105,7 @@ def history(run: Run, cycle: int) -> None:
         hide_index=True,
         column_config={
             "cycle": "Cycle",
-            "labels": "Labels collected",
+            "labels": "Labels added",
             "samples": "Images touched",
             "changed": "Majority changed",
             "n_labels": "Labels so far",
@@ -130,9 +130,11 @@ else:
     with frame.errors():
         state, sentence = run.status()
         done = len(run.cycles())
+        learning = run.config.task == "active-learning"
+        source = "the reference labels of the data set" if learning else run.about["annotators_source"]
         st.caption(
             f"Run `{run.id}` · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
-            f"labels: {run.about['annotators_source']}"
+            f"labels: {frame.plain(source)}"
         )
         controls(run, state, done)
         if state in ("running", "pausing"):

@@ -11,10 +11,16 @@ ORDERS = {"cleaning": "From clear noise to ambiguous: Φ = CE − H, high first"
 def show(here: frame.Here) -> None:
     """The map, and the ordered grid of what is selected on it."""
     table = widgets.map_table(here, here.key)
-    st.markdown(
-        "Top left of the map: **clear label noise**, where the model is sure and disagrees with the label. To the right: "
-        "**ambiguous** images, where it is unsure. Draw a box or a lasso to see the images inside."
-    )
+    if here.config.task == "label-cleaning":
+        st.markdown(
+            "High on the map the model disagrees with the label; to the right it is unsure. So top left is most likely **clear "
+            "label noise**, and right is **ambiguous**. Draw a box or a lasso to see the images inside."
+        )
+    else:
+        st.markdown(
+            "High on the map the model disagrees with the reference label, which the strategy does not see; to the right it is "
+            "unsure. Draw a box or a lasso to see the images inside."
+        )
     selected = widgets.figure(
         widgets.run_figure(here, here.key, "map"), f"{here.run.id}-cycle{here.cycle}-map", selectable=True
     )

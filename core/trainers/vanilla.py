@@ -63,7 +63,7 @@ def fit(
             progress((epoch * steps + step + 1) / (settings.epochs * steps))
         if not torch.isfinite(loss_sum):
             raise UserError(
-                f"Training diverged in epoch {epoch + 1} (the loss is not finite): use a lower --lr than "
+                f"Training diverged in epoch {epoch + 1} (the loss is not finite): use a lower learning rate than "
                 f"{settings.lr:g}."
             )
     return float(loss_sum) / len(index)

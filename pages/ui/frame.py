@@ -56,17 +56,24 @@ def errors() -> Iterator[None]:
         yield
     except UserError as error:
         text = str(error)
-        st.error(text[:1].upper() + text[1:])
+        st.error(plain(text[:1].upper() + text[1:]))
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is: names of files, classes and runs come from users."""
+    return re.sub(r"([\\`*_{}\[\]()#+!$:<>~|-])", r"\\\1", text)
 
 
 def sidebar() -> tuple[Run | None, int | None]:
     """Draw the sidebar; returns the chosen run and cycle. Cycle None: no cycle of the run is finished yet."""
-    readable = []
-    for run in runs.all_runs():
+    readable, everything = [], []
+    with errors():
+        everything = runs.all_runs()
+    for run in everything:
         try:
             readable.append((run, describe(run)))
         except UserError as error:
-            st.sidebar.warning(str(error))
+            st.sidebar.warning(plain(str(error)))
     with st.sidebar:
         st.markdown("### NextLabel")
         place = st.query_params.to_dict()
@@ -77,9 +84,9 @@ def sidebar() -> tuple[Run | None, int | None]:
             st.caption("No run yet. Start one on the Home page.")
             return None, None
         ids = [run.id for run, _ in readable]
-        wanted = st.query_params.get("run", ids[0])
+        wanted = st.query_params.get("run") or ids[0]
         if wanted not in ids:
-            st.warning(f"The link names the run “{wanted}”, which is not here; showing the newest.")
+            st.warning(f"The link names the run “{plain(wanted[:100])}”, which is not here; showing the newest.")
             wanted = ids[0]
         labels = {run.id: text for run, text in readable}
         st.session_state["run"] = wanted  # the URL is the truth, the widget shows it
@@ -102,7 +109,7 @@ def _cycle_control(run: Run) -> int | None:
     if n == 0:
         return None
     given = st.query_params.get("cycle", "")
-    cycle = min(int(given), n - 1) if given.isdecimal() else n - 1
+    cycle = min(int(given), n - 1) if given.isdecimal() and len(given) < 9 else n - 1
     key = f"cycle-{run.id}"
     st.session_state[key] = cycle
 
@@ -166,9 +173,9 @@ def describe(run: Run) -> str:
     config = run.config
     began = re.fullmatch(r"\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
     if began is None:  # the user gave the folder another name
-        return f"{config.dataset} · {config.method} · seed {config.seed} · {run.id}"
+        return f"{run.id} · {config.dataset} · {config.method} · seed {config.seed}"
     month, day, hour, minute, second, again = began.groups(default="")
-    return f"{config.dataset} · {config.method} · seed {config.seed} · {day}.{month}. {hour}:{minute}:{second}{again}"
+    return f"{day}.{month}. {hour}:{minute}:{second}{again} · {config.dataset} · {config.method} · seed {config.seed}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")

@@ -13,7 +13,7 @@ from PIL import Image
 from core import export, figures, views
 from core.run import find
 from core.scores import REGISTRY
-from pages.ui.frame import Here
+from pages.ui.frame import Here, plain
 
 # Caches of this module hold resources, not data: they hand out the object itself, where a copy of 50,000 rows a rerun would
 # cost most of it. Pages read them and never write into them.
@@ -114,7 +114,8 @@ _GRID = st.components.v2.component(
     button:focus-visible, button[aria-pressed="true"] { border-color: var(--st-primary-color); }
     .picture { width: 100%; aspect-ratio: 1; background-repeat: no-repeat; image-rendering: pixelated; border-radius: 3px; }
     .score { font-size: 12px; font-variant-numeric: tabular-nums; margin-top: 3px; opacity: .75; }
-    .label { font-size: 12px; line-height: 1.3; overflow-wrap: anywhere; }
+    .label { font-size: 12px; line-height: 1.3; overflow-wrap: anywhere; overflow: hidden;
+             display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; }
     .suggested { color: var(--st-primary-color); font-weight: 600; }
     """,
     js="""
@@ -170,7 +171,7 @@ def thumbnails(here: Here, table: pd.DataFrame, score: str, key: str, tile: int 
     tiles = [
         {
             "id": row.sample_id,
-            "score": "" if pd.isna(value) else f"{value:.3f}",
+            "score": "" if pd.isna(value) else f"{value:.3f}".replace("-0.000", "0.000"),
             "given": row.given if row.given != "—" else row.reference,
             "suggested": row.suggested if row.suggested != (row.given if row.given != "—" else row.reference) else "",
             "note": MAP_KINDS.get(row.kind, ""),
@@ -221,18 +222,18 @@ def _histograms(_here: Here, key: tuple[str, int, int]) -> np.ndarray:
 def _sentence(here: Here, row: pd.Series) -> str:
     """Why the image stands where it stands."""
     rank = f"Rank **{int(row['rank']):,}**" if pd.notna(row["rank"]) else f"Not in the ranking ({row['status']})"
-    confidence = f"the model says **{row['suggested']}** with {100 * row['confidence']:.0f} %"
+    confidence = f"the model says **{plain(row['suggested'])}** with {100 * row['confidence']:.0f} %"
     given = (
         "no label yet"
         if row["given"] == "—"
-        else f"labelled **{row['given']}** ({int(row['n_votes'])} vote{'' if row['n_votes'] == 1 else 's'})"
+        else f"labelled **{plain(row['given'])}** ({int(row['n_votes'])} vote{'' if row['n_votes'] == 1 else 's'})"
     )
     text = f"{rank}: {given}; {confidence}."
     if row["reference"] != "—":
         whose = {"human": "human votes", "simulated": "simulated votes", "none": "the reference"}[
             here.dataset.annotators
         ]
-        text += f" Majority of {whose}: **{row['reference']}**{' — ' + row['kind'] if row['kind'] else ''}."
+        text += f" Majority of {whose}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."
     return text
 
 

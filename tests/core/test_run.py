@@ -77,5 +77,5 @@ def test_missing_and_damaged_scores(one, read, content):
         one.cycle_path(0).mkdir()
         for name in ("ranking.parquet", "posterior.npy"):
             (one.cycle_path(0) / name).write_bytes(content)
-    with pytest.raises(UserError, match="resume the run"):
+    with pytest.raises(UserError, match="choose another cycle"):
         read(one)

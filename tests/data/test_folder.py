@@ -160,7 +160,7 @@ def test_votes_without_any_label(tmp_path: Path) -> None:
         ("file_name,label\ncat/00.png,cat\ncat/00.png,dog", r"names cat/00\.png a second time"),
         ("file_name,label\ncat/00.png,cat,dog", "more cells than the header"),
         ("file_name,label,cat,dog\ncat/00.png,cat,1,0\ndog/00.png,cow,1,0", "label 'cow' of dog/00.png is not one of"),
-        ("file_name,label,cat,dog\ncat/00.png,cat,1,often", "holds 'often' under 'dog', not a number of votes"),
+        ("file_name,label,cat,dog\ncat/00.png,dog,1,often", "holds 'often' under 'dog', not a number of votes"),
         ("file_name,label,cat,dog\ncat/00.png,cat,1,-1", "not a number of votes"),
         ("file_name,label,cat,dog\ncat/00.png,cat,1,0.5", "not a number of votes"),
         ("file_name,label,cat,dog\ncat/00.png,cat,0,0\ndog/00.png,dog,0,0", "no vote for"),

@@ -74,7 +74,7 @@ def test_one_image_left_over_in_a_batch_is_no_error(stripes):
 
 
 def test_divergence_and_emptiness_are_the_users_errors(stripes):
-    with pytest.raises(UserError, match="lower --lr"):
+    with pytest.raises(UserError, match="lower learning rate"):
         fit(stripes, settings=Settings(6, 1e25, 16, "step"))
     with pytest.raises(UserError, match="no labelled sample"):
         vanilla.fit(models.build("small-cnn", 1, 2, 4, 0), stripes[0], np.arange(0), np.arange(0), SETTINGS, seed=0)
