@@ -95,6 +95,38 @@ def no_epochs(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "fashion", "--epochs", "0"]
 
 
+def negative_seed(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--seed", "-1"]
+
+
+def noise_in_active_learning(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--noise", "0.2"]
+
+
+def output_that_cannot_be_written(here: Situation) -> list[str]:
+    one = here.a_run()
+    cycle.work(one, data.load("fashion", limit=300))
+    return ["export", one.id, "--table", "cycles", "--out", str(here.tmp_path / "nowhere" / "c.csv")]
+
+
+def more_votes_than_people(here: Situation) -> list[str]:
+    root = here.pictures(cat=4, dog=4)
+    lines = [f"{c}/{i}.png,{c},1e30,2" for c in ("cat", "dog") for i in range(4)]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label,cat,dog", *lines]))
+    return [*CLEAN, "--dataset", "folder", "--root", str(root)]
+
+
+def a_name_too_long_for_a_file(here: Situation) -> list[str]:
+    root = here.pictures(cat=4, dog=4)
+    (root / "metadata.csv").write_text("file_name,label\n" + "x" * 300 + ".png,cat\n")
+    return [*LEARN, "--dataset", "folder", "--root", str(root)]
+
+
+def home_that_is_a_file(here: Situation) -> list[str]:
+    here.home.write_text("")
+    return ["list"]
+
+
 def learning_rate_that_diverges(here: Situation) -> list[str]:
     return [
         *LEARN,
@@ -183,6 +215,15 @@ def cycle_that_is_not_there(here: Situation) -> list[str]:
         (noise_out_of_reach, r"noise rate of 0.95 .*; choose between"),
         (no_epochs, r"--epochs is 0: give at least 1"),
         (learning_rate_that_diverges, r"diverged.*: use a lower learning rate"),
+        (negative_seed, r"--seed is -1: give at least 0"),
+        (noise_in_active_learning, r"belong to label cleaning"),
+        (
+            output_that_cannot_be_written,
+            r"Cannot write .*c.csv \(No such file or directory\): name a file in a writable",
+        ),
+        (more_votes_than_people, r"line 2 .* '1e30' .* not a number of votes"),
+        (a_name_too_long_for_a_file, r"line 2 .* add it or drop the line"),
+        (home_that_is_a_file, r"is no folder: set NEXTLABEL_HOME"),
         (unknown_run, r'no run "no-such-run" .*: `python -m core list`'),
         (a_path_for_a_run, r"no run"),
         (damaged_configuration, r"config.json is damaged: restore it or delete"),

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import time
 
 import pandas as pd
@@ -13,6 +14,7 @@ from pypdf import PdfReader
 from core import run
 
 PAGES = ("Home", "Cycles", "Rankings", "Curves", "Gallery")
+SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 
 
@@ -179,3 +181,83 @@ def test_a_run_survives_its_server(chromium, tmp_path):
 def latest(server, method):
     """The finished run that the fixture made with this method."""
     return sorted(path.parent.name for path in server.home.glob(f"*-{method}-s0/config.json"))[0]
+
+
+@pytest.mark.parametrize("link", [
+    "/cycles?run=no-such-run&cycle=99", "/rankings?run=../../etc", "/gallery?cycle=abc", "/curves?run=&cycle=-1",
+    "/gallery?cycle=" + "9" * 5000,
+])  # fmt: skip
+def test_odd_links_show_a_page_all_the_same(visitor, link):
+    visitor.open(link)
+    expect(visitor.page.get_by_test_id("stSidebar").get_by_text("cycles").first).to_be_visible()
+
+
+def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_path):
+    """A run without its log, one with a damaged configuration, one whose folder was renamed; and a folder of odd names."""
+    from tests.browser.conftest import Visitor, finished_run, serve
+
+    home = tmp_path / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(home))
+        whole, no_log, damaged, renamed = (finished_run(**SMALL, seed=seed) for seed in range(4))
+    (no_log.path / "run.sqlite").write_bytes(b"no database, though long enough to be looked at as one")
+    (damaged.path / "config.json").write_text("{}")
+    renamed.path.rename(home / "my best run")
+    server = serve(home, tmp_path / "server.log")
+    try:
+        page = chromium.new_page()
+        page.set_default_timeout(60_000)
+        visitor = Visitor(page, server.url)
+        visitor.open(f"/?run={whole.id}")
+        expect(page.get_by_text(f"Run {damaged.id} cannot be read")).to_be_visible()
+        for name in PAGES:
+            visitor.go(name)
+        visitor.open("/rankings?run=my best run")
+        expect(page.get_by_text("400 of 400 images")).to_be_visible()
+        visitor.open(f"/cycles?run={no_log.id}")
+        expect(page.get_by_text("cannot be read").first).to_be_visible()
+        visitor.open(f"/cycles?run={whole.id}")
+        shutil.rmtree(whole.path)
+        visitor.page.get_by_role("button", name="Step: one cycle").click()
+        visitor.settled()
+    finally:
+        server.process.terminate()
+
+
+def test_a_folder_of_ones_own(chromium, tmp_path):
+    """Mistakes are one sentence each; class names with markup are shown as they are."""
+    from tests.browser.conftest import Visitor, serve
+
+    for label, shade in (("<b>bold</b>", 0), ("**x** & y", 200)):
+        (tmp_path / "pictures" / label.replace("/", "∕")).mkdir(parents=True)
+        for i in range(30):
+            Image.new("RGB", (16, 16), (shade, i, 90)).save(
+                tmp_path / "pictures" / label.replace("/", "∕") / f"{i}.png"
+            )
+    (tmp_path / "empty").mkdir()
+    server = serve(tmp_path / "home", tmp_path / "server.log")
+    try:
+        page = chromium.new_page()
+        page.set_default_timeout(60_000)
+        visitor = Visitor(page, server.url)
+        visitor.open("/")
+        page.get_by_role("radio", name="Check next — label cleaning").click()
+        visitor.settled()
+        visitor.picks("Data set", "folder — Your own images: class folders, or a metadata.csv with labels and votes")
+        for path, says in ((tmp_path / "nowhere", "There is no folder"), (tmp_path / "empty", "no image")):
+            visitor.types("Folder on this computer", str(path))
+            page.get_by_role("button", name="Start run").click()
+            expect(page.get_by_role("alert").get_by_text(says)).to_be_visible()
+            visitor.settled()
+        visitor.types("Folder on this computer", str(tmp_path / "pictures"))
+        page.get_by_role("button", name="Start run").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
+        wait_for_cycles(visitor, 1)
+        visitor.go("Gallery")
+        tile = page.get_by_role("button", name=re.compile("<b>bold<∕b>")).first
+        tile.click()
+        expect(page.get_by_text(re.compile(r"labelled <b>bold<∕b>|labelled \*\*x\*\* & y")).first).to_be_visible()
+        for name in PAGES:
+            visitor.go(name)
+    finally:
+        server.process.terminate()

@@ -31,3 +31,36 @@ def test_batches_keep_the_order_and_reach_the_end():
         (rows.tolist(), (255 * x).round().flatten().tolist()) for rows, x in images.batches(np.array([6, 2, 0, 5]), 3)
     ]
     assert seen == [([6, 2, 0], [6, 2, 0]), ([5], [5])]
+
+
+def test_batches_are_channels_last_float32():
+    array = np.zeros((4, 6, 5, 3), dtype=np.uint8)
+    batch = Images(array, *channel_statistics(array), torch.device("cpu"))[np.array([2, 0])]
+    assert batch.shape == (2, 3, 6, 5)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_statistics_by_hand_for_each_channel():
+    """Channel 0 is half black, half white; channel 1 is grey throughout."""
+    array = np.zeros((2, 1, 2, 2), dtype=np.uint8)
+    array[:, :, 0, 0], array[..., 1] = 255, 51
+    mean, std = channel_statistics(array)
+    np.testing.assert_allclose(mean.flatten(), [0.5, 0.2])
+    np.testing.assert_allclose(std.flatten(), [0.5, 1e-3])  # never 0, by which one could not divide
+
+
+@pytest.mark.parametrize(("n", "every"), [(10_000, 1), (10_001, 2), (20_001, 3)])
+def test_statistics_take_at_most_10_000_evenly_spaced_images(n, every):
+    array = np.random.default_rng(0).integers(0, 256, (n, 1, 1, 1), dtype=np.uint8)
+    sample = array[::every] / 255
+    assert len(sample) <= 10_000
+    mean, std = channel_statistics(array)
+    np.testing.assert_allclose([mean.item(), std.item()], [sample.mean(), sample.std()], rtol=1e-6)
+
+
+def test_an_empty_index_has_no_batch():
+    array = np.zeros((3, 2, 2, 1), dtype=np.uint8)
+    images = Images(array, *channel_statistics(array), torch.device("cpu"))
+    assert list(images.batches(np.empty(0, dtype=np.int64), 2)) == []
+    assert len(images) == 3

@@ -1,6 +1,7 @@
 """Files: each format opened again."""
 
 import io
+import re
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -48,3 +49,36 @@ def test_without_a_browser_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(export, "has_browser", lambda: False)
     with pytest.raises(UserError, match="apt install chromium"):
         export.figure_bytes(FIGURE, "pdf")
+
+
+def test_html_asks_no_network_for_scripts_or_styles():
+    page = export.figure_bytes(FIGURE, "html").decode()
+    assert not re.findall(r"<script[^>]+src=|<link[^>]+href=", page)
+    assert len(page) > 1_000_000  # plotly.js itself
+
+
+@pytest.mark.browser
+def test_svg_and_pdf_keep_text_as_text():
+    drawn = ElementTree.fromstring(export.figure_bytes(FIGURE, "svg"))
+    assert {"Labels", "a line"} <= {"".join(node.itertext()) for node in drawn.iter() if node.tag.endswith("}text")}
+    (page,) = PdfReader(io.BytesIO(export.figure_bytes(FIGURE, "pdf"))).pages
+    assert page.mediabox.width / page.mediabox.height == pytest.approx(900 / 540, rel=0.01)
+
+
+@pytest.mark.parametrize("file_format", ["png", "svg", "pdf"])
+def test_every_drawn_format_says_that_html_needs_no_browser(monkeypatch, file_format):
+    monkeypatch.setattr(export, "has_browser", lambda: False)
+    with pytest.raises(UserError, match=rf"A {file_format.upper()} file .* export HTML"):
+        export.figure_bytes(FIGURE, file_format)
+
+
+@pytest.mark.parametrize("file_format", ["", "PNG", "jpeg"])
+def test_unknown_figure_formats_list_the_known_ones(file_format):
+    with pytest.raises(UserError, match="png, svg, pdf, html"):
+        export.figure_bytes(FIGURE, file_format)
+
+
+def test_names_with_commas_quotes_and_breaks_survive_csv():
+    table = pd.DataFrame({"given": ['a, "b"', "é\nü", "—"], "entropy": [0.1, 1 / 3, 1e-300]})
+    read = pd.read_csv(io.BytesIO(export.table_bytes(table, "csv")), float_precision="round_trip")
+    pd.testing.assert_frame_equal(read, table, check_exact=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import figures
+from core import figures, tasks
 
 POINTS = pd.DataFrame(
     {
@@ -100,3 +100,83 @@ def test_the_small_print_is_wrapped_and_escaped():
     note = figures.distribution(pd.Series([1.0, 2.0]), "margin", None, "a <b> " * 30).layout.annotations[0].text
     assert "&lt;b>" in note
     assert max(len(line.replace("&lt;", "<")) for line in note.split("<br>")) <= figures.NOTE_WIDTH
+
+
+def bounds(sd=0.0):
+    return pd.DataFrame({"policy": "random", "n_labels": [10, 20], "mean": [0.5, 0.6], "sd": sd})
+
+
+@pytest.mark.parametrize(
+    ("build", "x", "y"),
+    [
+        (lambda note: figures.learning_curves(curve("accuracy", [0]), 0, note), "Labelled images", "Test accuracy (%)"),
+        (lambda note: figures.cleaning_curves(curve("correctness", [0]), bounds(), 10, note),
+         "Collected labels", "Right majority labels (%)"),
+        (lambda note: figures.distribution(pd.Series([1.0, 2.0]), "entropy", None, note),
+         "Entropy: H(p) = −Σ p ln p (nats)", "Images"),
+        (lambda note: figures.distribution(pd.Series([0.1, 0.2]), "self-confidence", None, note),  # without a unit
+         "Self-confidence (1 − p): 1 − p[label]", "Images"),
+        (lambda note: figures.noise_map(POINTS, note), "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)"),
+    ],
+)  # fmt: skip
+def test_axes_say_quantity_and_unit_and_the_note_stands_below(build, x, y):
+    figure = build("four images\nrun x")
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == (x, y)
+    assert figure.layout.annotations[-1].text == "four images<br>run x"
+
+
+def test_posterior_bars_are_shares_in_percent():
+    figure = figures.posterior_bars(["a", "b & c"], np.array([0.25, 0.75]), np.zeros(2), given=0)
+    assert figure.layout.xaxis.title.text == "Share (%)"
+    np.testing.assert_allclose(figure.data[0].x, [25, 75])
+    assert figure.data[0].y == ("<b>a</b>", "b &amp; c")
+
+
+def test_cleaning_curves_are_means_in_percent_with_a_band_over_seeds():
+    one, several = (
+        figures.cleaning_curves(curve("correctness", seeds, slope=0.1), bounds(), None, "") for seeds in ([0], [0, 2])
+    )
+    assert [trace.fill for trace in one.data] == [None, None]  # the bound has no spread here, the run has one seed
+    assert [trace.fill for trace in several.data] == [None, "toself", None]
+    np.testing.assert_allclose(several.data[2].y, [50, 70])
+    np.testing.assert_allclose(sorted(several.data[1].y)[-1], 70 + 100 * np.std([0.6, 0.8], ddof=1))
+    spread = figures.cleaning_curves(curve("correctness", [0]), bounds(sd=0.1), None, "")
+    np.testing.assert_allclose(spread.data[0].y, [60, 70, 50, 40])  # there along the upper edge, back along the lower
+
+
+def test_a_band_belongs_to_its_line_and_has_no_entry_of_its_own():
+    band, line = figures.learning_curves(curve("accuracy", [0, 1], slope=0.1), None, "").data
+    assert band.legendgroup == line.legendgroup
+    assert band.showlegend is False
+    assert band.fillcolor == line.line.color
+
+
+@pytest.mark.parametrize("methods", [list(tasks.STRATEGIES), list(tasks.CLEANING_SCORES)])
+def test_methods_of_a_task_have_colours_of_their_own_the_same_in_every_figure(methods):
+    found = []
+    for method in methods:
+        learning = figures.learning_curves(curve("accuracy", [0]).assign(method=method), None, "").data[-1]
+        cleaning = figures.cleaning_curves(curve("correctness", [0]).assign(method=method), bounds(), None, "").data[-1]
+        histogram = figures.distribution(pd.Series([0.1, 0.2]), method, None, "").data[0]
+        assert learning.line.color == cleaning.line.color == histogram.marker.color, method
+        found.append(learning.line.color)
+    assert len(set(found)) == len(methods)
+
+
+def test_the_mark_stands_where_the_cycle_stands():
+    marked = figures.learning_curves(curve("accuracy", [0]), 1, "")
+    assert [shape.x0 for shape in marked.layout.shapes] == [20]
+    assert not figures.learning_curves(curve("accuracy", [0]), 7, "").layout.shapes  # no such cycle yet
+    cut = figures.distribution(pd.Series([0.1, 0.2]), "margin", 0.15, "")
+    assert [shape.x0 for shape in cut.layout.shapes] == [0.15]
+    assert not figures.distribution(pd.Series([0.1, 0.2]), "margin", None, "").layout.shapes
+
+
+def test_samples_without_a_score_are_not_in_the_histogram():
+    histogram = figures.distribution(pd.Series([0.1, np.nan, 0.2]), "margin", None, "").data[0]
+    np.testing.assert_array_equal(histogram.x, [0.1, 0.2])
+
+
+def test_a_map_of_images_of_unknown_kind_counts_them():
+    (points,) = figures.noise_map(POINTS.assign(kind=""), "").data
+    assert points.name == "image (3)"

@@ -1,9 +1,13 @@
 """Folders of runs: made, found, read, and damaged."""
 
+import dataclasses
+from datetime import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from core import run
+from core import run, store
 from core.run import Config
 from data.errors import UserError
 
@@ -79,3 +83,79 @@ def test_missing_and_damaged_scores(one, read, content):
             (one.cycle_path(0) / name).write_bytes(content)
     with pytest.raises(UserError, match="choose another cycle"):
         read(one)
+
+
+class Clock(datetime):
+    """A clock that goes a second further with every look at it."""
+
+    second = 0
+
+    @classmethod
+    def now(cls, tz=None):
+        cls.second += 1
+        return cls(2026, 1, 1, 12, 0, cls.second, tzinfo=tz)
+
+
+def test_the_newest_run_comes_first_whatever_its_name(home, monkeypatch):
+    monkeypatch.setattr(run, "datetime", Clock)
+    made = [run.create(dataclasses.replace(CONFIG, method=method), ABOUT).id for method in ("margin", "egl", "random")]
+    assert made[0] == "20260101-120001-fashion-margin-s0"
+    assert [found.id for found in run.all_runs()] == made[::-1]
+
+
+def test_an_empty_home_has_no_run_and_strange_files_are_none(home):
+    assert run.all_runs() == []
+    (home / "not-a-run").mkdir(parents=True)
+    (home / "notes.txt").write_text("")
+    assert run.all_runs() == []
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "../runs", "no-such-run", ".cache"])
+def test_only_runs_below_home_are_found(one, home, run_id):
+    (home / ".cache").mkdir()
+    (home / ".cache" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="There is no run"):
+        run.find(run_id)
+
+
+@pytest.mark.parametrize("read", [lambda one: one.config, lambda one: one.about])
+@pytest.mark.parametrize("content", [None, "", '{"config": {"task"', "[1]", "{}", '{"config": 1, "about": 1}'])
+def test_a_damaged_configuration_names_the_file_to_restore(one, read, content):
+    path = one.path / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"config\.json.*delete"):
+        read(one)
+
+
+def test_a_configuration_of_another_version_is_refused(one):
+    path = one.path / "config.json"
+    path.write_text(path.read_text().replace('"epochs"', '"rounds"'))
+    with pytest.raises(UserError, match=r"config\.json"):
+        _ = one.config
+
+
+def test_cycles_are_those_that_were_scored_with_the_seconds_of_all_their_phases(one):
+    one.log.append(0, ["x"], np.array([0]), "reference", 0.5)
+    one.log.finish(0, "train", 10.0, {"train_loss": 1.0})
+    one.log.finish(0, "score", 2.0, {"n_labels": 1, "accuracy": 0.5})
+    one.log.append(1, ["y"], np.array([1]), "reference", 0.5)
+    assert one.cycles().to_dict("records") == [{"cycle": 0, "n_labels": 1, "accuracy": 0.5, "seconds": 12.5}]
+
+
+def test_labels_of_samples_that_are_gone_name_the_first(one):
+    one.log.append(0, ["x", "y"], np.array([0, 1]), "reference", 0.1)
+    with pytest.raises(UserError, match=r"first: y.*restore the data"):
+        one.state(["x", "z"])
+
+
+def test_scores_are_read_back_as_they_were_written(one):
+    table = pd.DataFrame({"sample_id": ["a", "b"], "rank": pd.array([1, None], dtype="Int64")})
+    store.write_table(one.cycle_path(3) / "ranking.parquet", table)
+    store.write_array(one.cycle_path(3) / "posterior.npy", np.float32([[0.25, 0.75]]))
+    pd.testing.assert_frame_equal(one.ranking(3), table)
+    assert one.posterior(3).tolist() == [[0.25, 0.75]]
+
+
+def test_a_half_written_progress_is_no_progress(one):
+    (one.path / "progress.json").write_text('{"cycle": 1, "ph')
+    assert one.progress() == {}

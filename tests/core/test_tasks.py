@@ -87,3 +87,62 @@ def test_says_what_needs_votes_or_labels(bare):
     unlabelled = dataclasses.replace(bare, labels=np.where(np.arange(400) < 3, -1, bare.labels))
     with pytest.raises(UserError, match="3 images have no label"):
         tasks.prepare(CLEAN, unlabelled)
+
+
+def test_a_cleaning_budget_is_shared_out_among_the_cycles_after_the_first(pool):
+    """Three labels for each of 60 wrong ones."""
+    budgets = {cycles: tasks.prepare(dataclasses.replace(CLEAN, cycles=cycles), pool).budget for cycles in (1, 2, 4, 8)}
+    assert budgets == {1: 180, 2: 180, 4: 60, 8: 26}  # rounded up
+    assert tasks.prepare(dataclasses.replace(CLEAN, budget=7), pool).budget == 7
+
+
+def test_the_budget_at_a_given_temperature_follows_its_expected_noise(pool):
+    found = tasks.prepare(dataclasses.replace(CLEAN, temperature=2.0, cycles=2), pool)
+    shares = pool.label_counts**0.5 / (pool.label_counts**0.5).sum(axis=1, keepdims=True)
+    assert found.budget == round(3 * (1 - shares.max(axis=1)).sum())
+    assert found.temperature == 2.0
+
+
+@pytest.mark.parametrize("config", [LEARN, CLEAN, dataclasses.replace(CLEAN, noise=0.05)])
+def test_a_prepared_configuration_stays_as_it_is(pool, config):
+    found = tasks.prepare(config, pool)
+    assert tasks.prepare(found, pool) == found
+
+
+def test_the_truth_is_what_people_said_also_where_noise_is_injected(pool):
+    assert tasks.reference_counts(dataclasses.replace(CLEAN, noise=0.2), pool) is pool.label_counts
+
+
+def test_images_without_a_reference_label_are_never_drawn_nor_counted(pool):
+    known = np.arange(400) % 4 == 0
+    few = dataclasses.replace(pool, labels=np.where(known, pool.labels, -1))
+    with pytest.raises(UserError, match="pool holds 100 images"):
+        tasks.prepare(LEARN, few)
+    rows, labels, source = tasks.ActiveLearning(
+        tasks.prepare(dataclasses.replace(LEARN, budget=30), few), few
+    ).initial()
+    assert len(rows) == 30
+    assert known[rows].all()
+    assert labels.tolist() == pool.labels[rows].tolist()
+    assert source == "reference"
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("name", ["seed", "budget", "initial", "finetune_epochs", "epochs", "width"])
+def test_numbers_below_their_range_are_refused_by_their_option(pool, task, name):
+    config = LEARN if task == "active-learning" else CLEAN
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is -1: give at least [01]"):
+        tasks.prepare(dataclasses.replace(config, **{name: -1}), pool)
+
+
+def test_noise_that_the_votes_cannot_give_is_refused(pool):
+    with pytest.raises(UserError, match="choose between"):
+        tasks.prepare(dataclasses.replace(CLEAN, noise=0.99), pool)
+
+
+def test_every_preset_runs_on_a_data_set_of_its_kind(pool):
+    for (task, dataset), settings in tasks.PRESETS.items():
+        assert tasks.defaults(task, dataset) == settings
+        method = "margin" if task == "active-learning" else "cleaning"
+        config = Config(**{"budget": 0, **settings, "task": task, "dataset": dataset or "folder", "method": method})
+        tasks.prepare(dataclasses.replace(config, budget=min(config.budget, 80)), pool)  # the pool here is small

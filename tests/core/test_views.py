@@ -3,10 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import data
-from core import cycle, relabel, run, tasks, views
+from core import cycle, run, store, tasks, views
 from core.run import Config
 
 TINY = {"dataset": "fashion", "limit": 250, "width": 4, "epochs": 1, "batch_size": 32}
@@ -181,5 +182,152 @@ def test_nobody_knows_the_truth(pool):
 def test_correctness_of_the_last_cycle_is_the_end_of_the_curve(cleaning, pool):
     assert views.cleaning_curve(cleaning, pool)["correctness"].iloc[-1] == cleaning.cycles()["correctness"].iloc[-1]
     state, _, _ = cleaning.state(pool.ids)
-    assert relabel.replay(np.array([0]), np.array([1]), (1, 2))[0].majority[0] == 1
     assert state.histogram.sum() == 250 + 120
+
+
+TRUTH = np.array([[20, 0], [11, 9], [11, 9], [0, 20]])  # people agree on "a" and "d" alone
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A home of its own, for runs that nobody trained."""
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def four():
+    """Four images of two classes: "a" and "b" and "c" show cats, "d" a dog."""
+    images = np.zeros((4, 8, 8, 1), dtype=np.uint8)
+    labels = TRUTH.argmax(axis=1)
+    return data.ImageDataset(
+        "four", list("abcd"), images, labels, TRUTH, ["cat", "dog"], images, labels, "simulated", "by hand"
+    )
+
+
+def made(dataset, task="label-cleaning", scored=(), **changes):
+    """A run that nobody trained; `scored` gives the result of each cycle."""
+    settings = {"method": "cleaning", "budget": 3, "cycles": 2, "noise": 0.15, "temperature": 2.0, **changes}
+    one = run.create(Config(task, "fashion", **settings), tasks.about(dataset))
+    for number, result in enumerate(scored):
+        one.log.finish(number, "score", 1.0, result)
+    return one
+
+
+def logged(four):
+    """Initially "a" is wrong. Cycle 1 asks for "a" twice and "b" once; cycle 2 makes a tie of "c" and confirms "d"."""
+    one = made(four)
+    for number, (ids, labels) in enumerate((("abcd", [1, 0, 0, 1]), ("aab", [0, 0, 0]), ("cd", [1, 1]))):
+        one.log.append(number, list(ids), np.array(labels), "votes", 0.5)
+        one.log.finish(number, "train", 10.0 + number, {})
+    one.log.finish(0, "score", 2.0, {"n_labels": 0})
+    return one
+
+
+def test_cleaning_curve_by_hand(elsewhere, four):
+    found = views.cleaning_curve(logged(four), four)
+    assert found["correctness"].tolist() == [0.75, 0.75, 1, 1, 1, 1]  # one vote ties "a", the second turns it
+    assert list(found.columns) == ["run", "method", "seed", "n_labels", "correctness"]
+
+
+def test_cycle_changes_by_hand(elsewhere, four):
+    found = views.cycle_changes(logged(four), four)
+    assert found[["cycle", "labels", "samples", "changed"]].values.tolist() == [
+        [0, 4, 4, 0],
+        [1, 3, 2, 1],
+        [2, 2, 2, 0],
+    ]
+    assert found["training_s"].tolist() == [10, 11, 12]
+    assert found["scoring_s"].isna().tolist() == [False, True, True]  # only the first was scored
+
+
+def test_learning_curve_has_one_row_a_run_and_cycle(elsewhere, four):
+    scored = [{"n_labels": 10, "accuracy": 0.2, "gap": 0.1}, {"n_labels": 40, "accuracy": 0.8, "gap": 0.0}]
+    one, two = (made(four, "active-learning", scored[: 2 - seed], method="margin", seed=seed) for seed in (0, 1))
+    found = views.learning_curve([one, made(four, "active-learning", method="egl"), two])
+    assert found.values.tolist() == [
+        [one.id, "margin", 0, 0, 10, 0.2, 0.1],
+        [one.id, "margin", 0, 1, 40, 0.8, 0.0],
+        [two.id, "margin", 1, 0, 10, 0.2, 0.1],
+    ]
+    assert list(views.learning_curve([]).columns) == list(found.columns)
+
+
+def test_the_area_of_a_learning_run_weighs_cycles_by_their_labels(elsewhere, four):
+    """(0.3 · 10 + 0.6 · 30) / 40; the plain mean would be 0.467."""
+    accuracies = {10: 0.2, 20: 0.4, 50: 0.8}
+    one = made(
+        four, "active-learning", [{"n_labels": n, "accuracy": a} for n, a in accuracies.items()], method="margin"
+    )
+    assert views.summary(one, four)["auc"] == pytest.approx(0.525)
+    assert views.summary(made(four, "active-learning", method="margin"), four)["auc"] is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_normalised_area_is_0_for_the_random_bound_and_1_for_the_oracle(cleaning, pool, monkeypatch, share):
+    bounds = views.envelopes(cleaning.config, pool, 120).pivot(index="n_labels", columns="policy", values="mean")
+    between = (1 - share) * bounds["random"] + share * bounds["oracle"]
+    monkeypatch.setattr(views, "cleaning_curve", lambda *_: between.rename("correctness").reset_index())
+    assert views.summary(cleaning, pool)["auc_normalised"] == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_samples_by_hand(elsewhere, four, task):
+    """Wrong on a clear image, wrong on an ambiguous one, right on an ambiguous one, and no label yet."""
+    one = made(four, task)
+    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [1, 1, 0, -1], "suggested": [0, 1, 0, 1]})
+    store.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
+    found = views.samples(one, four, 0)
+    assert found["given"].tolist() == ["dog", "dog", "cat", "—"]
+    assert found["suggested"].tolist() == ["cat", "dog", "cat", "dog"]
+    assert found["reference"].tolist() == ["cat", "cat", "cat", "dog"]
+    assert found["kind"].tolist() == ["clear noise", "difficult", "correct", ""]
+
+
+def test_without_votes_learning_takes_the_reference_labels_and_leaves_out_what_has_none(elsewhere, four):
+    bare = dataclasses.replace(four, label_counts=None, labels=np.array([0, -1, 1, 1]), annotators="none")
+    one = made(bare, "active-learning", method="margin", noise=0.0, temperature=None)
+    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [0, -1, -1, -1], "suggested": [0, 1, 0, 1]})
+    store.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
+    probs = np.array([[0.9, 0.1], [0.5, 0.5], [0.75, 0.25], [0.5, 0.5]])
+    store.write_array(one.cycle_path(0) / "posterior.npy", probs.astype(np.float32))
+    table = views.samples(one, bare, 0)
+    assert table["reference"].tolist() == ["cat", "—", "dog", "dog"]
+    assert set(table["kind"]) == {""}
+    scored = views.with_noise_scores(one, table, 0)
+    assert scored["sample_id"].tolist() == ["a", "c", "d"]
+    assert scored.index.tolist() == [0, 2, 3]  # still the rows of the pool, which selections on the map name
+    np.testing.assert_allclose(scored["cross-entropy"], -np.log([0.9, 0.25, 0.5]), rtol=1e-6)
+    np.testing.assert_allclose(scored["cleaning"].iloc[2], 0, atol=1e-6)  # CE = H = ln 2
+
+
+def test_areas_have_one_row_a_run(cleaning, second_seed, learning, pool):
+    found = views.areas([cleaning, second_seed, learning], pool)
+    assert found["run"].tolist() == [cleaning.id, second_seed.id, learning.id]
+    assert found["seed"].tolist() == [0, 1, 0]
+    assert found["n_labels"].tolist() == [120, 60, 60]
+    ends = (cleaning.cycles()["correctness"], second_seed.cycles()["correctness"], learning.cycles()["accuracy"])
+    assert found["last"].tolist() == [end.iloc[-1] for end in ends]
+    assert found["auc"].tolist() == [views.summary(one, pool)["auc"] for one in (cleaning, second_seed, learning)]
+    assert found["auc_normalised"].isna().tolist() == [False, False, True]
+
+
+def test_which_runs_belong_to_one(elsewhere, four):
+    """A damaged configuration hides a run and breaks nothing; what has not finished a cycle cannot be compared."""
+    scored = [{"n_labels": 0, "correctness": 0.5}]
+    one, twin = (made(four, scored=scored, seed=seed) for seed in (0, 1))
+    other_score, waiting = made(four, scored=scored, method="cross-entropy"), made(four, seed=2)
+    for settings in ({"noise": 0.3}, {"limit": 100}, {"temperature": 10.0}):
+        made(four, scored=scored, **settings)
+    damaged = made(four, scored=scored, seed=3)
+    (damaged.path / "config.json").write_text("{")
+    assert {found.id for found in views.same_experiment(one)} == {twin.id, waiting.id}
+    assert {found.id for found in views.comparable(one)} == {twin.id, other_score.id}
+
+
+@pytest.mark.parametrize("which", ["cleaning", "learning"])
+def test_a_seed_that_has_not_begun_does_not_disturb_the_curve(which, pool, request, elsewhere):
+    one = request.getfixturevalue(which)
+    waiting = run.create(dataclasses.replace(one.config, seed=7), one.about)
+    alone, beside = (views.figure(one, pool, "curves", 1, others).data[-1] for others in ([], [waiting]))
+    assert alone.name == beside.name
+    np.testing.assert_array_equal(alone.y, beside.y)

@@ -139,6 +139,12 @@ def test_votes_of_people(tmp_path: Path) -> None:
     assert chosen.label_counts.shape == (16, 2)
 
 
+def test_columns_that_hold_no_votes_are_left_alone(tmp_path: Path) -> None:
+    rows = [f"{label}/{i:02d}.png,{label},3,2,2020-01-01" for label in ("cat", "dog") for i in range(10)]
+    table(tmp_path, "\n".join(["file_name,label,cat,dog,date", *rows]))
+    assert data.load("folder", tmp_path).class_names == ["cat", "dog"]
+
+
 def test_votes_without_any_label(tmp_path: Path) -> None:
     table(tmp_path, "file_name,label,cat,dog\n" + "\n".join(f"cat/{i:02d}.png,,3,2" for i in range(10)))
     pool = data.load("folder", tmp_path)
