@@ -45,7 +45,16 @@ class Images:
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [C, 1, 1] per channel on the 0 to 1 scale, from at most 10,000 evenly spaced images."""
-    sample = images[:: max(1, -(-len(images) // 10_000))].astype(np.float64) / 255
-    mean, std = sample.mean(axis=(0, 1, 2)), sample.std(axis=(0, 1, 2))
+    sample = images[:: -(-len(images) // 10_000)]
+    counts = np.zeros(
+        (images.shape[3], 256), dtype=np.int64
+    )  # of every grey value: exact, and no float copy of the images
+    for start in range(0, len(sample), 256):
+        chunk = np.asarray(sample[start : start + 256])
+        for channel, count in enumerate(counts):
+            count += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    share, value = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = share @ value
+    std = np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))
     deviation = np.maximum(std, 1e-3)  # a constant channel would divide by zero
     return torch.from_numpy(mean.reshape(-1, 1, 1)).float(), torch.from_numpy(deviation.reshape(-1, 1, 1)).float()

@@ -48,8 +48,7 @@ def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Fi
     figure = go.Figure()
     for method, part in curves.groupby("method", sort=True):
         table = _over_seeds(part, "accuracy")
-        seeds = sorted(part["seed"].unique())
-        _band(figure, table, str(method), f"{method} · n = {part['run'].nunique()}, seed {_list(seeds)}", markers=True)
+        _band(figure, table, str(method), f"{method} · {_who(part)}", markers=True)
     if cycle is not None and len(curves):
         here = curves[curves["cycle"] == cycle]
         if len(here):
@@ -65,8 +64,7 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
         _band(figure, _thin(part), str(policy), f"{policy} · AUC {part['mean'].mean():.3f}{seeds}")
     for method, part in curves.groupby("method", sort=True):
         table = _over_seeds(part, "correctness")
-        runs = sorted(part["seed"].unique())
-        label = f"{method} (run) · AUC {table['mean'].mean():.3f}, n = {len(runs)}, seed {_list(runs)}"
+        label = f"{method} (run) · AUC {table['mean'].mean():.3f}, {_who(part)}"
         _band(figure, _thin(table), str(method), label, width=3)
     if at is not None:
         figure.add_vline(x=at, line={"color": GREY, "dash": "dot", "width": 1})
@@ -225,8 +223,10 @@ def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
     return figure
 
 
-def _list(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _who(part: pd.DataFrame) -> str:
+    """How many runs a curve is made of, and their seeds."""
+    seeds = ", ".join(str(seed) for seed in sorted(part["seed"].unique()))
+    return f"n = {part['run'].nunique()}, seed {seeds}"
 
 
 def _escape(names: list[str]) -> list[str]:

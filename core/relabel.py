@@ -90,7 +90,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
     Raises `UserError` where a priority is NaN.
     """
     counts = np.asarray(label_counts)
-    cdf = np.cumsum(distribution(counts), axis=1)[:, :-1]
+    distribution(counts)  # refuses a sample that nobody voted on
     priority = np.asarray(priority, dtype=np.float64)
     if np.isnan(priority).any():
         unranked = np.isnan(priority).reshape(len(priority), -1).any(axis=1).sum()
@@ -111,8 +111,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
         width = max(1, min(budget, 512 // len(active)))
         i, row = active, rows[active]
         draw = drawn[i, None] + np.arange(width)
-        u = votes.uniforms(seed, row[:, None], draw)
-        label = (u[:, :, None] >= cdf[row][:, None, :]).sum(axis=2)  # [A, W]
+        label = votes.draw_votes(counts[row], seed, row, draw)  # [A, W]
         running = histogram[i, None, :] + np.cumsum(np.eye(counts.shape[1], dtype=np.int64)[label], axis=1)  # [A, W, C]
         top = running.max(axis=2)
         formed = (running == top[:, :, None]).sum(axis=2) == 1

@@ -216,6 +216,8 @@ def create(config: Config, about: dict[str, Any]) -> Run:
                 break
             except FileExistsError:
                 continue
+        else:
+            raise OSError(f"{base} holds a thousand runs that began in this second")
     run = Run(path)
     write_atomically(
         path / "config.json", json.dumps({"config": dataclasses.asdict(config), "about": about}, indent=1).encode()

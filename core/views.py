@@ -231,11 +231,14 @@ MAP_TEXT = {
 
 
 def same_experiment(run: Run) -> list[Run]:
-    """The other runs that differ from this one in their seed alone."""
+    """The other runs that differ from this one in their seed alone and have come at least as far."""
     return [
         other
         for other in all_runs()
-        if other.id != run.id and readable(other) and other.config.experiment == run.config.experiment
+        if other.id != run.id
+        and readable(other)
+        and other.config.experiment == run.config.experiment
+        and len(other.cycles()) >= len(run.cycles())
     ]
 
 

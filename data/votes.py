@@ -59,9 +59,9 @@ def draw_votes(label_counts: np.ndarray, seed: int, sample: np.ndarray, draw: np
     """Votes from the true label distributions of some samples: int64 [A,D].
 
     label_counts: [A,C], the rows of the samples asked · sample: int [A], their positions in the whole pool · draw: int
-    [D], which votes (0 is the first relabel).
+    [D] or, different for each sample, [A,D]: which votes (0 is the first relabel).
     """
-    return _invert(label_counts, uniforms(seed, np.asarray(sample)[:, None], np.asarray(draw)[None, :]))
+    return _invert(label_counts, uniforms(seed, np.asarray(sample)[:, None], np.atleast_2d(draw)))
 
 
 def temper(label_counts: np.ndarray, temperature: float) -> np.ndarray:

@@ -103,10 +103,9 @@ def test_the_budget_at_a_given_temperature_follows_its_expected_noise(pool):
     assert found.temperature == 2.0
 
 
-@pytest.mark.parametrize("config", [LEARN, CLEAN, dataclasses.replace(CLEAN, noise=0.05)])
-def test_a_prepared_configuration_stays_as_it_is(pool, config):
-    found = tasks.prepare(config, pool)
-    assert tasks.prepare(found, pool) == found
+def test_noise_and_temperature_are_not_given_both(pool):
+    with pytest.raises(UserError, match="--noise and --temperature"):
+        tasks.prepare(dataclasses.replace(CLEAN, noise=0.15, temperature=2.0), pool)
 
 
 def test_the_truth_is_what_people_said_also_where_noise_is_injected(pool):

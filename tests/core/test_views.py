@@ -315,12 +315,13 @@ def test_which_runs_belong_to_one(elsewhere, four):
     """A damaged configuration hides a run and breaks nothing; what has not finished a cycle cannot be compared."""
     scored = [{"n_labels": 0, "correctness": 0.5}]
     one, twin = (made(four, scored=scored, seed=seed) for seed in (0, 1))
-    other_score, waiting = made(four, scored=scored, method="cross-entropy"), made(four, seed=2)
+    other_score = made(four, scored=scored, method="cross-entropy")
+    made(four, seed=2)  # waiting: it would cut the mean curve to nothing
     for settings in ({"noise": 0.3}, {"limit": 100}, {"temperature": 10.0}):
         made(four, scored=scored, **settings)
     damaged = made(four, scored=scored, seed=3)
     (damaged.path / "config.json").write_text("{")
-    assert {found.id for found in views.same_experiment(one)} == {twin.id, waiting.id}
+    assert {found.id for found in views.same_experiment(one)} == {twin.id}
     assert {found.id for found in views.comparable(one)} == {twin.id, other_score.id}
 
 
