@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import traceback
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import data
-from core import export, jobs, run, tasks, views
+from core import comparison, export, jobs, run, study, tasks, views
 from core.run import Config, Run
 from core.strategies import STRATEGIES
+from core.study import Protocol, Study
 from data.errors import UserError
 
 INTERRUPTED = 130
@@ -57,27 +59,45 @@ def parser() -> argparse.ArgumentParser:
     sub = command("datasets", datasets, "list the data sets and what each needs")
     sub.add_argument("--json", action="store_true")
 
-    sub = command("run", start, "start a run and wait for its end")
-    sub.add_argument("--task", required=True, choices=list(tasks.TASKS))
-    sub.add_argument("--dataset", default="fashion", help="see `datasets` (default: fashion, embedded)")
+    sub = command("run", start, "start a run, or a study of several, and wait for its end")
+    sub.add_argument("--task", choices=list(tasks.TASKS))
+    sub.add_argument(
+        "--protocol",
+        help=f"a study, by a TOML file or one of {', '.join(study.protocols())}; options given beside it win",
+    )
+    sub.add_argument("--dataset", help="see `datasets` (default: fashion, embedded)")
     sub.add_argument("--root", type=Path, help="folder that holds the data set (default: $NEXTLABEL_DATA)")
     sub.add_argument("--limit", type=int, help="use only so many of the pool's images")
     sub.add_argument(
-        "--strategy", choices=list(STRATEGIES), default="entropy-gradnorm", help="active learning: which samples next"
+        "--strategy",
+        choices=STRATEGIES,
+        nargs="+",
+        metavar="NAME",
+        help=f"active learning: which samples next, of {', '.join(STRATEGIES)} (default: entropy-gradnorm); several make a study",
     )
     sub.add_argument(
-        "--selector", choices=list(tasks.SELECTORS), default="vanilla", help="label cleaning: how the model learns"
+        "--selector", choices=tasks.SELECTORS, help="label cleaning: how the model learns (default: vanilla)"
     )
     sub.add_argument(
-        "--score", choices=list(tasks.CLEANING_SCORES), default="cleaning", help="label cleaning: which labels first"
+        "--score", choices=tasks.CLEANING_SCORES, help="label cleaning: which labels first (default: cleaning)"
     )
-    sub.add_argument("--gamma", type=float, default=0.0, help="of the cleaning score: 0 the paper, 0.30 its code")
-    sub.add_argument(
-        "--noise", type=float, default=0.0, help="label cleaning: share of wrong initial labels, such as 0.15"
-    )
+    sub.add_argument("--gamma", type=float, help="of the cleaning score: 0 the paper (default), 0.30 its code")
+    sub.add_argument("--noise", type=float, help="label cleaning: share of wrong initial labels, such as 0.15")
     sub.add_argument("--temperature", type=float, help="label cleaning: draw initial labels from counts^(1/T)")
+    sub.add_argument("--initial", type=int, help="active learning: labels at the start (default: the budget)")
     sub.add_argument(
-        "--initial", type=int, default=0, help="active learning: labels at the start (default: the budget)"
+        "--subset", type=int, help="active learning: rank so many images, drawn anew each cycle (default: all)"
+    )
+    sub.add_argument(
+        "--warm-start", action="store_true", default=None, help="go on from the last weights (default: train anew)"
+    )
+    sub.add_argument(
+        "--reduction",
+        choices=["sum", "l2"],
+        help="of gradient norms: the tensors' norms added (default), or one global norm",
+    )
+    sub.add_argument(
+        "--evidence", action="store_true", default=None, help="also measure what `compare` tabulates (protocols do)"
     )
     sub.add_argument(
         "--budget", type=int, help="labels to collect between two cycles (cleaning: three for each wrong one in all)"
@@ -88,11 +108,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(f"--{name}", type=int)
     sub.add_argument("--lr", type=float)
     sub.add_argument("--schedule", choices=["one-cycle", "step"])
-    sub.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
+    sub.add_argument("--seed", type=int, nargs="+", help="one run for each (default: 0, or the protocol's)")
     sub.add_argument("--json", action="store_true", help="print one object a run")
 
     for name, function, text in (
-        ("resume", resume, "go on with a run that was stopped or killed"),
+        ("resume", resume, "go on with a run or a study that was stopped or killed"),
         ("step", step, "add one cycle to a run"),
         ("show", show, "what a run found"),
     ):
@@ -100,7 +120,14 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("run")
         sub.add_argument("--json", action="store_true")
 
-    sub = command("list", list_runs, "list the runs, the newest first")
+    sub = command("compare", compare, "tables and curves of several runs, beside the paper's")
+    sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study, or runs")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument(
+        "--out", type=Path, help="a folder for the tables as CSV, the figures as HTML, and how they were made"
+    )
+
+    sub = command("list", list_runs, "list runs and studies, the newest first")
     sub.add_argument("--json", action="store_true")
 
     sub = command("export", export_files, "write a figure or a table of a run to a file")
@@ -127,41 +154,80 @@ def datasets(options: argparse.Namespace) -> None:
             print(f"{'':18} {source.reason}")
 
 
+SETTINGS = (
+    *("dataset", "root", "limit", "selector", "gamma", "noise", "temperature", "initial", "subset", "warm_start"),
+    *("reduction", "evidence", "budget", "cycles", "model", "width", "epochs", "finetune_epochs", "batch_size", "lr"),
+    "schedule",
+)
+
+
 def start(options: argparse.Namespace) -> None:
-    """Create a run for each seed and work on it."""
-    given = {
-        key: value
-        for key in ("budget", "cycles", "model", "width", "epochs", "finetune_epochs", "batch_size", "lr", "schedule")
-        if (value := getattr(options, key)) is not None
-    }
-    learning = options.task == "active-learning"
-    dataset = data.load(options.dataset, options.root, **({} if options.limit is None else {"limit": options.limit}))
-    for seed in options.seed:
-        config = Config(
-            **{
-                "budget": 0,
-                **tasks.defaults(options.task, options.dataset),
-                **given,
-                "task": options.task,
-                "dataset": options.dataset,
-                "method": options.strategy if learning else options.score,
-                "seed": seed,
-                "root": str(options.root.resolve()) if options.root else None,
-                "limit": options.limit,
-                "initial": options.initial,
-                "noise": options.noise,
-                "temperature": options.temperature,
-                "selector": options.selector,
-                "gamma": options.gamma,
-            }
+    """Create a run for each strategy and seed, and work on it."""
+    given = {key: value for key in SETTINGS if (value := getattr(options, key)) is not None}
+    command = shlex.join(["python", "-m", "core", *sys.argv[1:]])
+    if options.root is not None:
+        given["root"] = str(options.root.resolve())
+    if options.protocol is not None:
+        if options.task == "label-cleaning" or options.score:
+            raise UserError("Protocols are of active learning: leave out --score and --task label-cleaning.")
+        made = study.create(
+            options.protocol, strategies=options.strategy, seeds=options.seed, settings=given, command=command
         )
+        return work_study(made, options)
+    if options.task is None:
+        raise UserError("Say what to run: --task active-learning, --task label-cleaning, or --protocol fashion.")
+    learning = options.task == "active-learning"
+    if options.strategy and not learning:
+        raise UserError(f"{options.strategy[0]} is a strategy of active learning: use --score to rank labels to check.")
+    if options.score and learning:
+        raise UserError(f"{options.score} is a score of label cleaning: use --strategy to rank unlabelled images.")
+    given = {"dataset": "fashion", **given, "task": options.task}
+    methods = (options.strategy or ["entropy-gradnorm"]) if learning else [options.score or "cleaning"]
+    seeds = options.seed or [0]
+    if len(methods) > 1:
+        title = f"{given['dataset']}: {', '.join(methods)}"
+        return work_study(study.create(Protocol("study", title, methods, seeds, given), command=command), options)
+    dataset = data.load(
+        given["dataset"], given.get("root"), **({} if options.limit is None else {"limit": options.limit})
+    )
+    defaults = tasks.defaults(options.task, given["dataset"])
+    for seed in seeds:
+        config = Config(**{"budget": 0, **defaults, **given, "method": methods[0], "seed": seed})
         created = run.create(tasks.prepare(config, dataset), tasks.about(dataset))
         print(f"run {created.id}", file=sys.stderr)
         work(created, dataset, options)
 
 
+def work_study(found: Study, options: argparse.Namespace) -> None:
+    """Bring every run of a study to its target; one that fails does not keep the others."""
+    from core import cycle  # torch, which most commands do without
+
+    print(f"study {found.id}", file=sys.stderr)
+    failures = []
+    with found.working():
+        cycle.stop_on_signals()
+        members = found.complete()
+        dataset = load(members[0])
+        for member in members:
+            if (found.path / "pause").exists():
+                print(f"nextlabel: study {found.id} is paused; `resume` goes on.", file=sys.stderr)
+                sys.exit(INTERRUPTED)
+            if member.status()[0] == "finished":
+                continue
+            print(f"run {member.id}", file=sys.stderr)
+            try:
+                work(member, dataset, options)
+            except UserError as error:
+                print(f"nextlabel: {error}", file=sys.stderr)
+                failures.append(str(error))
+    if failures:
+        raise UserError(f"{len(failures)} of {len(members)} runs of study {found.id} failed, the first: {failures[0]}")
+
+
 def resume(options: argparse.Namespace) -> None:
-    """Go on with a run."""
+    """Go on with a run or a study."""
+    if study.exists(options.run):
+        return work_study(study.find(options.run), options)
     found = run.find(options.run)
     try:
         dataset = load(found)
@@ -201,8 +267,37 @@ def show(options: argparse.Namespace) -> None:
     print_summary(found, load(found), options.json)
 
 
+def compare(options: argparse.Namespace) -> None:
+    """The tables of the page Compare."""
+    studies = [study.find(name) for name in options.what if study.exists(name)]
+    members = [member for one in studies for member in one.runs]
+    members += [run.find(name) for name in options.what if not study.exists(name)]
+    tables = comparison.tables(members)
+    texts = comparison.texts(tables)
+    if options.json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+    else:
+        print(f"{comparison.coverage(members)}\n")
+        for name, table in tables.items():
+            shown = "" if table.empty else f"\n{table.to_string(index=False, float_format='%.3f')}"
+            print(f"{comparison.TITLES[name]}. {texts[name]}{shown}\n")
+    if options.out is not None:
+        about = {
+            "studies": [{"id": one.id, "title": one.title, "command": one.command} for one in studies],
+            "runs": [member.id for member in members],
+            "machines": sorted({str(member.log.fact("machine")) for member in members}),
+            "compare": shlex.join(["python", "-m", "core", "compare", *options.what, "--out", options.out.name]),
+            "tables": texts,
+        }
+        figures = {
+            name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
+        }
+        for path in export.write_folder(options.out, tables, figures, about):
+            print(path, file=sys.stderr)
+
+
 def list_runs(options: argparse.Namespace) -> None:
-    """One line a run."""
+    """One line a run, and one a study."""
     rows = []
     for found in run.all_runs():
         try:
@@ -223,6 +318,11 @@ def list_runs(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=1))
         return
+    for one in study.all_studies():
+        try:
+            print(f"{one.id}  study  {one.status()[0]}  {one.title}")
+        except UserError as error:
+            print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
         print(f"{row['run']}  {row['task']}  {row['status']}  {row['cycles']} cycles")
     if not rows:
@@ -249,10 +349,7 @@ def export_files(options: argparse.Namespace) -> None:
             "cycles": found.cycles,
         }[options.table]()
         content = export.table_bytes(table, file_format)
-    try:
-        options.out.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"Cannot write {options.out} ({error.strerror}): name a file in a writable folder.") from error
+    export.write_file(options.out, content)
     print(options.out)
 
 

@@ -1,7 +1,9 @@
 """Figures and tables as files: PNG, SVG, PDF and interactive HTML; CSV and Parquet."""
 
 import io
+import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -54,3 +56,31 @@ def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
         table.to_parquet(buffer, index=False)
         return buffer.getvalue()
     raise UserError(f'"{file_format}" is no table format: choose one of {", ".join(TABLE_FORMATS)}.')
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Put an exported file at `path`, whose folder is there. Raises `UserError` where it cannot be written."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"Cannot write {path} ({error.strerror}): name a file in a writable folder.") from error
+
+
+def write_folder(
+    folder: Path, tables: dict[str, pd.DataFrame], figures: dict[str, Any], about: dict[str, Any]
+) -> list[Path]:
+    """Tables as CSV, figures as PNG (interactive HTML where no Chrome draws them) and `about.json` in a folder.
+
+    Returns the files. Raises `UserError` where they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
+    ending = "png" if has_browser() else "html"
+    contents = {f"{name}.csv": table_bytes(table, "csv") for name, table in tables.items()}
+    contents |= {f"{name}.{ending}": figure_bytes(figure, ending) for name, figure in figures.items()}
+    contents["about.json"] = json.dumps(about, indent=1, ensure_ascii=False).encode()
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return [folder / name for name in contents]

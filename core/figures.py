@@ -29,18 +29,51 @@ COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, r
     "cleaning": GREEN,
     "cross-entropy": ORANGE,
     "self-confidence": PURPLE,
-    "entropy-gradnorm": GREEN,
+    # Eleven strategies share seven colours (yellow and black are lost on one of the two backgrounds): a second one of a
+    # colour is dashed with hollow symbols
     "expected-gradnorm": SKY,
+    "entropy-gradnorm": GREEN,
     "egl": PURPLE,
+    "badge": BLUE,
     "margin": ORANGE,
+    "mc-dropout": GREY,
+    "core-set": BLUE,
+    "vaal": ORANGE,
+    "ll4al": PURPLE,
+    "sraal": GREY,
     "correct": SKY,
     "difficult": ORANGE,
     "clear noise": VERMILLION,
     "": GREY,
 }
-SYMBOLS = {"correct": "circle", "difficult": "diamond", "clear noise": "x", "": "circle"}
+SYMBOLS = {
+    "correct": "circle",
+    "difficult": "diamond",
+    "clear noise": "x",
+    "": "circle",
+    "random": "x",
+    "expected-gradnorm": "square",
+    "entropy-gradnorm": "circle",
+    "egl": "diamond",
+    "badge": "star",
+    "margin": "triangle-up",
+    "mc-dropout": "cross",
+    "core-set": "triangle-down-open",
+    "vaal": "pentagon-open",
+    "ll4al": "diamond-open",
+    "sraal": "square-open",
+}
 NOTE_WIDTH = 58  # characters: what a 390-pixel screen shows of the small print
-PATTERNS = {"oracle": "dash", "random": "dot", "minimal": "dashdot"}
+PATTERNS = {
+    "oracle": "dash",
+    "random": "dot",
+    "minimal": "dashdot",
+    "core-set": "dash",
+    "vaal": "dash",
+    "ll4al": "dash",
+    "sraal": "dash",
+}
+LEGEND_ROW = 19  # pixels
 
 
 def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Figure:
@@ -54,6 +87,87 @@ def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Fi
         if len(here):
             figure.add_vline(x=float(here["n_labels"].iloc[0]), line={"color": GREY, "dash": "dot", "width": 1})
     return _layout(figure, "Labelled images", "Test accuracy (%)", note)
+
+
+def compared(table: pd.DataFrame, y: str, unit: str, note: str, level: pd.DataFrame | None = None) -> go.Figure:
+    """A measure of several strategies against labels, one line a strategy, band ± 1 s.d.
+
+    The note names the seeds; the legend their number only where strategies differ in it.
+    table: method, n_labels, mean, sd, n_seeds, in the unit that `y` names and the hover shows.
+    level: n_labels, random, a line for what a random choice would reach.
+    """
+    figure = go.Figure()
+    if level is not None:
+        figure.add_trace(
+            go.Scatter(
+                x=level["n_labels"],
+                y=level["random"],
+                name="a random choice",
+                mode="lines",
+                line={"color": GREY, "width": 1.5, "dash": "dashdot"},
+                hovertemplate="%{x:,} labels: %{y:.1f} " + unit + "<extra>a random choice</extra>",
+            )
+        )
+    methods = list(table["method"].unique())
+    for method in methods:
+        part = table[table["method"] == method].sort_values("n_labels").fillna({"sd": 0.0})
+        label = f"{method} (n = {part['n_seeds'].iloc[0]})" if table["n_seeds"].nunique() > 1 else str(method)
+        # Bands of many strategies lie over one another: lighter, that the lines stay readable
+        _band(
+            figure,
+            part,
+            str(method),
+            label,
+            markers=True,
+            scale=1.0,
+            unit=unit,
+            opacity=0.18 if len(methods) < 4 else 0.07,
+        )
+    return _layout(figure, "Labelled images", y, note, legend_rows=-(-len(methods) // 2))
+
+
+def differences(table: pd.DataFrame, note: str) -> go.Figure:
+    """Difference to the baseline in points, a dot a strategy with its 95 % interval; a ring without one: too few seeds.
+
+    table: method, baseline, difference, low, high, n_seeds, verdict.
+    """
+    figure = go.Figure()
+    for row in table[table["n_seeds"] > 0].itertuples():
+        colour, known = COLOURS.get(row.method, GREY), row.n_seeds > 1
+        between = f" [{row.low:+.2f}, {row.high:+.2f}]" if known else ""
+        figure.add_trace(
+            go.Scatter(
+                x=[row.difference],
+                y=[f"{row.method} (n = {row.n_seeds})"],
+                mode="markers",
+                name=row.method,
+                showlegend=False,
+                marker={
+                    "color": colour,
+                    "size": 11,
+                    "symbol": SYMBOLS.get(row.method, "circle") if known else "circle-open",
+                },
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [row.high - row.difference],
+                    "arrayminus": [row.difference - row.low],
+                    "color": colour,
+                    "thickness": 2,
+                    "width": 6,
+                    "visible": known,
+                },
+                hovertemplate=f"{row.difference:+.2f} points{between}<br>{row.verdict}<extra>{row.method}</extra>",
+            )
+        )
+    figure.add_vline(x=0, line={"color": GREY, "dash": "dot", "width": 1.5})
+    baseline = table["baseline"].iloc[0] if len(table) else "random"
+    _layout(figure, f"Accuracy above {baseline} (points)", "", note)
+    left = 158  # pixels: the longest name of a strategy
+    figure.update_yaxes(autorange="reversed", automargin=False, tickfont={"size": 12})
+    figure.update_annotations(xshift=8 - left)  # the small print needs the whole width
+    bottom = int(figure.layout.margin.b)
+    return figure.update_layout(height=bottom + 40 + 34 * max(3, len(table)), margin={"l": left}, showlegend=False)
 
 
 def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, note: str) -> go.Figure:
@@ -153,11 +267,20 @@ def _over_seeds(part: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _band(
-    figure: go.Figure, table: pd.DataFrame, method: str, label: str, width: int = 2, markers: bool = False
+    figure: go.Figure,
+    table: pd.DataFrame,
+    method: str,
+    label: str,
+    *,
+    width: int = 2,
+    markers: bool = False,
+    scale: float = 100.0,
+    unit: str = "%",
+    opacity: float = 0.18,
 ) -> None:
-    """A mean line over its ± 1 s.d. band, values in [0, 1] drawn as percent."""
+    """A mean line over its ± 1 s.d. band, drawn times `scale`: by default values in [0, 1] as percent."""
     colour = COLOURS.get(method, GREY)
-    x, mean, sd = table["n_labels"], 100 * table["mean"], 100 * table["sd"]
+    x, mean, sd = table["n_labels"], scale * table["mean"], scale * table["sd"]
     if (sd > 0).any():
         figure.add_trace(
             go.Scatter(
@@ -166,7 +289,7 @@ def _band(
                 mode="lines",
                 fill="toself",
                 fillcolor=colour,
-                opacity=0.18,
+                opacity=opacity,
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
@@ -181,7 +304,8 @@ def _band(
             legendgroup=label,
             mode="lines+markers" if markers else "lines",
             line={"color": colour, "width": width, "dash": PATTERNS.get(method, "solid")},
-            hovertemplate="%{x:,} labels: %{y:.2f} %<extra>" + method + "</extra>",
+            marker={"symbol": SYMBOLS.get(method, "circle"), "size": 8},
+            hovertemplate="%{x:,} labels: %{y:.2f} " + unit + "<extra>" + method + "</extra>",
         )
     )
 
@@ -193,12 +317,12 @@ def _thin(table: pd.DataFrame, points: int = 800) -> pd.DataFrame:
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, points).round().astype(int))]
 
 
-def _layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
+def _layout(figure: go.Figure, x: str, y: str, note: str, legend_rows: int = 1) -> go.Figure:
     lines = [line for part in note.split("\n") for line in textwrap.wrap(part, NOTE_WIDTH)]
     figure.update_layout(
         template="plotly_white",
         margin={"l": 64, "r": 44, "t": 16, "b": 62 + 15 * len(lines)},
-        height=420 + 15 * len(lines),
+        height=420 + 15 * len(lines) + LEGEND_ROW * (legend_rows - 1),
         font={"size": 13},
         showlegend=any(trace.name for trace in figure.data),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},

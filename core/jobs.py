@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.run import Run, home
 from core.store import writing
+from core.study import Study
 from data.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +24,24 @@ def start(run: Run, *, target: int | None = None) -> None:
     (run.path / "pause").unlink(missing_ok=True)
     run.log.set_fact("error", None)
     run.log.set_fact("starting", time.time())
-    with writing(run.path), (run.path / "worker.log").open("ab") as log:
+    _spawn(run.path)
+
+
+def start_study(study: Study) -> None:
+    """Let a worker go through the unfinished runs of a study. Raises `UserError` if one is at it."""
+    if study.is_running():
+        raise UserError(f"Study {study.id} is being worked on already: wait for it, or pause it first.")
+    (study.path / "pause").unlink(missing_ok=True)
+    with writing(study.path):
+        (study.path / "starting").touch()
+    _spawn(study.path)
+
+
+def _spawn(path: Path) -> None:
+    """Resume the run or study in this folder in a process of its own; what it prints goes to `worker.log` there."""
+    with writing(path), (path / "worker.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "core", "resume", run.id],
+            [sys.executable, "-m", "core", "resume", path.name],
             cwd=ROOT,
             env={**os.environ, "NEXTLABEL_HOME": str(home())},
             stdin=subprocess.DEVNULL,
@@ -33,7 +49,7 @@ def start(run: Run, *, target: int | None = None) -> None:
             stderr=log,
             start_new_session=True,  # signals to the server's terminal do not reach the worker
         )
-        (run.path / "worker.pid").write_text(str(child.pid))
+        (path / "worker.pid").write_text(str(child.pid))
     _children.append(child)
     _children[:] = [c for c in _children if c.poll() is None]  # a finished child stays a zombie until it is asked
 
@@ -52,18 +68,39 @@ def cancel(run: Run) -> None:
     if run.status()[0] not in ("running", "pausing"):
         return
     run.log.set_fact("starting", 0.0)
+    _terminate(run.path, f"run {run.id}")
+
+
+def pause_study(study: Study) -> None:
+    """Ask the worker to stop after the phase it is in."""
+    with writing(study.path):
+        (study.path / "pause").touch()
+    for run in study.runs:
+        if run.is_running():
+            pause(run)
+
+
+def cancel_study(study: Study) -> None:
+    """Stop the worker at once. The unfinished phase is lost, all finished ones are kept; the study can be resumed."""
+    if study.status()[0] not in ("running", "pausing"):
+        return
+    (study.path / "starting").unlink(missing_ok=True)
+    _terminate(study.path, f"study {study.id}")
+
+
+def _terminate(path: Path, what: str) -> None:
     try:
-        os.kill(int((run.path / "worker.pid").read_text()), signal.SIGTERM)
+        os.kill(int((path / "worker.pid").read_text()), signal.SIGTERM)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The worker of run {run.id} cannot be stopped ({error}): it was probably started by another user; stop "
+            f"The worker of {what} cannot be stopped ({error}): it was probably started by another user; stop "
             "it there with Ctrl-C."
         ) from error
 
 
-def worker_log(run: Run, lines: int = 40) -> str:
+def worker_log(work: Run | Study, lines: int = 40) -> str:
     """The last lines that the worker printed."""
     try:
-        return "\n".join((run.path / "worker.log").read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join((work.path / "worker.log").read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -1,5 +1,6 @@
-"""Architectures: [N, C, H, W] floats → logits [N, K]. Each has its last linear layer as `head`."""
+"""Architectures: [N, C, H, W] floats → logits [N, K]. Each is stages, an embedding and its last linear layer, `head`."""
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import torch
@@ -9,22 +10,52 @@ from torch.nn import functional as F
 from data.errors import UserError
 
 
-class SmallCNN(nn.Module):
+class Classifier(nn.Module, ABC):
+    """Stages of growing width, their mean over positions as the embedding, dropout and a linear head."""
+
+    stage_widths: tuple[int, ...]
+    """Channels of each stage's output; the last is the size of the embedding."""
+
+    dropout: nn.Dropout
+    head: nn.Linear
+
+    @abstractmethod
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Output of every stage, [N, width, H', W'] each."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the head sees, [N, D]."""
+        return self.stages(x)[-1].mean(dim=(2, 3))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits [N, K] of embeddings [N, D]."""
+        return self.head(self.dropout(embedding))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.embed(x))
+
+
+class SmallCNN(Classifier):
     """Three convolution blocks and a linear head: seconds a training on a CPU. `width` is that of the first block."""
 
-    def __init__(self, in_channels: int, n_classes: int, width: int = 32) -> None:
+    def __init__(self, in_channels: int, n_classes: int, width: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
-        sizes = (in_channels, width, 2 * width, 4 * width)
+        self.stage_widths = (width, 2 * width, 4 * width)
         self.body = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
-                for a, b in pairwise(sizes)
+                for a, b in pairwise((in_channels, *self.stage_widths))
             )
         )
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(4 * width, n_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x).mean(dim=(2, 3)))
+    def stages(self, x: Tensor) -> list[Tensor]:
+        found = []
+        for block in self.body:
+            x = block(x)
+            found.append(x)
+        return found
 
 
 class BasicBlock(nn.Module):
@@ -47,36 +78,44 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
+class ResNet18(Classifier):
     """ResNet-18 with the CIFAR stem: one 3 × 3 convolution and no pooling before the blocks. `width` 64 is the paper's."""
 
-    def __init__(self, in_channels: int, n_classes: int, width: int = 64) -> None:
+    def __init__(self, in_channels: int, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
+        self.stage_widths = (width, 2 * width, 4 * width, 8 * width)
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         blocks, planes = [], width
-        for stage in range(4):
+        for stage, out in enumerate(self.stage_widths):
             for block in range(2):
-                out = width * 2**stage
                 blocks.append(BasicBlock(planes, out, 2 if stage > 0 and block == 0 else 1))
                 planes = out
         self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(planes, n_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(F.relu(self.bn1(self.conv1(x)))).mean(dim=(2, 3)))
+    def stages(self, x: Tensor) -> list[Tensor]:
+        x, found = F.relu(self.bn1(self.conv1(x))), []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        return found[1::2]  # two blocks a stage
 
 
 MODELS: dict[str, type[SmallCNN] | type[ResNet18]] = {"small-cnn": SmallCNN, "resnet18": ResNet18}
 
 
-def build(name: str, in_channels: int, n_classes: int, width: int, seed: int) -> nn.Module:
+def build(
+    name: str, in_channels: int, n_classes: int, width: int, seed: int, dropout: float = 0.0
+) -> SmallCNN | ResNet18:
     """A freshly initialised model of `MODELS`; the same seed gives the same weights and leaves the global RNG alone.
 
+    dropout: probability before the head; it has no weights, so that models that differ in it alone can share theirs.
     Raises `UserError` for a name that is not there.
     """
     if name not in MODELS:
         raise UserError(f'There is no model "{name}": choose one of {", ".join(MODELS)}.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](in_channels, n_classes, width)
+        return MODELS[name](in_channels, n_classes, width, dropout)

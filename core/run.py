@@ -38,6 +38,9 @@ class Config:
     root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
     limit: int | None = None  # use only so many of the pool's images
     initial: int = 0  # active learning: labels at the start, drawn at random
+    subset: int | None = (
+        None  # active learning: rank so many of the unlabelled images, drawn anew each cycle; None: all
+    )
     noise: float = 0.0  # label cleaning: share of wrong initial labels
     temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
     # selector
@@ -47,9 +50,15 @@ class Config:
     width: int = 32
     epochs: int = 20
     finetune_epochs: int = 0  # cycles after the first start from the last weights; 0: train anew
+    warm_start: bool = False  # cycles after the first start from the last weights, and train as long as the first
     lr: float = 0.1
+    nesterov: bool = True
     batch_size: int = 128
     schedule: Literal["one-cycle", "step"] = "one-cycle"
+    # gradient norms
+    reduction: Literal["sum", "l2"] = "sum"  # of the parameter tensors' norms: the paper's code, or its text
+    evidence: bool = False  # also measure what `core.comparison` tabulates: true-label norms, and how norms fall
+    study: str | None = None  # the study that the run belongs to
 
     @property
     def experiment(self) -> str:
@@ -205,24 +214,32 @@ class Run:
 
 def create(config: Config, about: dict[str, Any]) -> Run:
     """A new, empty run. Raises `UserError` where the home folder cannot be written."""
-    base = home()
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{config.dataset}-{config.method}-s{config.seed}"
+    return write_start(new_folder(home(), f"{config.dataset}-{config.method}-s{config.seed}"), config, about)
+
+
+def new_folder(base: Path, name: str) -> Path:
+    """Make a folder below `base` that is named by the time and `name`. Raises `UserError` where it cannot be written."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     with writing(base):
         base.mkdir(parents=True, exist_ok=True)
         for attempt in range(1000):
             path = base / (stem if attempt == 0 else f"{stem}-{attempt}")
             try:
                 path.mkdir()
-                break
             except FileExistsError:
                 continue
-        else:
-            raise OSError(f"{base} holds a thousand runs that began in this second")
+            return path
+        raise OSError(f"{base} holds a thousand folders that were made in this second")
+
+
+def write_start(path: Path, config: Config, about: dict[str, Any]) -> Run:
+    """Make the run of this configuration in the folder `path`, whose parent is there."""
     run = Run(path)
-    write_atomically(
-        path / "config.json", json.dumps({"config": dataclasses.asdict(config), "about": about}, indent=1).encode()
-    )
+    with writing(path):
+        path.mkdir(exist_ok=True)
     run.log.create()
+    content = {"config": dataclasses.asdict(config), "about": about}
+    write_atomically(path / "config.json", json.dumps(content, indent=1).encode())  # last: it marks a whole run
     return run
 
 

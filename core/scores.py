@@ -71,11 +71,59 @@ REGISTRY: dict[str, Score] = {
         "high: a label would change the model most; ≥ 0",
         "Settles & Craven 2008",
     ),
+    "sum-gradnorm": Score(
+        "Gradient norm, summed",
+        "Σ_t ‖∇_t L‖",
+        "the strategy's loss, the L2 norms of the parameter tensors t added; ≥ 0",
+        "Wang et al. 2022, public code",
+    ),
+    "l2-gradnorm": Score(
+        "Gradient norm, global",
+        "‖∇θ L‖₂",
+        "the strategy's loss, one L2 norm over all parameters; ≥ 0",
+        "Wang et al. 2022, text",
+    ),
     "head-gradnorm": Score(
         "Head gradient norm",
-        "‖∇_head H(p)‖",
-        "the entropy gradient norm of the last linear layer alone, in closed form; ≥ 0",
-        "Wang et al. 2022, Eq. 7, last layer",
+        "‖∇_head L‖",
+        "the strategy's loss, the last linear layer alone; ≥ 0",
+        "Wang et al. 2022, last layer",
+    ),
+    "label-gradnorm": Score(
+        "True-label gradient norm",
+        "‖∇θ CE(y, p)‖",
+        "with the reference label y, which no strategy sees: what the unlabelled losses stand in for; ≥ 0",
+        "Wang et al. 2022, Table 1",
+    ),
+    "mc-dropout": Score(
+        "MC-dropout (BALD)",
+        "H[mean p] − mean H[p]",
+        "high: passes with dropout are each sure, and disagree; in [0, ln C]",
+        "Gal et al. 2016, 2017",
+    ),
+    "core-set": Score(
+        "Core-set",
+        "min_c ‖h − h_c‖",
+        "high: far from every labelled or earlier chosen sample c in embedding space; ≥ 0",
+        "Sener & Savarese 2018",
+    ),
+    "vaal": Score(
+        "VAAL", "1 − D(z)", "high: looks unlike the labelled images to a discriminator; in [0, 1]", "Sinha et al. 2019"
+    ),
+    "ll4al": Score(
+        "Learning loss", "predicted CE", "high: a large loss is predicted; its order alone counts", "Yoo & Kweon 2019"
+    ),
+    "sraal": Score(
+        "SRAAL",
+        "1 − D(z, t)",
+        "high: looks unlabelled to a discriminator that was told how sure the model is; in [0, 1]",
+        "Zhang et al. 2020",
+    ),
+    "badge": Score(
+        "BADGE",
+        "K − place",
+        "place in the k-means++ choice on gradient embeddings (p − e_ŷ) ⊗ h; 0 for those not chosen",
+        "Ash et al. 2020",
     ),
     "oracle": Score(
         "Oracle",

@@ -162,7 +162,7 @@ class ScoreCache:
 
     def get(self, key: dict[str, Any], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The array of this key; `compute` is called where neither memory nor disk has it."""
-        name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20).hexdigest()
+        name = _name(key)
         if name not in self.memory:
             path = self.folder / name[:2] / f"{name}.npy"
             stored = _read_array(path)
@@ -173,6 +173,38 @@ class ScoreCache:
                 write_array(path, stored)
             self.memory[name] = stored
         return self.memory[name]
+
+
+class Trainings:
+    """Which run below `home` did a training: an equal one is taken over from there. Holds names, no weights."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.folder = home, home / ".cache" / "trainings"
+
+    def find(self, key: dict[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
+        """(weights file, result) of an equal training, or None where there is none, or its file is gone or damaged."""
+        try:
+            entry = json.loads(self._path(key).read_text())
+            content = (self.home / entry["run"] / f"cycle-{entry['cycle']:03d}" / "weights.safetensors").read_bytes()
+            whole = hashlib.blake2b(content, digest_size=20).hexdigest() == entry["digest"]
+            return (content, dict(entry["result"])) if whole else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def add(self, key: dict[str, Any], run: str, cycle: int, result: dict[str, Any]) -> None:
+        """Remember that this run's cycle, whose weights are written, did the training."""
+        content = (self.home / run / f"cycle-{cycle:03d}" / "weights.safetensors").read_bytes()
+        found = {"run": run, "cycle": cycle, "digest": hashlib.blake2b(content, digest_size=20).hexdigest()}
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path(key), json.dumps({**found, "result": result}).encode())
+
+    def _path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{_name(key)}.json"
+
+
+def _name(key: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 def _read_array(path: Path) -> NDArray[Any] | None:

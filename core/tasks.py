@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import metrics, relabel, scores
+from core import metrics, relabel, scores, strategies
 from core.relabel import Floats, Ints, Labels
 from core.run import Config
 from core.strategies import STRATEGIES
+from core.strategies.pool import Strategy
 from data import ImageDataset, votes
 from data.errors import UserError
 
@@ -61,6 +62,11 @@ class Task(ABC):
         """Number of classes C."""
         return len(self.dataset.class_names)
 
+    @property
+    def strategy(self) -> Strategy | None:
+        """What ranks the candidates; None where one of `score_columns` does."""
+        return None
+
     @abstractmethod
     def initial(self) -> tuple[Ints, Ints, str]:
         """Labels before the first training: rows, labels, and their source."""
@@ -94,6 +100,10 @@ class ActiveLearning(Task):
 
     score_names = ("entropy", "margin")
 
+    @property
+    def strategy(self) -> Strategy:
+        return strategies.load(self.config.method)
+
     def initial(self) -> tuple[Ints, Ints, str]:
         known = np.flatnonzero(self.dataset.labels >= 0)
         order = np.random.default_rng([self.config.seed, 0]).permutation(known)
@@ -104,8 +114,8 @@ class ActiveLearning(Task):
         return (state.majority < 0) & (self.dataset.labels >= 0)
 
     def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
-        rows = np.argsort(np.where(self.candidates(state), -priority, np.inf), kind="stable")[: self.config.budget]
-        rows = rows[self.candidates(state)[rows]]
+        ranked = np.flatnonzero(self.candidates(state) & np.isfinite(priority))  # the others were not in the subset
+        rows = ranked[np.argsort(-priority[ranked], kind="stable")[: self.config.budget]]
         return rows, self.dataset.labels[rows], "reference"
 
     def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
@@ -209,6 +219,13 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
     if not np.isfinite(config.lr) or config.lr <= 0:
         raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
+    if config.warm_start and config.finetune_epochs:
+        raise UserError(
+            "A warm start and --finetune-epochs are two ways to go on from the last weights: give one of them."
+        )
+    for name, choices in (("schedule", ("one-cycle", "step")), ("reduction", ("sum", "l2"))):
+        if getattr(config, name) not in choices:
+            raise UserError(f'--{name} is "{getattr(config, name)}": choose one of {", ".join(choices)}.')
     if config.selector not in SELECTORS:
         raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(SELECTORS)}.')
     return (
@@ -220,12 +237,18 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
 
 def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
     if config.method not in STRATEGIES:
-        raise UserError(f'There is no strategy "{config.method}": choose one of {", ".join(STRATEGIES)}.')
+        hint = " (that is a score of label cleaning)" if config.method in CLEANING_SCORES else ""
+        raise UserError(f'There is no strategy "{config.method}"{hint}: choose one of {", ".join(STRATEGIES)}.')
     if config.noise or config.temperature is not None:
         raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
     config = dataclasses.replace(config, initial=config.initial or config.budget)
+    if config.subset is not None and config.subset < config.budget:
+        raise UserError(
+            f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
+            "as many images as are to be labelled."
+        )
     known = int((dataset.labels >= 0).sum())
     wanted = config.initial + config.budget * (config.cycles - 1)
     if wanted > known:
@@ -239,7 +262,8 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
 
 def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
     if config.method not in CLEANING_SCORES:
-        raise UserError(f'There is no score "{config.method}": choose one of {", ".join(CLEANING_SCORES)}.')
+        hint = " (that is a strategy of active learning)" if config.method in STRATEGIES else ""
+        raise UserError(f'There is no score "{config.method}"{hint}: choose one of {", ".join(CLEANING_SCORES)}.')
     if not 0 <= config.gamma <= 1:
         raise UserError(f"--gamma is {config.gamma}: it lies between 0 (the paper) and 1; the paper's code uses 0.30.")
     if not 0 <= config.noise < 1:

@@ -122,6 +122,47 @@ def a_name_too_long_for_a_file(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "folder", "--root", str(root)]
 
 
+def subset_smaller_than_the_budget(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--subset", "100", "--budget", "200"]
+
+
+def strategy_for_label_cleaning(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "fashion", "--strategy", "core-set"]
+
+
+def score_for_active_learning(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--score", "cleaning"]
+
+
+def two_ways_to_go_on(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--warm-start", "--finetune-epochs", "2"]
+
+
+def nothing_to_run(here: Situation) -> list[str]:
+    return ["run", "--dataset", "fashion"]
+
+
+def protocol_that_is_not_there(here: Situation) -> list[str]:
+    return ["run", "--protocol", "imagenet"]
+
+
+def protocol_with_a_wrong_setting(here: Situation) -> list[str]:
+    path = here.tmp_path / "mine.toml"
+    path.write_text(
+        'title = "Mine"\nstrategies = ["random"]\nseeds = [0]\n'
+        '[run]\ntask = "active-learning"\ndataset = "fashion"\nepoch = 3\n'
+    )
+    return ["run", "--protocol", str(path)]
+
+
+def protocol_for_label_cleaning(here: Situation) -> list[str]:
+    return ["run", "--protocol", "fashion", "--score", "cleaning"]
+
+
+def comparison_of_a_run_that_is_not_there(here: Situation) -> list[str]:
+    return ["compare", "20260101-000000-nothing"]
+
+
 def home_that_is_a_file(here: Situation) -> list[str]:
     here.home.write_text("")
     return ["list"]
@@ -217,6 +258,15 @@ def cycle_that_is_not_there(here: Situation) -> list[str]:
         (learning_rate_that_diverges, r"diverged.*: use a lower learning rate"),
         (negative_seed, r"--seed is -1: give at least 0"),
         (noise_in_active_learning, r"belong to label cleaning"),
+        (subset_smaller_than_the_budget, r"less than the budget of 200 .*: rank at least as many"),
+        (strategy_for_label_cleaning, r"core-set is a strategy of active learning: use --score"),
+        (score_for_active_learning, r"cleaning is a score of label cleaning: use --strategy"),
+        (two_ways_to_go_on, r"warm start and --finetune-epochs .*: give one of them"),
+        (nothing_to_run, r"Say what to run: --task .* or --protocol"),
+        (protocol_that_is_not_there, r'no protocol "imagenet": give a TOML file, or one of fashion'),
+        (protocol_with_a_wrong_setting, r"mine.toml has settings that do not exist: run.epoch; remove or rename"),
+        (protocol_for_label_cleaning, r"Protocols are of active learning: leave out --score"),
+        (comparison_of_a_run_that_is_not_there, r"no run .* `python -m core list` shows"),
         (
             output_that_cannot_be_written,
             r"Cannot write .*c.csv \(No such file or directory\): name a file in a writable",

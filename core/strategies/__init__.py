@@ -1,21 +1,30 @@
 """Acquisition strategies: which samples to label next.
 
-One a file, each a function `score(pool) -> float64 [n]`, high first, over the n unlabelled samples. A strategy asks
-its `Pool` for what it needs; the engine knows none by name.
+One a file, named as its strategy, each with a function `score(pool) -> float64 [n]`, high first, over the n unlabelled
+samples, and its `STRATEGY`, which says what it needs from training. The engine takes the K best. A strategy that
+chooses a set, one sample in view of those before, scores by the place in its choice.
 """
 
-from collections.abc import Callable
+from importlib import import_module
 
-import numpy as np
-from numpy.typing import NDArray
+from core.strategies.pool import Strategy
 
-from core.strategies import egl, entropy_gradnorm, expected_gradnorm, margin, random
-from core.strategies.pool import Pool
+STRATEGIES = (
+    "random",
+    "mc-dropout",
+    "core-set",
+    "vaal",
+    "ll4al",
+    "sraal",
+    "expected-gradnorm",
+    "entropy-gradnorm",
+    "egl",
+    "badge",
+    "margin",
+)
 
-STRATEGIES: dict[str, Callable[[Pool], NDArray[np.float64]]] = {
-    "random": random.score,
-    "expected-gradnorm": expected_gradnorm.score,
-    "entropy-gradnorm": entropy_gradnorm.score,
-    "egl": egl.score,
-    "margin": margin.score,
-}
+
+def load(name: str) -> Strategy:
+    """The strategy of this name. Imported when asked for: some need torch, which most commands and all pages do without."""
+    strategy: Strategy = import_module(f"core.strategies.{name.replace('-', '_')}").STRATEGY
+    return strategy

@@ -1,12 +1,12 @@
 """Margin sampling: Scheffer, Decomain, Wrobel, "Active hidden Markov models for information extraction", 2001."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core import scores
-from core.strategies.pool import Pool
+from core.strategies.pool import Floats, Pool, Strategy
 
 
-def score(pool: Pool) -> NDArray[np.float64]:
+def score(pool: Pool) -> Floats:
     """1 − (p₁ − p₂) in [0, 1], [n]: the two most probable classes are close."""
     return scores.margin(pool.probs())
+
+
+STRATEGY = Strategy(score)

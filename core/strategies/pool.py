@@ -1,22 +1,78 @@
-"""What a strategy may ask of the unlabelled samples of a cycle."""
+"""What a strategy is, and what it may ask of the unlabelled samples of a cycle."""
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Floats = NDArray[np.float64]
+UnlabelledLoss = Literal["entropy", "expected", "egl"]
+
 
 class Pool(Protocol):
-    """The n unlabelled samples of a cycle and the model trained in it."""
+    """The n unlabelled samples that are ranked in a cycle, the m labelled ones, and the model trained on these.
+
+    Tensors are float32 on the accelerator; a position counts from 0 within the n, or within the m.
+    """
 
     seed: int
     """Differs between runs and cycles; the same on resume."""
+    budget: int
+    """K, the number of samples that will be chosen."""
+    n_labelled: int
+    """m."""
+    batch_size: int
+    """Of the model's training."""
+    steps: int
+    """Batches that the model's training took: the measure for whatever a strategy trains itself."""
+    width: int
+    """Of the model."""
 
     def __len__(self) -> int:
         """n."""
 
-    def probs(self) -> NDArray[np.float64]:
-        """Posterior [n, K]."""
+    def probs(self) -> Floats:
+        """Posterior [n, C]."""
 
-    def gradient_norms(self, loss: str) -> NDArray[np.float64]:
+    def mc_probs(self, passes: int) -> Floats:
+        """Posteriors [S, n, C] of so many passes with dropout before the head."""
+
+    def gradient_norms(self, loss: UnlabelledLoss) -> Floats:
         """Gradient norms [n] over all parameters, `core.gradnorm.gradient_norms` with this loss."""
+
+    def embeddings(self) -> "Tensor":
+        """What the head sees of the unlabelled samples, [n, D]."""
+
+    def labelled_embeddings(self) -> "Tensor":
+        """The same of the labelled samples, [m, D]."""
+
+    def labels(self) -> "Tensor":
+        """Labels of the labelled samples, int64 [m]."""
+
+    def images(self, positions: NDArray[np.int64]) -> "Tensor":
+        """Normalised images of unlabelled samples, [b, C, H, W]."""
+
+    def labelled_images(self, positions: NDArray[np.int64]) -> "Tensor":
+        """The same of labelled samples."""
+
+    def companion(self) -> Floats:
+        """What the strategy's own companion predicts for the unlabelled samples, [n]."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A score, and what it needs from training: the engine gives it that without knowing its name."""
+
+    score: Callable[[Pool], Floats]
+    """float64 [n], high first."""
+    loss: UnlabelledLoss | None = None
+    """The unlabelled loss whose gradient norm is the score."""
+    dropout: float = 0.0
+    """Probability of dropout before the head."""
+    companion: Callable[[tuple[int, ...]], "nn.Module"] | None = None
+    """Makes a module, given the widths of the model's stages, to be trained with the model (`core.trainers.Companion`)."""

@@ -1,11 +1,13 @@
 """Random sampling: the baseline that every strategy has to beat."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from core.strategies.pool import Pool
+from core.strategies.pool import Floats, Pool, Strategy
 
 
-def score(pool: Pool) -> NDArray[np.float64]:
+def score(pool: Pool) -> Floats:
     """Uniform in [0, 1), [n]."""
     return np.random.default_rng(pool.seed).random(len(pool))
+
+
+STRATEGY = Strategy(score)

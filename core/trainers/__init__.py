@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from core.batches import Images
 
@@ -23,7 +23,24 @@ class Settings:
     batch_size: int
     schedule: Literal["one-cycle", "step", "constant"]
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 5e-4
+
+
+class Companion(Protocol):
+    """A module that a strategy wants trained together with the model, from the outputs of the model's stages."""
+
+    def loss(self, stages: list[Tensor], losses: Tensor, share: float) -> Tensor:
+        """What is added to a batch's loss, given each sample's own loss [n] and the finished share of the training."""
+
+    def __call__(self, stages: list[Tensor]) -> Tensor:
+        """Its prediction for each sample, [n]."""
+
+    def to(self, device: torch.device) -> "Companion":
+        """As `nn.Module.to`."""
+
+    def train(self) -> nn.Module:
+        """As `nn.Module.train`."""
 
 
 def predict(

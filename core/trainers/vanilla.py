@@ -9,36 +9,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.batches import Images
-from core.trainers import Progress, Settings, autocast, place
+from core.models import Classifier
+from core.trainers import Companion, Progress, Settings, autocast, place
 from data.errors import UserError
 
 PADDING = 4  # of the random crop, for 32 × 32 images; scaled with the side
 
 
 def fit(
-    model: nn.Module,
+    model: Classifier,
     images: Images,
     index: NDArray[np.int64],
     labels: NDArray[np.int64],
     settings: Settings,
     *,
     seed: int,
+    companion: Companion | None = None,
+    frozen: bool = False,
     progress: Progress = lambda share: None,
 ) -> float:
     """Train `model` in place on the rows `index` with `labels` int [n]; returns the mean loss of the last epoch in nats.
+
+    companion: a module trained with the model, its loss added to each batch's · frozen: train the companion alone,
+    beside a model that stays as it is.
 
     The same seed gives the same weights, bit for bit, on one CPU. `progress` is called after each batch. Raises
     `UserError` where there is nothing to learn from or the loss is not finite.
     """
     if len(index) == 0:
         raise UserError("There is no labelled sample to train on: label some first.")
-    place(model, images.device).train()
+    place(model, images.device).train(not frozen)
+    parts: list[nn.Module] = [] if frozen else [model]
+    if companion is not None:
+        parts.append(companion.to(images.device).train())
     steps = math.ceil(len(index) / settings.batch_size)
     optimiser = torch.optim.SGD(
-        model.parameters(),
+        [p for part in parts for p in part.parameters()],
         lr=settings.lr,
         momentum=settings.momentum,
-        nesterov=True,
+        nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
     )
     scheduler = _scheduler(optimiser, settings, steps)
@@ -52,9 +61,16 @@ def fit(
             batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             if len(batch) == 1 and len(index) > 1:
                 continue  # batch normalisation has no variance over one sample
+            done = (epoch * steps + step) / (settings.epochs * steps)
             x = augment(images[index[batch.numpy()]], generator)
             with autocast(images.device):
-                loss = F.cross_entropy(model(x), targets[batch.to(images.device)])
+                with torch.set_grad_enabled(not frozen):
+                    stages = model.stages(x)
+                    logits = model.classify(stages[-1].mean(dim=(2, 3)))
+                losses = F.cross_entropy(logits.float(), targets[batch.to(images.device)], reduction="none")
+                loss = torch.zeros((), device=images.device) if frozen else losses.mean()
+                if companion is not None:
+                    loss = loss + companion.loss(stages, losses.detach(), 1.0 if frozen else done)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

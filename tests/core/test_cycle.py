@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,15 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import data
-from core import cycle, jobs, run, tasks
+from core import cycle, jobs, models, run, tasks
+from core.batches import Images, channel_statistics
+from core.gradnorm import gradient_norms
 from core.run import Config
+from core.strategies import STRATEGIES
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
@@ -42,12 +48,17 @@ def result(one):
     return log, one.cycles().drop(columns="seconds"), one.ranking(one.target() - 1)
 
 
+def forget(home):
+    """What equal trainings and scores of earlier runs left, so that a run has to do its own work."""
+    shutil.rmtree(home / ".cache")
+
+
 def assert_same(one, other):
     for mine, theirs in zip(result(one), result(other), strict=True):
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
-@pytest.mark.parametrize("method", ["random", "entropy-gradnorm", "expected-gradnorm", "egl", "margin"])
+@pytest.mark.parametrize("method", STRATEGIES)
 def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method):
     one = start(pool, method=method)
     cycle.work(one, pool)
@@ -62,6 +73,100 @@ def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method)
     assert set(best["sample_id"]) == set(log.loc[log["cycle"] == 1, "sample_id"])
     assert best[method].min() >= ranking.loc[ranking["rank"] > 20, method].max()
     assert ranking.loc[ranking["status"] == "labelled", method].isna().all() or method == "margin"
+
+
+def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
+    """They differ in what they choose and, from the second cycle on, in what they ask of training."""
+    runs = [start(pool, method=method) for method in ("random", "mc-dropout", "ll4al")]
+    for one in runs:
+        cycle.work(one, pool)
+    first = [one.log.labels(0).drop(columns="time") for one in runs]
+    weights = [(one.cycle_path(0) / "weights.safetensors").read_bytes() for one in runs]
+    for one, labels, content in zip(runs, first, weights, strict=True):
+        pd.testing.assert_frame_equal(labels, first[0])
+        assert content == weights[0]
+        assert one.cycles()["accuracy"][0] == runs[0].cycles()["accuracy"][0]
+    shared = [one.log.phases().query("phase == 'train'")["result"].tolist() for one in runs]
+    assert [[cycle["shared"] for cycle in each] for each in shared] == [
+        [False, False, False],
+        [True, False, False],
+        [True, False, False],
+    ]
+    assert (runs[2].cycle_path(2) / "companion.safetensors").is_file()
+
+
+def test_both_schemes_of_the_paper_are_one_computation(home, pool):
+    expected, entropy = start(pool, method="expected-gradnorm"), start(pool, method="entropy-gradnorm")
+    cycle.work(expected, pool)
+    cycle.work(entropy, pool)
+    pd.testing.assert_frame_equal(*(one.log.labels().drop(columns="time") for one in (expected, entropy)))
+    assert all(row["shared"] for row in entropy.log.phases().query("phase == 'train'")["result"])
+
+
+def test_a_shared_training_whose_file_is_damaged_or_gone_is_done_again(home, pool):
+    one = start(pool, cycles=1)
+    cycle.work(one, pool)
+    kept = (one.cycle_path(0) / "weights.safetensors").read_bytes()
+    for spoil in (lambda path: path.write_bytes(kept[:-1] + b"\0"), lambda path: path.unlink()):
+        spoil(one.cycle_path(0) / "weights.safetensors")
+        two = start(pool, cycles=1)
+        cycle.work(two, pool)
+        assert (two.cycle_path(0) / "weights.safetensors").read_bytes() == kept
+        assert not two.log.phases().query("phase == 'train'")["result"].iloc[0]["shared"]
+        one = two
+
+
+def test_only_the_subset_is_ranked_and_chosen_from(home, pool):
+    one = start(pool, method="margin", subset=50)
+    cycle.work(one, pool)
+    for c in range(2):
+        ranked = one.ranking(c).dropna(subset="rank")
+        assert len(ranked) == 50
+        assert (ranked["status"] == "unlabelled").all()
+        chosen = one.log.labels().query(f"cycle == {c + 1}")["sample_id"]
+        assert set(chosen) == set(ranked.nsmallest(20, "rank")["sample_id"])
+    assert set(one.ranking(0).dropna(subset="rank")["sample_id"]) != set(
+        one.ranking(1).dropna(subset="rank")["sample_id"]
+    )
+
+
+def test_a_warm_start_goes_on_from_the_last_weights(home, pool):
+    """With a step too small to matter, the weights stay what they were; a fresh start draws others."""
+    for warm in (True, False):
+        one = start(pool, method="random", warm_start=warm, lr=1e-12, epochs=1, cycles=2)
+        cycle.work(one, pool)
+        first, second = (load_file(one.cycle_path(c) / "weights.safetensors")["head.weight"] for c in range(2))
+        assert torch.allclose(first, second, atol=1e-6) == warm
+
+
+@pytest.mark.parametrize("reduction", ["sum", "l2"])
+def test_the_reduction_of_gradient_norms_is_a_setting(home, pool, reduction):
+    one = start(pool, reduction=reduction, evidence=True)
+    cycle.work(one, pool)
+    ranking = one.ranking(1).dropna(subset="rank")
+    pd.testing.assert_series_equal(ranking["entropy-gradnorm"], ranking[f"{reduction}-gradnorm"], check_names=False)
+    assert (ranking["l2-gradnorm"] < ranking["sum-gradnorm"]).all()
+    assert (ranking["head-gradnorm"] < ranking["sum-gradnorm"]).all()
+
+
+def test_evidence_measures_true_label_norms_and_how_norms_fall(home, pool):
+    one = start(pool, method="entropy-gradnorm", evidence=True, epochs=6)
+    cycle.work(one, pool)
+    table, cycles = one.ranking(1), one.cycles()
+    assert table["label-gradnorm"].notna().equals(table["rank"].notna())
+    assert cycles["selected"].tolist()[1:] == [20, 20]
+    # By hand: the chosen ones under the next model, from its weights
+    chosen = one.log.labels().query("cycle == 2")["sample_id"]
+    before = table.set_index("sample_id").loc[chosen, "entropy-gradnorm"].to_numpy()
+    model = models.build("small-cnn", 1, 10, 4, seed=0).eval()
+    model.load_state_dict(load_file(one.cycle_path(2) / "weights.safetensors"))
+    images = Images(pool.images, *channel_statistics(pool.images), torch.device("cpu"))
+    rows = np.array([pool.ids.index(i) for i in chosen])
+    after = gradient_norms(model, images[rows], loss="entropy").numpy()
+    assert cycles["fell"][2] == (after <= before).sum()
+    egl = start(pool, method="egl", evidence=True, cycles=1)
+    cycle.work(egl, pool)
+    assert egl.ranking(0)["entropy-gradnorm"].notna().sum() == 280
 
 
 @pytest.mark.parametrize("method", tasks.CLEANING_SCORES)
@@ -93,6 +198,7 @@ def test_static_cleaning_in_the_engine_equals_the_simulation(home, pool):
 def test_the_same_configuration_gives_the_same_run(home, pool, task):
     one, two = start(pool, task=task), start(pool, task=task)
     cycle.work(one, pool)
+    forget(home)
     cycle.work(two, pool)
     assert_same(one, two)
     other = start(pool, task=task, seed=1)
@@ -104,6 +210,7 @@ def test_the_same_configuration_gives_the_same_run(home, pool, task):
 def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
     whole = start(pool, task=task, epochs=8)
     cycle.work(whole, pool)
+    forget(home)
     killed = start(pool, task=task, epochs=8)
     moments = random.Random(0)
     for _ in range(3):

@@ -82,3 +82,13 @@ def test_names_with_commas_quotes_and_breaks_survive_csv():
     table = pd.DataFrame({"given": ['a, "b"', "é\nü", "—"], "entropy": [0.1, 1 / 3, 1e-300]})
     read = pd.read_csv(io.BytesIO(export.table_bytes(table, "csv")))
     pd.testing.assert_frame_equal(read, table, check_exact=True)
+
+
+def test_a_folder_holds_tables_figures_and_how_they_were_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "has_browser", lambda: False)
+    files = export.write_folder(tmp_path / "a" / "b", {"t": TABLE}, {"f": FIGURE}, {"machine": "this · one"})
+    assert sorted(path.name for path in files) == ["about.json", "f.html", "t.csv"]
+    assert "this · one" in (tmp_path / "a" / "b" / "about.json").read_text()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="name another"):
+        export.write_folder(tmp_path / "file" / "b", {}, {}, {})

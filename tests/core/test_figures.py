@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from core import figures, tasks
+from core.strategies import STRATEGIES
 
 POINTS = pd.DataFrame(
     {
@@ -151,16 +152,73 @@ def test_a_band_belongs_to_its_line_and_has_no_entry_of_its_own():
     assert band.fillcolor == line.line.color
 
 
-@pytest.mark.parametrize("methods", [list(tasks.STRATEGIES), list(tasks.CLEANING_SCORES)])
-def test_methods_of_a_task_have_colours_of_their_own_the_same_in_every_figure(methods):
+@pytest.mark.parametrize("methods", [list(STRATEGIES), list(tasks.CLEANING_SCORES)])
+def test_methods_of_a_task_have_looks_of_their_own_the_same_in_every_figure(methods):
+    """Colour and dashes together tell methods apart: there are fewer colours than strategies."""
     found = []
     for method in methods:
         learning = figures.learning_curves(curve("accuracy", [0]).assign(method=method), None, "").data[-1]
         cleaning = figures.cleaning_curves(curve("correctness", [0]).assign(method=method), bounds(), None, "").data[-1]
+        together = figures.compared(compared([method]), "", "%", "").data[-1]
         histogram = figures.distribution(pd.Series([0.1, 0.2]), method, None, "").data[0]
-        assert learning.line.color == cleaning.line.color == histogram.marker.color, method
-        found.append(learning.line.color)
+        assert learning.line.color == cleaning.line.color == together.line.color == histogram.marker.color, method
+        assert learning.marker.symbol == together.marker.symbol
+        found.append((learning.line.color, learning.line.dash))
     assert len(set(found)) == len(methods)
+
+
+def compared(methods, seeds=3, sd=1.0):
+    return pd.concat([pd.DataFrame({"method": m, "cycle": [0, 1], "n_labels": [10, 20], "mean": [50.0, 60.0 + i],
+                                    "sd": sd, "n_seeds": seeds}) for i, m in enumerate(methods)])  # fmt: skip
+
+
+def test_strategies_side_by_side_in_their_own_unit_with_the_level_of_a_random_choice():
+    level = pd.DataFrame({"n_labels": [10, 20], "random": [5.0, 6.0]})
+    figure = figures.compared(compared(["random", "egl"]), "Share (%)", "%", "note", level)
+    names = [trace.name for trace in figure.data if trace.name]
+    assert names == ["a random choice", "random", "egl"]
+    np.testing.assert_array_equal(figure.data[0].y, [5, 6])
+    line, band = figure.data[-1], figure.data[-2]
+    np.testing.assert_allclose(line.y, [50, 61])
+    np.testing.assert_allclose(band.y, [51, 62, 60, 49])
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Labelled images", "Share (%)")
+    assert figure.layout.annotations[-1].text == "note"
+
+
+def test_the_legend_counts_seeds_where_strategies_differ_in_them():
+    table = pd.concat([compared(["random"]), compared(["egl"], seeds=1, sd=np.nan)])
+    figure = figures.compared(table, "", "%", "")
+    assert [trace.name for trace in figure.data if trace.name] == ["random (n = 3)", "egl (n = 1)"]
+    assert [trace.fill for trace in figure.data] == ["toself", None, None]  # one seed has no band
+
+
+def test_bands_of_many_strategies_are_lighter():
+    few, many = (figures.compared(compared(methods), "", "%", "").data[0] for methods in (["egl"], list(STRATEGIES)))
+    assert many.opacity < few.opacity
+
+
+def test_differences_have_intervals_and_a_zero_line():
+    table = pd.DataFrame(
+        {
+            "method": ["egl", "margin", "vaal"],
+            "baseline": "random",
+            "difference": [1.0, -2.0, np.nan],
+            "low": [0.5, np.nan, np.nan],
+            "high": [2.5, np.nan, np.nan],
+            "n_seeds": [3, 1, 0],
+            "verdict": ["better", "too few seeds", "too few seeds"],
+        }
+    )
+    figure = figures.differences(table, "note")
+    several, single = figure.data  # a strategy without a pair has no dot
+    assert (several.error_x.array[0], several.error_x.arrayminus[0]) == (1.5, 0.5)
+    assert several.y == ("egl (n = 3)",)
+    assert several.error_x.visible
+    assert not single.error_x.visible
+    assert single.marker.symbol == "circle-open"
+    assert [shape.x0 for shape in figure.layout.shapes] == [0]
+    assert figure.layout.xaxis.title.text == "Accuracy above random (points)"
+    assert figure.layout.annotations[-1].text == "note"
 
 
 def test_the_mark_stands_where_the_cycle_stands():

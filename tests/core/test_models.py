@@ -20,6 +20,23 @@ def test_resnet18_of_the_paper_has_its_number_of_parameters():
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_model_is_its_stages_an_embedding_and_a_head(name):
+    model, x = models.build(name, 3, 7, 4, seed=0, dropout=0.5).eval(), torch.randn(2, 3, 32, 32)
+    stages = model.stages(x)
+    assert tuple(stage.shape[1] for stage in stages) == model.stage_widths
+    assert model.embed(x).shape == (2, model.stage_widths[-1])
+    torch.testing.assert_close(model(x), model.head(model.embed(x)))
+    model.dropout.train()
+    assert not torch.equal(model.classify(model.embed(x)), model(x))  # another draw
+
+
+def test_dropout_has_no_weights_of_its_own():
+    plain, dropping = models.build("resnet18", 3, 7, 4, seed=0), models.build("resnet18", 3, 7, 4, seed=0, dropout=0.5)
+    dropping.load_state_dict(plain.state_dict())
+    assert torch.equal(plain.head.weight, dropping.head.weight)
+
+
 def test_a_seed_means_the_same_weights_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     one, two, other = (models.build("small-cnn", 1, 3, 4, seed=s).head.weight for s in (1, 1, 2))

@@ -97,3 +97,18 @@ def test_a_missing_or_damaged_log_is_said_and_not_made_anew(log, content):
         with pytest.raises(UserError, match=r"cannot be read .* restore"):
             read()
     assert log.path.exists() == (content is not None)
+
+
+def test_an_equal_training_is_found_until_its_weights_change(tmp_path):
+    key, trainings = {"rows": "abc", "seed": 1}, store.Trainings(tmp_path)
+    weights = tmp_path / "a-run" / "cycle-002" / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    assert trainings.find(key) is None
+    trainings.add(key, "a-run", 2, {"train_loss": 0.5})
+    assert store.Trainings(tmp_path).find(key) == (b"weights", {"train_loss": 0.5})
+    assert trainings.find({**key, "seed": 2}) is None
+    weights.write_bytes(b"changed")
+    assert trainings.find(key) is None
+    weights.unlink()
+    assert trainings.find(key) is None

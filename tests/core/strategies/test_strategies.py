@@ -2,36 +2,76 @@
 
 import numpy as np
 import pytest
+import torch
 
-from core import scores
+from core import scores, strategies
 from core.strategies import STRATEGIES
+from core.strategies.pool import Strategy
+
+N, M = 20, 12
 
 
 class FakePool:
-    """Twenty samples with a posterior, and gradient norms that name the loss they were asked for."""
+    """Twenty unlabelled and twelve labelled samples of four classes, and gradient norms that tell what they were asked."""
 
     def __init__(self, seed=0):
-        self.seed = seed
+        self.seed, self.budget, self.n_labelled = seed, 5, M
+        self.batch_size, self.steps, self.width = 4, 2, 2
         self.asked = []
 
     def __len__(self):
-        return 20
+        return N
 
     def probs(self):
-        return np.random.default_rng(1).dirichlet(np.ones(4), 20)
+        return np.random.default_rng(1).dirichlet(np.ones(4), N)
+
+    def mc_probs(self, passes):
+        return np.random.default_rng(2).dirichlet(np.ones(4), (passes, N))
 
     def gradient_norms(self, loss):
         self.asked.append(loss)
-        return np.linspace(1, 2, 20)
+        return np.linspace(1, 2, N)
+
+    def embeddings(self):
+        return torch.randn(N, 6, generator=torch.Generator().manual_seed(3))
+
+    def labelled_embeddings(self):
+        return torch.randn(M, 6, generator=torch.Generator().manual_seed(4))
+
+    def labels(self):
+        return torch.arange(M) % 4
+
+    def images(self, positions):
+        return torch.randn(N, 3, 10, 7, generator=torch.Generator().manual_seed(5))[positions]
+
+    def labelled_images(self, positions):
+        return torch.randn(M, 3, 10, 7, generator=torch.Generator().manual_seed(6))[positions]
+
+    def companion(self):
+        return np.arange(N, dtype=np.float64)
+
+
+def score(name, pool=None):
+    return strategies.load(name).score(pool or FakePool())
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_one_finite_score_a_sample_and_the_same_again(name):
-    score = STRATEGIES[name](FakePool())
-    assert score.shape == (20,)
-    assert score.dtype == np.float64
-    assert np.isfinite(score).all()
-    np.testing.assert_array_equal(score, STRATEGIES[name](FakePool()))
+    assert isinstance(strategies.load(name), Strategy)
+    random = torch.get_rng_state()
+    found = score(name)
+    assert found.shape == (N,)
+    assert found.dtype == np.float64
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, score(name))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_budget_as_large_as_the_pool(name):
+    pool = FakePool()
+    pool.budget = N
+    assert np.isfinite(score(name, pool)).all()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -44,15 +84,20 @@ def test_it_has_a_title_and_a_formula(name):
 )
 def test_gradient_strategies_ask_for_their_loss(name, loss):
     pool = FakePool()
-    STRATEGIES[name](pool)
-    assert pool.asked == [loss]
+    score(name, pool)
+    assert pool.asked == [loss] == [strategies.load(name).loss]
 
 
-def test_random_depends_on_the_seed_alone():
-    assert not np.array_equal(STRATEGIES["random"](FakePool(0)), STRATEGIES["random"](FakePool(1)))
+@pytest.mark.parametrize("name", ["random", "badge", "vaal", "sraal"])
+def test_chance_depends_on_the_seed_alone(name):
+    assert not np.array_equal(score(name, FakePool(0)), score(name, FakePool(1)))
 
 
 def test_margin_prefers_two_close_classes():
-    best = STRATEGIES["margin"](FakePool()).argmax()
     top = np.sort(FakePool().probs(), axis=1)
-    assert best == (top[:, -1] - top[:, -2]).argmin()
+    assert score("margin").argmax() == (top[:, -1] - top[:, -2]).argmin()
+
+
+def test_mc_dropout_is_the_mutual_information_of_its_passes():
+    assert strategies.load("mc-dropout").dropout > 0
+    np.testing.assert_array_equal(score("mc-dropout"), scores.bald(FakePool().mc_probs(50)))

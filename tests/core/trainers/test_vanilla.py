@@ -78,3 +78,39 @@ def test_divergence_and_emptiness_are_the_users_errors(stripes):
         fit(stripes, settings=Settings(6, 1e25, 16, "step"))
     with pytest.raises(UserError, match="no labelled sample"):
         vanilla.fit(models.build("small-cnn", 1, 2, 4, 0), stripes[0], np.arange(0), np.arange(0), SETTINGS, seed=0)
+
+
+class Echo(torch.nn.Module):
+    """A companion that asks the last stage to be small, and remembers what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shares = torch.nn.Parameter(torch.ones(())), []
+
+    def loss(self, stages, losses, share):
+        assert losses.shape == (len(stages[-1]),)
+        assert not losses.requires_grad
+        self.shares.append(share)
+        return self.scale.square() * stages[-1].square().mean()
+
+
+def test_a_companion_is_trained_with_the_model_and_told_how_far_it_has_come(stripes):
+    images, labels = stripes
+    found = {}
+    for companion in (None, Echo()):
+        model = models.build("small-cnn", 1, 2, 4, seed=0)
+        vanilla.fit(model, images, np.arange(64), labels, SETTINGS, seed=0, companion=companion)
+        found[companion is not None] = model.state_dict()["body.0.0.weight"]
+    assert not torch.equal(found[False], found[True])
+    assert companion.scale.item() < 1
+    assert companion.shares == [step / 24 for step in range(24)]
+
+
+def test_a_frozen_model_is_left_as_it_is_while_its_companion_learns(stripes):
+    images, labels = stripes
+    model, companion = models.build("small-cnn", 1, 2, 4, seed=0), Echo()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    vanilla.fit(model, images, np.arange(64), labels, SETTINGS, seed=0, companion=companion, frozen=True)
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert companion.scale.item() < 1
+    assert set(companion.shares) == {1.0}
