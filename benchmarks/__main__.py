@@ -1,6 +1,9 @@
 """Run the measurements that are named, or all of them, and say on which machine."""
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it, as core.__main__ does
 
 from benchmarks import dashboard, first_picture, gradient_norms, simulate
 from core import machine

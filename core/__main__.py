@@ -280,7 +280,7 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{comparison.coverage(members)}\n")
         for name, table in tables.items():
             shown = "" if table.empty else f"\n{table.to_string(index=False, float_format='%.3f')}"
-            print(f"{comparison.TITLES[name]}. {texts[name]}{shown}\n")
+            print(f"# {comparison.TITLES[name]}\n{texts[name]}{shown}\n")
     if options.out is not None:
         about = {
             "studies": [{"id": one.id, "title": one.title, "command": one.command} for one in studies],

@@ -166,8 +166,8 @@ def accuracy_table(runs: Runs) -> pd.DataFrame:
 
 def generalisation_gap(runs: Runs) -> pd.DataFrame:
     """Train minus test accuracy in points from cycle 1 on (the paper's Table 3); columns as `accuracy_table`."""
-    curves = accuracy(runs)
-    return _over_seeds(curves[curves["cycle"] >= 1], "gap", 100.0)
+    table = _over_seeds(accuracy(runs), "gap", 100.0)
+    return table[table["cycle"] >= 1].reset_index(drop=True)
 
 
 def gradient_fell(runs: Runs) -> pd.DataFrame:
@@ -285,10 +285,10 @@ def texts(found: dict[str, pd.DataFrame]) -> dict[str, str]:
     said = {}
     for name, definition in DEFINITIONS.items():
         parts, table = [definition], found[name]
-        if name == "verdicts":
-            parts.append(_on_verdicts(table, set(found["accuracy"]["method"])))
-        elif table.empty:
-            parts.append(NOT_MEASURED if name not in ("accuracy", "gap") else "No run has come so far yet.")
+        if table.empty:
+            parts.append(missing(name, found))
+        elif name == "verdicts":
+            parts.append(_on_verdicts(table))
         if "published" in table and table["published"].notna().any():
             by = "share of the pool labelled" if (table["matched_by"] == "share").any() else "number of the cycle"
             parts.append(
@@ -297,6 +297,19 @@ def texts(found: dict[str, pd.DataFrame]) -> dict[str, str]:
             )
         said[name] = " ".join(parts)
     return said
+
+
+def missing(name: str, found: dict[str, pd.DataFrame]) -> str:
+    """Why a table of `tables` is empty, and what to do; "" where it is not."""
+    if not found[name].empty:
+        return ""
+    if name in ("accuracy", "gap") or found["accuracy"].empty:
+        return "No run has come so far yet."
+    if name != "verdicts":
+        return NOT_MEASURED
+    if BASELINE not in set(found["accuracy"]["method"]):
+        return f"There is no run of {BASELINE} among these: add one with the same seeds."
+    return f"No strategy has come past the first cycle with a seed that {BASELINE} has too."
 
 
 def coverage(runs: Runs) -> str:
@@ -329,7 +342,7 @@ def figure(runs: Runs, name: str, found: dict[str, pd.DataFrame]) -> go.Figure:
         raise UserError(f'There is no figure "{name}" of a comparison: choose one of {", ".join(FIGURES)}.')
     table = found[name]
     if table.empty:
-        raise UserError(f"{TITLES[name]}: {texts(found)[name]}")
+        raise UserError(f"{TITLES[name]}: {missing(name, found)}")
     small = note(runs, NOTES[name])
     if name == "verdicts":
         return figures.differences(table, small)
@@ -506,11 +519,7 @@ def _beside_published(table: pd.DataFrame, name: str, n_samples: int) -> pd.Data
     )[[*table.columns, "published", "published_budget", "matched_by"]]
 
 
-def _on_verdicts(table: pd.DataFrame, methods: set[str]) -> str:
-    if BASELINE not in methods:
-        return f"There is no run of {BASELINE} among these: add one with the same seeds."
-    if table.empty:
-        return "No strategy has come past the first cycle with a seed that random has too."
+def _on_verdicts(table: pd.DataFrame) -> str:
     text = (
         f"{_plural(len(table), 'comparison')}; the intervals are not adjusted for their number, so that of 20 "
         "strategies that are no better than random, one would seem to differ by chance."

@@ -342,7 +342,12 @@ class Scorer:
         def over_batches() -> Floats:
             parts, done = [], 0
             for at, x in self.images.batches(rows, SCORE_BATCH):
-                parts.append(compute(x, at))
+                try:
+                    parts.append(compute(x, at))
+                except ValueError as error:  # the model is ours and fits: what remains is a loss that is not finite
+                    raise UserError(
+                        f"{error} Training probably diverged: lower the learning rate and run again."
+                    ) from error
                 done += len(at)
                 self.progress(done / len(rows))
             return torch.cat(parts).double().cpu().numpy() if parts else np.empty((0, len(NORMS)))

@@ -1,25 +1,33 @@
 """Norms of per-sample loss gradients: how much one sample would change the model (Wang et al., AAAI 2022).
 
-`gradient_norms` is exact for every parameter of any model: `torch.func` maps the gradient of one sample over a chunk
-of samples, and a chunk is as large as a stated memory limit allows.
+`gradient_norms` is exact for every parameter of any model. Where each layer is one whose per-sample gradients can be
+read off a batch, it costs about one plain forward and backward pass (`engine`, `rules`); every other model is taken to
+`torch.func`, sample by sample (`slow`), and the log says why.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
-Loss = Literal["entropy", "expected", "egl", "label"]
+from core.gradnorm import engine, slow
+from core.gradnorm.losses import Loss, mean_probs, sample_loss, to_differentiate
+from core.gradnorm.rules import Unsupported
+
+__all__ = ["Loss", "Reduction", "Scope", "gradient_norms", "sample_loss"]
+
 Reduction = Literal["sum", "l2", "none"]
 Scope = Literal["all", "head"]
 
-CHUNK_BYTES = 256 * 2**20  # per-sample gradients held at once: larger chunks were not faster on a CPU
-MAX_CHUNK = 256
+log = logging.getLogger(__name__)
+
+# For each model and way of calling it: how the engine runs it, or None if it cannot.
+_plans: WeakKeyDictionary[nn.Module, dict[Any, engine.Plan | None]] = WeakKeyDictionary()
 
 
 def gradient_norms(
@@ -31,9 +39,10 @@ def gradient_norms(
     reduction: Reduction = "sum",
     scope: Scope = "all",
 ) -> Tensor:
-    """‖∇θ L(x)‖ of every sample, the model in eval mode.
+    """‖∇θ L(x)‖ of every sample by itself, the model in eval mode.
 
-    images: float [N, C, H, W] as the model takes them; logits [N, K] or [N, K, …] (the loss is the mean over the rest).
+    images: [N, …] as the model takes them, samples first; logits [N, K] or [N, K, …] (the loss is the mean over the
+    rest).
 
     loss
         "entropy": L = −Σ p ln p (Eq. 7) · "expected": L = Σ p · CE with p attached to the graph (Eq. 6, as the
@@ -42,16 +51,125 @@ def gradient_norms(
         "label": CE with `targets` int [N] (or [N, …] for dense logits).
     reduction
         "sum": L2 norms of the parameter tensors, added (the authors' code) · "l2": one global L2 norm (the paper's
-        text) · "none": Tensor [N, number of trainable parameter tensors], in `named_parameters` order.
+        text) · "none": Tensor [N, number of trainable parameter tensors], in `named_parameters` order. With "egl" the
+        expectation is taken of the reduced norms.
     scope
-        "all": every trainable parameter · "head": the last linear layer alone, in closed form.
+        "all": every trainable parameter · "head": the last linear layer alone; nothing below it is derived.
 
-    Returns a Tensor [N] (or [N, tensors]) of the images' dtype on their device, ≥ 0. The model is left as it was
-    found: mode, gradients, hooks. Raises `ValueError` for an unknown option, missing or misplaced targets or targets
-    out of range, for a model without trainable parameters, and `RuntimeError` under `torch.inference_mode`.
+    Returns a Tensor [N] (or [N, tensors]) on the device of the images, float64 for a model in float64 and float32
+    otherwise, ≥ 0. The model is left as it was found: mode, gradients, hooks; so are the random numbers.
+
+    Raises `ValueError` for an unknown option, missing or misplaced targets or targets out of range, images that the
+    model cannot take, a model without trainable parameters or in half precision (autocast is fine), batch
+    normalisation that would use the statistics of the batch, and a loss that is not finite; `RuntimeError` under
+    `torch.inference_mode`.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("Gradient norms need autograd: leave torch.inference_mode first (torch.no_grad is fine).")
+    _check_options(images, loss, targets, reduction, scope)
+    parameters = _head(model) if scope == "head" else _trainable(model)
+    _check_model(model, images, parameters)
+    images = images.detach()
+    with _as_found(model, images):
+        if not len(images):
+            return images.new_zeros((0, len(parameters)) if reduction == "none" else (0,), dtype=torch.float32)
+        with torch.no_grad():
+            first = _logits(model, images[:1])
+        _check_targets(targets, first)
+        losses = to_differentiate(loss, first.shape[1])
+        plan = _plan(model, parameters, images)
+        values, norms, start = [], [], 0
+        while start < len(images):
+            size = plan.chunk if plan is not None else slow.chunk_of(parameters)
+            x, own = images[start : start + size], None if targets is None else targets[start : start + size]
+            try:
+                if plan is not None:
+                    logits, each = engine.passes(model, parameters, plan, x, own, losses)
+                else:
+                    logits, each = slow.passes(model, parameters, x, own, losses)
+                reduced = (_reduced(tensors, reduction) for tensors in each)
+                norms.append(_expected(mean_probs(logits), reduced) if loss == "egl" else next(reduced))
+            except Unsupported as reason:
+                _give_up(model, parameters, images, reason)
+                plan = None
+                continue
+            values.append(sample_loss(logits, "label" if loss == "label" else "entropy", own))
+            start += size
+    found = torch.cat(norms)
+    _check_finite(torch.cat(values) + found.reshape(len(found), -1).sum(dim=1))
+    return found
+
+
+def _plan(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> engine.Plan | None:
+    """How the engine runs this model, or None for the slow way; one image needs no plan."""
+    if len(images) == 1:
+        return None
+    plans, way = _plans.setdefault(model, {}), _way(model, parameters, images)
+    if way in plans:
+        return plans[way]
+    try:
+        plan = engine.make_plan(model, parameters, torch.stack([images[0], images[-1]]))
+    except Unsupported as reason:
+        _give_up(model, parameters, images, reason)
+        return None
+    if plan.final:
+        plans[way] = plan
+    return plan
+
+
+def _give_up(model: nn.Module, parameters: dict[str, Tensor], images: Tensor, reason: Unsupported) -> None:
+    """Leave this model to the slow way from now on, and say so once. What is not finite would be no reason."""
+    with torch.no_grad():
+        parts = [sample_loss(model(part), "entropy", None) for part in images.split(slow.MAX_CHUNK)]
+    _check_finite(torch.cat(parts))
+    _plans.setdefault(model, {})[_way(model, parameters, images)] = None
+    layer = ""
+    if reason.parameter:
+        name = reason.parameter.rpartition(".")[0]
+        layer = f"{name or 'the model itself'} ({type(model.get_submodule(name)).__name__}): "
+    log.warning("Gradient norms sample by sample, which is slower: %s%s.", layer, reason)
+
+
+def _way(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Any:
+    """What a plan depends on: the modules, which of their parameters are asked for, and how they are called."""
+    device = images.device.type
+    parts = (*map(id, model.modules()), *map(id, parameters.values()))
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return parts, images.shape[1:], images.dtype, images.device, autocast
+
+
+def _reduced(tensors: Tensor, reduction: Reduction) -> Tensor:
+    """[n, tensors] → [n], or as it is for "none"."""
+    if reduction == "none":
+        return tensors
+    return tensors.sum(dim=1) if reduction == "sum" else torch.linalg.vector_norm(tensors, dim=1)
+
+
+def _expected(p: Tensor, norms: Iterator[Tensor]) -> Tensor:
+    """Σ_y p_y · (norms for class y), p [n, K]."""
+    total = torch.zeros((), device=p.device, dtype=p.dtype)
+    for y, each in enumerate(norms):
+        total = total + each * p[:, y].view(-1, *(1,) * (each.ndim - 1))
+    return total
+
+
+def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _head(model: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters of the last linear layer."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module.weight.requires_grad]
+    if not linear:
+        raise ValueError('The model has no linear layer, so scope="head" has no meaning: use scope="all".')
+    own = {id(p) for p in linear[-1].parameters()}
+    return {name: p for name, p in _trainable(model).items() if id(p) in own}
+
+
+def _check_options(images: Tensor, loss: str, targets: Tensor | None, reduction: str, scope: str) -> None:
+    if torch.is_inference_mode_enabled() or images.is_inference():
+        raise RuntimeError(
+            "Gradient norms need autograd: leave torch.inference_mode first and give images made outside it "
+            "(torch.no_grad is fine)."
+        )
     if loss not in ("entropy", "expected", "egl", "label") or reduction not in ("sum", "l2", "none"):
         raise ValueError(f'Unknown loss "{loss}" or reduction "{reduction}".')
     if scope not in ("all", "head"):
@@ -60,164 +178,72 @@ def gradient_norms(
         raise ValueError('Targets go with loss="label", and only with it.')
     if targets is not None and len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images: give one target an image.")
-    if not any(p.requires_grad for p in model.parameters()):
+
+
+def _check_model(model: nn.Module, images: Tensor, parameters: dict[str, Tensor]) -> None:
+    if not parameters:
         raise ValueError("The model has no trainable parameter, so it has no gradient.")
-    with _eval_mode(model):
-        norms = _head_norms if scope == "head" else _all_norms
-        tensors = norms(model, images, loss, targets)
-    if reduction == "none":
-        return tensors
-    return tensors.sum(dim=1) if reduction == "sum" else torch.linalg.vector_norm(tensors, dim=1)
+    if any(p.is_inference() for p in parameters.values()):
+        raise RuntimeError("Gradient norms need autograd: this model was made under torch.inference_mode.")
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in parameters.values()):
+        raise ValueError(
+            "The model is in half precision, in which gradients underflow: call model.float(); autocast is fine."
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise ValueError(
+                f"{name or 'The model'} ({type(module).__name__}) normalises by the statistics of the batch, which tie "
+                "its samples together, so that no sample has a gradient of its own: call model.eval() first"
+                + (", and give the layer track_running_stats=True." if module.running_mean is None else ".")
+            )
 
 
-def sample_loss(logits: Tensor, loss: Loss, target: Tensor | None) -> Tensor:
-    """The loss of every sample, logits [N, K, …] → [N], a mean over what follows the classes. `loss` is not "egl"."""
-    log_p = F.log_softmax(logits, dim=1)
-    if loss == "label":
-        assert target is not None
-        values = -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
-    else:  # Eq. 6 with the posterior attached to the graph is Eq. 7
-        values = (log_p.exp() * -log_p).sum(dim=1)
-    return values.reshape(len(values), -1).mean(dim=1)
+def _logits(model: nn.Module, image: Tensor) -> Tensor:
+    """The model's answer to one image, if it has one."""
+    try:
+        logits = model(image)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        shape = ", ".join(map(str, image.shape[1:]))
+        raise ValueError(f"The model cannot take images of shape [N, {shape}] ({image.dtype}): {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != 1:
+        found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"The model must answer with logits [N, K] or [N, K, …]; for one image it gave {found}.")
+    return logits
 
 
-def _all_norms(model: nn.Module, images: Tensor, loss: Loss, targets: Tensor | None) -> Tensor:
-    """[N, tensors] L2 norms of the gradient of each trainable parameter tensor."""
-    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
-    fixed |= {name: b.detach() for name, b in model.named_buffers()}
-
-    def logits_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(model, {**parameters, **fixed}, (x[None],))
-
-    def one(parameters: dict[str, Tensor], x: Tensor, target: Tensor | None) -> Tensor:
-        return sample_loss(logits_of(parameters, x), "entropy" if target is None else "label", target)[0]
-
-    def norms(parameters: dict[str, Tensor], x: Tensor, target: Tensor | None) -> Tensor:
-        gradients = grad(one)(parameters, x, None if target is None else target[None])
-        return torch.stack([torch.linalg.vector_norm(gradients[name]) for name in parameters])
-
-    with torch.no_grad():
-        first = model(images[:1])
-    n_classes = first.shape[1]
-    _check_targets(targets, n_classes)
-    bytes_a_sample = 2 * sum(p.numel() * p.element_size() for p in trainable.values())
-    size = max(1, min(MAX_CHUNK, CHUNK_BYTES // bytes_a_sample))
-
-    parts = []
-    for start in range(0, len(images), size):
-        x = images[start : start + size]
-        if loss == "label":
-            assert targets is not None
-            parts.append(vmap(norms, in_dims=(None, 0, 0))(trainable, x, targets[start : start + size]))
-        elif loss == "egl":
-            with torch.no_grad():
-                p = _mean_probs(model(x))
-            each = torch.stack(
-                [
-                    vmap(norms, in_dims=(None, 0, None))(trainable, x, torch.full(first.shape[2:], y, device=x.device))
-                    for y in range(n_classes)
-                ]
-            )  # [K, n, tensors]
-            parts.append(torch.einsum("nk,knt->nt", p, each))
-        else:
-            parts.append(vmap(lambda sample: norms(trainable, sample, None))(x))
-    return torch.cat(parts) if parts else images.new_zeros((0, len(trainable)))
+def _check_targets(targets: Tensor | None, logits: Tensor) -> None:
+    if targets is None:
+        return
+    if targets.shape[1:] != logits.shape[2:]:
+        raise ValueError(f"Targets must be of shape {['N', *logits.shape[2:]]}, not {list(targets.shape)}.")
+    if targets.is_floating_point() or not (int(targets.min()) >= 0 and int(targets.max()) < logits.shape[1]):
+        raise ValueError(f"Targets must be class numbers from 0 to {logits.shape[1] - 1}.")
 
 
-def _head_norms(model: nn.Module, images: Tensor, loss: Loss, targets: Tensor | None) -> Tensor:
-    """[N, tensors] for the last linear layer z = W h + b: ∂L/∂W = Σ_t δ_t h_tᵀ and ∂L/∂b = Σ_t δ_t, with δ = ∂L/∂z.
-
-    The norm of W's gradient comes from the two T × T Gram matrices, ‖Σ_t δ_t h_tᵀ‖² = Σ_ts (δ_t·δ_s)(h_t·h_s), where
-    t runs over the positions that the layer is applied to (one, for a classifier). Nothing below the head is derived.
-    """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module.weight.requires_grad]
-    if not linear:
-        raise ValueError('The model has no linear layer, so scope="head" has no meaning: use scope="all".')
-    head = linear[-1]
-    has_bias = head.bias is not None and head.bias.requires_grad
-    seen: dict[str, Tensor] = {}
-
-    def catch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen["h"], seen["z"] = inputs[0].detach(), output.detach().requires_grad_()
-        return seen["z"]
-
-    parts = []
-    with _hooked(head, catch), _frozen(model), torch.enable_grad():
-        for start in range(0, len(images), MAX_CHUNK):
-            logits = model(images[start : start + MAX_CHUNK])
-            _check_targets(targets, logits.shape[1])
-            if loss == "egl":
-                p = _mean_probs(logits.detach())
-                each = []
-                for y in range(logits.shape[1]):
-                    target = torch.full((len(logits), *logits.shape[2:]), y, device=logits.device)
-                    each.append(_linear_norms(seen, has_bias, sample_loss(logits, "label", target)))
-                parts.append(torch.einsum("nk,knt->nt", p, torch.stack(each)))
-            else:
-                chunk = None if targets is None else targets[start : start + MAX_CHUNK]
-                parts.append(_linear_norms(seen, has_bias, sample_loss(logits, loss, chunk)))
-    return torch.cat(parts) if parts else images.new_zeros((0, 1 + has_bias))
-
-
-def _linear_norms(seen: dict[str, Tensor], has_bias: bool, losses: Tensor) -> Tensor:
-    (delta,) = torch.autograd.grad(losses.sum(), seen["z"], retain_graph=True)
-    delta, h = delta.flatten(1, -2) if delta.ndim > 2 else delta[:, None], seen["h"]
-    h = h.flatten(1, -2) if h.ndim > 2 else h[:, None]  # [N, T, features]
-    gram = (
-        torch.einsum("ntk,nsk,ntf,nsf->n", delta, delta, h, h)
-        if delta.shape[1] > 1
-        else (delta.square().sum(dim=(1, 2)) * h.square().sum(dim=(1, 2)))
-    )
-    norms = [gram.clamp_min(0).sqrt()]
-    if has_bias:
-        norms.append(torch.linalg.vector_norm(delta.sum(dim=1), dim=1))
-    return torch.stack(norms, dim=1)
-
-
-def _mean_probs(logits: Tensor) -> Tensor:
-    """[N, K, …] → [N, K]: the weight of each class in an expectation over labels."""
-    p = logits.softmax(dim=1)
-    return p.reshape(*p.shape[:2], -1).mean(dim=2)
-
-
-def _check_targets(targets: Tensor | None, n_classes: int) -> None:
-    if targets is not None and len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < n_classes):
-        raise ValueError(f"Targets must be class numbers from 0 to {n_classes - 1}.")
+def _check_finite(values: Tensor) -> None:
+    wrong = torch.nonzero(~values.isfinite()).flatten()
+    if len(wrong):
+        raise ValueError(
+            f"The loss or its gradient is not finite for {len(wrong)} of {len(values)} samples, first for index "
+            f"{int(wrong[0])}: look for NaN or very large values in the images and in the weights."
+        )
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode within, each module's own mode restored after. Attention's fused kernels have no derivative or no map."""
+def _as_found(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Eval mode within; each module's own mode and the random numbers restored after.
+
+    Attention's fast path, which only exists without autograd, is switched off: it hides its parameters.
+    """
     modes = [(module, module.training) for module in model.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            model.eval()
+            torch.backends.mha.set_fastpath_enabled(False)
             yield
     finally:
+        torch.clear_autocast_cache()  # of weights cast while they were frozen
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    for p in trainable:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

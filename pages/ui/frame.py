@@ -17,6 +17,7 @@ PAGES = {
     "pages/cycles.py": "Cycles",
     "pages/rankings.py": "Rankings",
     "pages/curves.py": "Curves",
+    "pages/compare.py": "Compare",
     "pages/gallery.py": "Gallery",
 }
 STATES = {

@@ -13,7 +13,7 @@ from pypdf import PdfReader
 
 from core import run
 
-PAGES = ("Home", "Cycles", "Rankings", "Curves", "Gallery")
+PAGES = ("Home", "Cycles", "Rankings", "Curves", "Gallery", "Compare")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 

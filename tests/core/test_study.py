@@ -98,6 +98,20 @@ def test_the_command_line_works_through_a_study(home, capsys):
     assert made.id in capsys.readouterr().out
 
 
+def test_the_papers_protocol_on_real_images_in_miniature(home, real_data, monkeypatch):
+    """Every strategy, with the protocol's own schedule, warm start and ranked subset; smaller in every number."""
+    monkeypatch.setenv("NEXTLABEL_DATA", str(real_data))
+    small = ["--limit", "300", "--initial", "40", "--budget", "20", "--cycles", "2", "--width", "2", "--epochs", "1"]
+    assert main(["run", "--protocol", "paper-cifar10", "--seed", "0", *small, "--subset", "100"]) == 0
+    (made,) = study.all_studies()
+    assert made.status()[0] == "finished"
+    assert len(made.runs) == len(study.STRATEGIES)
+    for one in made.runs:
+        assert one.config.warm_start
+        assert one.ranking(1)["rank"].notna().sum() == 100
+        assert one.ranking(1)["label-gradnorm"].notna().sum() == 100
+
+
 def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("core.export.has_browser", lambda: False)
     made = study.create(tiny(evidence=True), command="python -m core run …")

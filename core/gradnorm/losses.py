@@ -1,0 +1,48 @@
+"""The losses whose gradients are measured, and the weights of an expectation over labels."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Literal["entropy", "expected", "egl", "label"]
+LossFunction = Callable[[Tensor, Tensor | None], Tensor]  # (logits [n, K, …], targets of the samples or None) → [n]
+
+
+def sample_loss(logits: Tensor, loss: Loss, target: Tensor | None) -> Tensor:
+    """The loss of every sample, logits [N, K, …] → [N], a mean over what follows the classes. `loss` is not "egl"."""
+    log_p = F.log_softmax(at_least_float32(logits), dim=1)
+    if loss == "label":
+        assert target is not None
+        values = -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
+    else:  # Eq. 6 with the posterior attached to the graph is Eq. 7
+        values = (log_p.exp() * -log_p).sum(dim=1)
+    return values.reshape(len(values), -1).mean(dim=1)
+
+
+def to_differentiate(loss: Loss, n_classes: int) -> list[LossFunction]:
+    """What is derived for each sample: one loss, or for "egl" the cross-entropy with every class in turn."""
+    if loss == "egl":
+        return [_cross_entropy_with(y) for y in range(n_classes)]
+    return [lambda logits, target: sample_loss(logits, loss, target)]
+
+
+def mean_probs(logits: Tensor) -> Tensor:
+    """[N, K, …] → [N, K]: the weight of each class in an expectation over labels."""
+    p = at_least_float32(logits).softmax(dim=1)
+    return p.reshape(*p.shape[:2], -1).mean(dim=2)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Halves, as autocast makes them, to float32; all else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _cross_entropy_with(y: int) -> LossFunction:
+    def loss(logits: Tensor, _: Tensor | None) -> Tensor:
+        target = torch.full((len(logits), *logits.shape[2:]), y, device=logits.device)
+        return sample_loss(logits, "label", target)
+
+    return loss

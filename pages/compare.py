@@ -1,0 +1,252 @@
+"""Compare: strategies side by side over seeds, and what the paper reports beside it."""
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from core import comparison, jobs, study, views
+from core.run import Run
+from core.scores import REGISTRY
+from core.strategies import STRATEGIES
+from core.study import Study
+from pages.ui import frame, widgets
+
+LIKE = "run"  # in the address, in the place of a study: the runs like the one selected in the sidebar
+PICTURES = (("accuracy", "verdicts"), ("high-gradient", "gap"))
+MEANS = {"accuracy": 1, "high-gradient": 1, "gap": 2, "fell": 1}  # decimals
+POINTS = "%+.2f"
+PAPER = "rgba(0, 114, 178, 0.16)"  # seen in light and dark
+
+
+def choose(run: Run | None) -> Study | str | None:
+    """The study that the address names, or `LIKE`; None where there is nothing to compare."""
+    found, labels = {}, {}
+    for one in study.all_studies():
+        with frame.errors():
+            labels[one.id] = f"{one.title} · {one.id}"
+            found[one.id] = one
+    if run is not None and run.config.task == "active-learning":
+        labels[LIKE] = "Runs like the one selected at the left"
+    if not labels:
+        return None
+    named = st.query_params.get("study", "")
+    wanted = named or st.session_state.get("compared", "")  # other pages' addresses name no study
+    if named and named not in labels:
+        st.warning(f"The link names the study “{frame.plain(named[:100])}”, which is not here; showing another.")
+    wanted = wanted if wanted in labels else next(iter(labels))
+    st.session_state["study"] = wanted  # the URL is the truth, the widget shows it
+
+    def go() -> None:
+        st.query_params["study"] = st.session_state["study"]
+
+    st.selectbox("Study", list(labels), format_func=lambda one: labels[one], key="study", on_change=go)
+    st.query_params["study"] = st.session_state["compared"] = wanted
+    return found.get(wanted, LIKE)
+
+
+def like(run: Run) -> list[Run]:
+    """The run and those that differ from it in strategy, seed and number of cycles alone."""
+    near = [run, *views.comparable(run)]
+    runs = next(group for group in comparison.groups(near) if run in group)
+    text = f"{len(runs)} of {len(near)} runs on these data share budget, model and training with run `{run.id}`."
+    if len(runs) < len(near):
+        text += " The others have other settings and are left out: only like is compared with like."
+    st.caption(text)
+    return runs
+
+
+def controls(one: Study, state: str, sentence: str, done: int) -> None:
+    """The buttons that start and stop the work of a study, and its progress."""
+    busy = state in ("running", "pausing")
+    st.caption(f"{frame.STATES[state]} · {frame.plain(sentence)}")
+    if busy:
+        watch(one.id, state, done)
+    elif state == "failed":
+        st.error("Some runs failed; their message is above. Resume tries them again.")
+    if state == "finished":
+        return
+    with st.container(horizontal=True):
+        if st.button(
+            "▶ Resume", type="primary", disabled=busy, key="study-on", help="Work until all of its runs are finished."
+        ):
+            jobs.start_study(one)
+            st.rerun()
+        if st.button(
+            "Pause",
+            disabled=state != "running",
+            key="study-pause",
+            help="Stop after the present step; nothing is lost.",
+        ):
+            jobs.pause_study(one)
+            st.rerun()
+        if st.button(
+            "Cancel",
+            disabled=not busy,
+            key="study-cancel",
+            help="Stop now. The unfinished step is lost, finished ones are kept.",
+        ):
+            jobs.cancel_study(one)
+            st.rerun()
+
+
+@st.fragment(run_every=2.0)
+def watch(study_id: str, state: str, done: int) -> None:
+    """Progress of the worker; redraws the page when a cycle or the work is finished."""
+    with frame.errors():
+        one = study.find(study_id)
+        now, finished, everything = one.status()[0], *one.progress()
+        if now != state or finished != done:
+            st.rerun()
+        text = f"{finished} of {everything} cycles" + (" · pausing after this step" if now == "pausing" else "")
+        st.progress(min(1.0, finished / max(1, everything)), text=text)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing the runs…")
+def compared(
+    _runs: list[Run], key: tuple[tuple[str, int], ...]
+) -> tuple[dict[str, pd.DataFrame], dict[str, str], dict[str, go.Figure], str]:
+    """Tables, what they mean, the figures that can be drawn of them, and how far the runs have come."""
+    members = comparison.read(_runs)
+    tables = comparison.tables(members)
+    drawn = {name: comparison.figure(members, name, tables) for name in comparison.FIGURES if len(tables[name])}
+    return tables, comparison.texts(tables), drawn, comparison.coverage(members)
+
+
+def show(runs: list[Run], name: str) -> None:
+    """Figures and tables of the chosen strategies."""
+    methods = list(dict.fromkeys(run.config.method for run in runs))
+    chosen = st.multiselect(
+        "Strategies",
+        methods,
+        default=methods,
+        key=f"strategies-{name}",
+        help="Verdicts compare with random: keep it among them.",
+    )
+    runs = [run for run in runs if run.config.method in chosen]
+    if not runs:
+        st.info("Choose a strategy to see its figures.")
+        return
+    tables, texts, drawn, coverage = compared(runs, tuple((run.id, len(run.cycles())) for run in runs))
+    st.caption(coverage)
+    if tables["accuracy"].empty:
+        st.info("The figures appear when the first cycle is done.")
+        return
+    for row in PICTURES:
+        for column, picture in zip(st.columns(2), row, strict=True):
+            with column:
+                st.subheader(comparison.TITLES[picture])
+                if picture in drawn:
+                    widgets.figure(drawn[picture], f"{name}-{picture}")
+                else:
+                    st.info(comparison.missing(picture, tables))
+    st.header("Tables")
+    for table in tables:
+        st.subheader(comparison.TITLES[table] + (f" ({comparison.UNITS[table]})" if table in comparison.UNITS else ""))
+        st.caption(texts[table])
+        if len(tables[table]):
+            content(table, tables[table])
+            widgets.table_export(lambda t=table: tables[t], len(tables[table]), f"{name}-{table}")
+
+
+def content(name: str, table: pd.DataFrame) -> None:
+    """One table, for people to read; its export has every figure in a row of its own."""
+    number = st.column_config.NumberColumn
+    if name in MEANS:
+        wide = comparison.wide(table, MEANS[name])
+        st.dataframe(
+            wide.style.apply(paper, axis=1),
+            hide_index=True,
+            placeholder="—",
+            height="content",
+            column_config={"Strategy": st.column_config.TextColumn(pinned=True)},
+        )
+    elif name == "verdicts":
+        st.dataframe(
+            table,
+            hide_index=True,
+            placeholder="—",
+            height="content",
+            column_order=["method", "verdict", "difference", "low", "high", "n_seeds", "cycles", "left_out"],
+            column_config={
+                "method": st.column_config.TextColumn("Strategy", pinned=True),
+                "verdict": "Than random",
+                "difference": number("Difference (points)", format=POINTS),
+                "low": number("95 % from", format=POINTS),
+                "high": number("to", format=POINTS),
+                "n_seeds": "Seeds",
+                "cycles": "Cycles counted",
+                "left_out": "Pairs left out",
+            },
+        )
+    else:
+        st.dataframe(comparison.wide_correlations(table), hide_index=True, placeholder="—", height="content")
+
+
+def paper(row: pd.Series) -> list[str]:
+    """The paper's figures on another ground than ours."""
+    return [f"background-color: {PAPER}" if row["Figures"] == "paper" else ""] * len(row)
+
+
+def title(method: str) -> str:
+    """What a strategy is called."""
+    return REGISTRY[method].title if method in REGISTRY else method
+
+
+def start_form(first: bool) -> None:
+    """Choose a protocol, strategies and seeds, and start a study."""
+    protocols = study.protocols()
+    name = st.selectbox(
+        "Protocol", list(protocols), format_func=lambda one: f"{one} — {protocols[one]}", key="protocol"
+    )
+    protocol = study.read(name)
+    strategies = st.multiselect(
+        "Strategies to compare",
+        list(STRATEGIES),
+        default=protocol.strategies,
+        format_func=title,
+        key=f"chosen-{name}",
+        help="Keep random: it is what the others are measured against.",
+    )
+    seeds = st.number_input(
+        "Number of seeds",
+        1,
+        50,
+        len(protocol.seeds),
+        key=f"seeds-{name}",
+        help="Each strategy runs once with each. A verdict needs two, a firm one five or more.",
+    )
+    st.caption(f"{len(strategies) * int(seeds)} runs, one after the other. Each can be watched on Cycles.")
+    if st.button("Start study", type="primary" if first else "secondary", key="start-study", disabled=not strategies):
+        with frame.errors():
+            made = study.create(name, strategies=strategies, seeds=list(range(int(seeds))))
+            jobs.start_study(made)
+            st.query_params["study"] = made.id
+            st.rerun()
+
+
+frame.setup("Compare")
+run, _ = frame.sidebar()
+st.title("Compare")
+st.markdown(
+    "Does choosing by gradient norm beat a random choice? A **study** runs several strategies with several seeds from the same "
+    "first labels and the same first model, and measures what Wang et al. 2022 report."
+)
+with frame.errors():
+    picked = choose(run)
+    if picked is None:
+        st.info(
+            "There is nothing to compare yet. Start a study here, or on the command line: "
+            "`python -m core run --protocol fashion`."
+        )
+        with st.container(border=True):
+            st.subheader("Start a study")
+            start_form(first=True)
+    else:
+        with st.expander("Start another study" if picked != LIKE else "Start a study"):
+            start_form(first=False)
+        if isinstance(picked, Study):
+            state, sentence = picked.status()
+            controls(picked, state, sentence, picked.progress()[0])
+            show(picked.runs, picked.id)
+        elif run is not None:
+            show(like(run), f"{run.id}-like")

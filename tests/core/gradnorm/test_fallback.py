@@ -1,0 +1,182 @@
+"""Never a wrong number: what the engine cannot read off a batch is taken sample by sample, and the log names it."""
+
+import logging
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from core.gradnorm import gradient_norms
+from tests.core.gradnorm.slow_loop import loop
+from tests.core.gradnorm.zoo import Pooled
+
+
+class Gate(nn.Module):
+    """A parameter in a function that has no rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.randn(3, 1, 1))
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.gate)
+
+
+class Square(torch.autograd.Function):
+    """w² x with a gradient of its own, which torch functions do not show and torch.func cannot map."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient * weight**2, (gradient * 2 * weight * x).sum()
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(()))
+
+    def forward(self, x):
+        return Square.apply(x, self.weight)
+
+
+class Centred(nn.Linear):
+    """Takes the mean of the batch away, with no gradient through it."""
+
+    def forward(self, x):
+        return super().forward(x - x.detach().mean(dim=0, keepdim=True).round(decimals=1))
+
+
+class Mixed(nn.Conv2d):
+    """Each sample sees the mean of the batch."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y + y.mean(dim=0, keepdim=True)
+
+
+class Backwards(nn.Conv2d):
+    """The samples in another order."""
+
+    def forward(self, x):
+        return super().forward(x.flip(0)).flip(0)
+
+
+class DetachedUse(nn.Linear):
+    """The weight is used a second time, without a gradient."""
+
+    def forward(self, x):
+        return super().forward(x) + F.linear(x, self.weight.detach())
+
+
+class Derived(nn.Conv2d):
+    """The convolution's weight is made of the parameter."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight * torch.ones(2).mean(), self.bias)
+
+
+LAYERS = {
+    "gate": (Gate, r"body\.0 \(Gate\)"),
+    "weight norm": (lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), r"body\.0\.parametrizations\.weight"),
+    "custom function": (Custom, r"body\.0 \(Custom\)"),
+    "scripted": (lambda: torch.jit.script(nn.Conv2d(3, 4, 3)), r"body\.0 "),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(3, 4, 3), r"body\.0 \(ConvTranspose2d\)"),
+    "prelu": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU()), r"body\.0\.1 \(PReLU\)"),
+    "centred by the batch": (lambda: Centred(8, 8), r"body\.0 \(Centred\)"),
+    "mean of the batch": (lambda: Mixed(3, 4, 3), r"body\.0 \(Mixed\)"),
+    "detached use": (lambda: DetachedUse(8, 8), r"body\.0 \(DetachedUse\)"),
+    "derived weight": (lambda: Derived(3, 4, 3), r"body\.0 \(Derived\)"),
+    "another order": (lambda: Backwards(3, 4, 3), r"body\.0 \(Backwards\)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("name", LAYERS)
+def test_is_exact_and_names_the_layer(name, caplog):
+    torch.manual_seed(0)
+    layer, message = LAYERS[name]
+    model = Pooled(layer()).double().eval()
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    expected = loop(model, images, "entropy")
+    with caplog.at_level(logging.INFO):
+        found = gradient_norms(model, images, reduction="none")
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+        gradient_norms(model, images, loss="egl")
+    assert len(caplog.messages) == 1, "once a model"
+    assert re.search(message, caplog.messages[0])
+
+
+def test_an_input_that_is_changed_in_place_after_its_use():
+    """Autograd refuses it, for the weight's gradient needs the input as it was; frozen weights would not show that."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Linear(3, 3), nn.Linear(3, 4)
+
+        def forward(self, x):
+            y = self.first(x)
+            z = self.head(y)
+            y.zero_()
+            return z
+
+    torch.manual_seed(0)
+    model, images = Model().double(), torch.randn(4, 3, dtype=torch.float64)
+    for call in (lambda: loop(model, images, "entropy"), lambda: gradient_norms(model, images)):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            call()
+
+
+def test_an_input_that_is_changed_in_place_under_autocast(caplog):
+    """There autograd keeps a copy in half precision, so that the change does no harm; we fall back."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Linear(3, 3), nn.Linear(3, 4)
+
+        def forward(self, x):
+            x = x.clone()
+            y = self.first(x)
+            x.zero_()
+            return self.head(y)
+
+    torch.manual_seed(0)
+    model, images = Model(), torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = loop(model, images, "entropy").sum(dim=1)
+        torch.testing.assert_close(gradient_norms(model, images), expected, rtol=3e-2, atol=0)
+    assert re.search(r"first \(Linear\): its input was changed in place", caplog.messages[0])
+
+
+def test_a_model_that_changes_between_calls_is_looked_at_again(caplog):
+    torch.manual_seed(0)
+    model, images = Pooled(nn.Conv2d(3, 4, 3)).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    gradient_norms(model, images)
+    model.body[0] = nn.Conv2d(3, 4, 1).double()
+    torch.testing.assert_close(gradient_norms(model, images, reduction="none"), loop(model, images, "entropy"))
+    assert not caplog.messages
+
+
+def test_samples_that_take_different_paths(caplog):
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.one(x) if x.sum() > 0 else self.two(x)
+
+    torch.manual_seed(0)
+    model, images = Routed().double(), torch.tensor([[1.0, 1, 1], [-1, 0, 0], [0, 1, 0]], dtype=torch.float64)
+    torch.testing.assert_close(gradient_norms(model, images, reduction="none"), loop(model, images, "entropy"))
+    assert len(caplog.messages) == 1

@@ -1,0 +1,228 @@
+"""What gradient_norms promises, whichever way it computes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core import models
+from core.gradnorm import gradient_norms, sample_loss
+from tests.core.gradnorm.slow_loop import loop
+from tests.core.gradnorm.zoo import build
+
+
+def small():
+    return models.build("small-cnn", 3, 4, 4, seed=0).eval()
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "vit", "segmenter"])
+def test_reductions(name):
+    model, images = build(name)
+    tensors = gradient_norms(model, images, reduction="none")
+    assert tensors.shape == (len(images), len(list(model.parameters())))
+    torch.testing.assert_close(gradient_norms(model, images, reduction="sum"), tensors.sum(dim=1))
+    torch.testing.assert_close(gradient_norms(model, images, reduction="l2"), tensors.square().sum(dim=1).sqrt())
+
+
+def test_egl_is_the_expectation_of_the_reduced_norms():
+    """Not the reduction of expectations: the norm of a mean vector is less than the mean of norms."""
+    model, images = build("small-cnn")
+    p = model(images).softmax(dim=1).detach()
+    every = torch.stack(
+        [
+            gradient_norms(model, images, loss="label", targets=torch.full((len(images),), y), reduction="l2")
+            for y in range(4)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(gradient_norms(model, images, loss="egl", reduction="l2"), (p * every).sum(dim=1))
+    expectations = gradient_norms(model, images, loss="egl", reduction="none")
+    assert (torch.linalg.vector_norm(expectations, dim=1) < (p * every).sum(dim=1)).all()
+
+
+def test_expected_is_entropy_and_vanishes_when_detached():
+    """Eq. 6 with P in the graph is Eq. 7 term by term; with P detached Σ p (p − e_y) = 0."""
+    model, images = build("small-cnn")
+    entropy = gradient_norms(model, images, loss="entropy")
+    torch.testing.assert_close(gradient_norms(model, images, loss="expected"), entropy, rtol=1e-12, atol=0)
+    torch.testing.assert_close(loop(model, images, "expected").sum(dim=1), entropy, rtol=1e-9, atol=0)
+    assert loop(model, images, "expected", detach=True).sum(dim=1).max() < 1e-12 * entropy.min()
+
+
+@pytest.mark.parametrize("loss", ["entropy", "egl", "label"])
+@pytest.mark.parametrize("name", ["small-cnn", "vit", "attention"])
+def test_head_equals_the_last_layer_of_all(name, loss):
+    model, images = build(name)
+    targets = torch.tensor([0, 1, 2, 3, 0]) if loss == "label" else None
+    options = {"loss": loss, "targets": targets, "reduction": "none"}
+    everything = gradient_norms(model, images, **options)
+    torch.testing.assert_close(gradient_norms(model, images, **options, scope="head"), everything[:, -2:])
+
+
+def test_head_on_several_positions():
+    """A linear layer over tokens: its gradient is a sum over positions before the norm is taken."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 4)
+
+        def forward(self, x):  # [N, 3, T, 1] → [N, T, 4] → logits [N, 4]
+            return self.head(x[..., 0].transpose(1, 2)).tanh().mean(dim=1)
+
+    torch.manual_seed(0)
+    model, images = Tokens().double(), torch.randn(4, 3, 7, 1, dtype=torch.float64)
+    torch.testing.assert_close(
+        gradient_norms(model, images, reduction="none", scope="head"), loop(model, images, "entropy")
+    )
+
+
+def test_one_image_and_none():
+    model, images = build("small-cnn")
+    torch.testing.assert_close(gradient_norms(model, images[:1]), gradient_norms(model, images)[:1])
+    assert gradient_norms(model, images[:0]).shape == (0,)
+    assert gradient_norms(model, images[:0], reduction="none").shape == (0, len(list(model.parameters())))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit", "attention"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_autocast(name, dtype):
+    model, images = build(name)
+    expected = loop(model, images, "entropy").sum(dim=1)
+    images = images.float() if images.is_floating_point() else images
+    with torch.autocast("cpu", dtype):
+        found = gradient_norms(model.float(), images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=3e-2, atol=0)
+
+
+def test_channels_last():
+    model, images = build("resnet18")
+    plain = gradient_norms(model, images)
+    last = {"memory_format": torch.channels_last}
+    torch.testing.assert_close(gradient_norms(model, images.to(**last)), plain)
+    torch.testing.assert_close(gradient_norms(model.to(**last), images.to(**last)), plain)
+
+
+def test_dropout_is_off_even_in_training_mode():
+    model, images = build("vgg")
+    plain = gradient_norms(model, images)
+    model.classifier.train()
+    torch.testing.assert_close(gradient_norms(model, images), plain)
+    assert model.classifier.training
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("scope", ["all", "head"])
+def test_the_model_is_left_as_it_was_found(scope, fails):
+    model = models.build("resnet18", 3, 4, 4, seed=0).eval()
+    model.blocks[0].training = True  # a container: the mode of each module is its own
+    model.conv1.weight.requires_grad_(False)
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    needs = [p.requires_grad for p in model.parameters()]
+    random = torch.get_rng_state()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    if fails:
+        with pytest.raises(ValueError, match="not finite"):
+            gradient_norms(model, images * torch.tensor([1.0, float("nan"), 1.0]).view(-1, 1, 1, 1), scope=scope)
+    else:
+        found = gradient_norms(model, images, scope=scope, reduction="none")
+        assert found.shape[1] == (2 if scope == "head" else len(needs) - 1)
+    assert modes == [m.training for m in model.modules()]
+    assert needs == [p.requires_grad for p in model.parameters()]
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
+    assert all(p.grad is None for p in model.parameters() if p is not model.head.weight)
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert not images.requires_grad
+
+
+def test_works_under_no_grad_and_refuses_inference_mode():
+    model, images = small(), torch.randn(3, 3, 16, 16)
+    plain, head = gradient_norms(model, images), gradient_norms(model, images, scope="head")
+    with torch.no_grad():
+        torch.testing.assert_close(gradient_norms(model, images), plain)
+        torch.testing.assert_close(gradient_norms(model, images, scope="head"), head)
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match="inference_mode"):
+            gradient_norms(model, images)
+        made_there, model_there = torch.randn(3, 3, 16, 16), small()
+    with pytest.raises(RuntimeError, match="inference_mode"):
+        gradient_norms(model, made_there)
+    with pytest.raises(RuntimeError, match="inference_mode"):
+        gradient_norms(model_there, images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "hinge"}, "Unknown loss"),
+        ({"reduction": "mean"}, "Unknown loss .* or reduction"),
+        ({"scope": "body"}, "Unknown scope"),
+        ({"loss": "label"}, "Targets go with"),
+        ({"targets": torch.zeros(3, dtype=torch.long)}, "Targets go with"),
+        ({"loss": "label", "targets": torch.zeros(2, dtype=torch.long)}, "one target an image"),
+        ({"loss": "label", "targets": torch.tensor([0, 1, 4])}, "from 0 to 3"),
+        ({"loss": "label", "targets": torch.tensor([0, -1, 3])}, "from 0 to 3"),
+        ({"loss": "label", "targets": torch.zeros(3)}, "class numbers"),
+        ({"loss": "label", "targets": torch.zeros(3, 2, dtype=torch.long)}, "of shape"),
+    ],
+)
+def test_says_what_is_wrong_with_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        gradient_norms(small(), torch.randn(3, 3, 16, 16), **options)
+
+
+class Pair(nn.Linear):
+    """Answers with two tensors."""
+
+    def forward(self, x):
+        return super().forward(x), x
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "message"),
+    [
+        (nn.Flatten(), torch.randn(3, 3, 2, 2), "no trainable parameter"),
+        (small().half(), torch.randn(3, 3, 16, 16).half(), r"half precision.*model\.float\(\)"),
+        (small().train(), torch.randn(3, 3, 16, 16), r"body\.0\.1 .*statistics of the batch.*model\.eval\(\)"),
+        (
+            nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4, track_running_stats=False)).eval(),
+            torch.randn(3, 4, 1, 1),
+            "track_running_stats=True",
+        ),
+        (small(), torch.randn(3, 1, 16, 16), r"cannot take images of shape \[N, 1, 16, 16\].*expected input"),
+        (small(), torch.randn(3, 3, 16, 16).double(), "cannot take images"),
+        (Pair(2, 2), torch.randn(3, 2), "logits .* gave tuple"),
+        (small(), torch.full((3, 3, 16, 16), float("inf")), "not finite for 3 of 3 samples, first for index 0"),
+    ],
+)
+def test_says_what_is_wrong_with_model_and_images(model, images, message):
+    with pytest.raises(ValueError, match=message):
+        gradient_norms(model, images)
+
+
+def test_a_head_needs_a_linear_layer():
+    with pytest.raises(ValueError, match='scope="all"'):
+        gradient_norms(nn.Sequential(nn.Conv2d(3, 4, 4), nn.Flatten()), torch.randn(2, 3, 4, 4), scope="head")
+
+
+def test_finds_the_samples_whose_loss_is_not_finite():
+    images = torch.randn(6, 3, 16, 16)
+    images[[2, 4], 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="not finite for 2 of 6 samples, first for index 2"):
+        gradient_norms(small(), images)
+
+
+def test_sample_loss_averages_over_pixels():
+    logits = torch.randn(2, 3, 4, 5)
+    per_pixel = torch.stack([sample_loss(logits[:, :, i, j], "entropy", None) for i in range(4) for j in range(5)])
+    torch.testing.assert_close(sample_loss(logits, "entropy", None), per_pixel.mean(dim=0))
+    torch.testing.assert_close(sample_loss(logits, "expected", None), sample_loss(logits, "entropy", None))
+    target = torch.randint(3, (2, 4, 5))
+    reference = F.cross_entropy(logits, target, reduction="none").mean(dim=(1, 2))
+    torch.testing.assert_close(sample_loss(logits, "label", target), reference)

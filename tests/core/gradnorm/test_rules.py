@@ -1,0 +1,93 @@
+"""Every rule of the engine, and every form of a rule, against one sample at a time in float64."""
+
+import logging
+from weakref import WeakKeyDictionary
+
+import pytest
+import torch
+
+from core.gradnorm import engine, gradient_norms, rules
+from tests.core.gradnorm.slow_loop import loop
+from tests.core.gradnorm.zoo import CONVOLUTIONS, ENGINE, LINEARS, NETWORKS, K, build
+
+CASES = [(name, "entropy") for name in ENGINE] + [
+    (name, loss) for name in (*NETWORKS, "tied weights", "attention") for loss in ("expected", "egl", "label")
+]
+
+
+@pytest.fixture
+def engine_only(caplog):
+    """Falling back would be exact as well, and hide a rule that fails."""
+    caplog.set_level(logging.INFO)
+    yield
+    assert not [record.message for record in caplog.get_records("call")]
+
+
+@pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-3)])
+@pytest.mark.parametrize(("name", "loss"), CASES)
+def test_every_parameter_equals_the_loop(name, loss, dtype, tolerance):
+    model, images = build(name)
+    targets = None
+    if loss == "label":
+        targets = torch.arange(len(images)) % K
+        targets = targets[:, None, None].expand(-1, *images.shape[2:]).contiguous() if name == "segmenter" else targets
+    expected = loop(model, images, loss, targets)
+    images = images.to(dtype) if images.is_floating_point() else images
+    found = gradient_norms(model.to(dtype), images, loss=loss, targets=targets, reduction="none")
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance * float(expected.max()))
+
+
+@pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize("form", ["grouped", "unfold", "product", "gram", "pixels"])
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *LINEARS, "windows", "reused layers", "encoder"])
+def test_every_form_equals_the_loop(name, form, monkeypatch):
+    """Shapes choose the form; here it is forced wherever it exists, with blocks of two samples."""
+    chosen = rules.cheapest
+    monkeypatch.setattr(rules, "cheapest", lambda costs: form if form in costs else chosen(costs))
+    monkeypatch.setattr(rules, "CPU_SCRATCH_BYTES", 20_000)
+    model, images = build(name)
+    expected = loop(model, images, "entropy")
+    found = gradient_norms(model, images, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+
+
+@pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vit", "torchvision resnet18", "groups", "windows", "reused layers", "3d"]
+)
+def test_every_form_for_cuda_equals_the_loop(name, monkeypatch):
+    """What a GPU would choose, computed here."""
+    monkeypatch.setattr(rules, "_prices", lambda tensor: rules.CUDA)
+    model, images = build(name)
+    expected = loop(model, images, "entropy")
+    found = gradient_norms(model, images, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+
+
+def test_the_form_follows_from_the_shapes():
+    """Wide and small images: Gram matrices; narrow and large ones: gradients; and always the same."""
+
+    def form(i, o, side, stride=1):
+        patches = rules._Patches((3, 3), (stride, stride), (1, 1), (1, 1), 1)
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rules, "cheapest", lambda costs: seen.append(min(costs, key=costs.get)) or seen[-1])
+            out = (side - 1) // stride + 1
+            patches.squared(torch.zeros(1, 1, i, side, side), torch.zeros(1, 1, o, out, out))
+        return seen[-1]
+
+    assert [form(64, 64, 32), form(256, 256, 8), form(512, 512, 4), form(256, 512, 8, 2)] == [
+        "grouped", "pixels", "pixels", "gram"
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize("name", ["resnet18", "vit", "tied weights", "segmenter"])
+def test_chunks_do_not_change_the_result(name, monkeypatch):
+    model, images = build(name)
+    whole = gradient_norms(model, images)
+    monkeypatch.setattr(engine, "CPU_CHUNK_BYTES", 1)
+    monkeypatch.setattr("core.gradnorm._plans", WeakKeyDictionary())
+    torch.testing.assert_close(gradient_norms(model, images), whole)

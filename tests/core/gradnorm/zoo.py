@@ -1,0 +1,241 @@
+"""Small models, one for every rule of the engine and for each way in which a model may use its parameters."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core import models
+from data.torchvision_import import torchvision
+
+N, K = 5, 4
+PIXELS = (3, 8, 8)
+TOKENS, VOCABULARY = (7,), 11
+
+
+class Pooled(nn.Module):
+    """A layer between two linear ones, so that its gradients are of a general kind: logits [N, K]."""
+
+    def __init__(self, *layers: nn.Module, features: int | None = None, shape: tuple[int, ...] = PIXELS) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*layers)
+        if features is None:
+            with torch.no_grad():
+                features = self.body.eval()(torch.zeros(1, *shape)).shape[1]
+        self.head = nn.Linear(features, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x).tanh()
+        return self.head(y.flatten(2).square().mean(dim=2) if y.ndim > 2 else y)
+
+
+class Sequence(nn.Module):
+    """Layers on [N, T, 8] that an embedding of tokens makes, and the mean over T."""
+
+    def __init__(self, *layers: nn.Module, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 8, padding_idx=padding_idx)
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(8, K)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.body(self.embedding(tokens)).tanh().mean(dim=1))
+
+
+class Attention(nn.Module):
+    """nn.MultiheadAttention on [N, T, 8] or, if not `batch_first`, on [T, N, 8]; of itself or of something else."""
+
+    def __init__(self, batch_first: bool, itself: bool = True, weights: bool = False, kdim: int | None = None) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, kdim=kdim, vdim=kdim)
+        self.keys = nn.Linear(8, kdim or 8)
+        self.itself, self.weights = itself, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.attention.batch_first else x.transpose(0, 1)
+        keys = x if self.itself else self.keys(x)
+        y = self.attention(x, keys, x if self.itself else keys, need_weights=self.weights)[0]
+        return y if self.attention.batch_first else y.transpose(0, 1)
+
+
+class TimeFirst(nn.Module):
+    """Linear, LayerNorm and a raw parameter on [T, N, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.position = nn.Parameter(torch.randn(TOKENS[0], 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x.transpose(0, 1) + self.position)).transpose(0, 1)
+
+
+class Folded(nn.Module):
+    """Linear, convolution and norms on windows: [N · 4, …] where a sample has four neighbours."""
+
+    def __init__(self, inner: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.inner = inner
+        self.head = nn.Linear(4, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = len(x)
+        windows = x.unflatten(3, (2, 4)).unflatten(2, (2, 4)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [N, 4, 3, 4, 4]
+        if self.inner:
+            rows = windows.transpose(0, 1).flatten(0, 1).mean(dim=3)
+            return self.head(F.pad(self.linear(rows).tanh(), (0, 1)).unflatten(0, (4, n)).mean(dim=(0, 2)))
+        y = self.norm(self.conv(windows.flatten(0, 1))).tanh()
+        return self.head(y.unflatten(0, (n, 4)).mean(dim=(1, 3, 4)))
+
+
+class Reused(nn.Module):
+    """One convolution and one linear layer, each applied twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 3), nn.Linear(3, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(self.conv(x).tanh()).mean(dim=(2, 3))
+        return self.head(self.linear(self.linear(y).tanh()))
+
+
+class Tied(nn.Module):
+    """The embedding's weight is the head's, in the functional form: logits [N, vocabulary]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.embedding(tokens).mean(dim=1).tanh(), self.embedding.weight)
+
+
+class Raw(nn.Module):
+    """Parameters by themselves: added, added in place, multiplied, expanded, and a view of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.randn(3, 1, 1)), nn.Parameter(torch.randn(3, 8, 8))
+        self.token, self.matrix = nn.Parameter(torch.randn(1, 1, 3)), nn.Parameter(torch.randn(2 * K, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.add(x * self.scale, self.shift, alpha=0.5)
+        x += self.shift.mT
+        x = x.tanh()
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(2).mT], dim=1)
+        first, second = self.matrix.chunk(2)
+        return F.linear(tokens, first).tanh().sum(dim=1) + F.linear(tokens.mean(dim=1), second)
+
+
+class Segmenter(nn.Module):
+    """Logits [N, K, H, W]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, K, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).relu_())
+
+
+def vgg() -> nn.Module:
+    """torchvision's with a narrower classifier."""
+    made = torchvision.models.VGG(torchvision.models.vgg.make_layers([4, "M", 8, "M"], batch_norm=True))
+    made.classifier = nn.Sequential(nn.Linear(8 * 7 * 7, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, K))
+    return made
+
+
+def conv(*args: object, dims: int = 2, **options: object) -> Callable[[], nn.Module]:
+    kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    shape = {1: (4, 20), 2: (4, 9, 8), 3: (4, 5, 6, 4)}[dims]
+    return lambda: Pooled(kind(4, *args, **options), shape=shape)  # type: ignore[arg-type]
+
+
+CONVOLUTIONS = {
+    "1x1": conv(6, 1, bias=False),
+    "1x1 strided": conv(6, 1, stride=(2, 3)),
+    "3x3": conv(6, 3, bias=False),
+    "3x3 padded": conv(6, 3, padding=1),
+    "3x2 padded unevenly": conv(6, (3, 2), padding=(0, 1)),
+    "strided": conv(6, 3, stride=(2, 1), padding=1),
+    "dilated": conv(6, 3, padding=(1, 2), dilation=(1, 2)),
+    "strided and dilated": conv(6, 2, stride=3, dilation=2),
+    "same": conv(6, 3, padding="same", dilation=2),
+    "same around an even kernel": conv(6, (2, 4), padding="same"),
+    "valid": conv(6, 3, padding="valid"),
+    "circular": conv(6, 3, padding=1, padding_mode="circular"),
+    "reflect": conv(6, 3, padding=2, padding_mode="reflect", stride=2),
+    "groups": conv(6, 3, padding=1, groups=2),
+    "depthwise": conv(8, 3, padding=1, groups=4, stride=2),
+    "1d": conv(6, 3, dims=1, padding=1),
+    "1d strided": conv(6, 5, dims=1, stride=2, dilation=2, groups=2, bias=False),
+    "1d same": conv(6, 4, dims=1, padding="same"),
+    "3d": conv(6, 3, dims=3, padding=(1, 0, 1), stride=(1, 2, 1)),
+}
+LINEARS = {
+    "linear": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6)),
+    "linear without bias": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6, bias=False)),
+    "linear on two leading dimensions": lambda: Pooled(nn.Linear(8, 5)),
+    "linear on tokens": lambda: Sequence(nn.Linear(8, 8, bias=False)),
+}
+NORMS = {
+    "batch norm 1d": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6)),
+    "batch norm 1d on sequences": lambda: Sequence(nn.BatchNorm1d(7)),
+    "batch norm 2d": lambda: Pooled(nn.BatchNorm2d(3)),
+    "batch norm 2d, no bias of its own": lambda: Pooled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=0.1), nn.ReLU(True)),
+    "group norm": lambda: Pooled(nn.Conv2d(3, 6, 1), nn.GroupNorm(3, 6)),
+    "layer norm": lambda: Sequence(nn.LayerNorm(8)),
+    "layer norm on two dimensions": lambda: Pooled(nn.LayerNorm((8, 8), bias=False)),
+}
+OTHERS = {
+    "embedding": lambda: Sequence(),
+    "embedding with padding": lambda: Sequence(padding_idx=-1),
+    "attention": lambda: Sequence(Attention(True)),
+    "attention, time first": lambda: Sequence(Attention(False)),
+    "attention with weights": lambda: Sequence(Attention(False, weights=True)),
+    "attention to something else": lambda: Sequence(Attention(True, itself=False)),
+    "attention to something narrower": lambda: Sequence(Attention(True, itself=False, kdim=6)),
+    "encoder": lambda: Sequence(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+    "encoder, norm first": lambda: Sequence(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)),
+    "time first": lambda: Sequence(TimeFirst()),
+    "windows": lambda: Folded(inner=False),
+    "windows, samples side by side": lambda: Folded(inner=True),
+    "reused layers": Reused,
+    "tied weights": Tied,
+    "raw parameters": Raw,
+}
+NETWORKS = {
+    "small-cnn": lambda: models.build("small-cnn", 3, K, 4, seed=0),
+    "resnet18": lambda: models.build("resnet18", 3, K, 4, seed=0),
+    "segmenter": Segmenter,
+    "torchvision resnet18": lambda: torchvision.models.ResNet(
+        torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=K
+    ),
+    "vit": lambda: torchvision.models.VisionTransformer(
+        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=K, dropout=0.5
+    ),
+    "vgg": vgg,
+}
+ENGINE = {**CONVOLUTIONS, **LINEARS, **NORMS, **OTHERS, **NETWORKS}
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    """The model in float64 and eval mode, away from symmetric starts (a ViT's head of zeros), and N inputs for it."""
+    torch.manual_seed(0)
+    model = ENGINE[name]().double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        for key, b in model.named_buffers():
+            if key.endswith("running_mean"):
+                b.normal_(std=0.1)
+    if isinstance(model, Sequence | Tied):
+        return model, torch.randint(VOCABULARY, (N, *TOKENS))
+    first = model.body[0] if name in CONVOLUTIONS else None
+    shape = {nn.Conv1d: (4, 20), nn.Conv2d: (4, 9, 8), nn.Conv3d: (4, 5, 6, 4)}.get(type(first), PIXELS)
+    return model, torch.randn(N, *shape, dtype=torch.float64)
