@@ -292,6 +292,7 @@ def compare(options: argparse.Namespace) -> None:
         figures = {
             name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
         }
+        tables["runs"] = comparison.accuracy(members)
         for path in export.write_folder(options.out, tables, figures, about):
             print(path, file=sys.stderr)
 

@@ -158,7 +158,7 @@ def content(name: str, table: pd.DataFrame) -> None:
             hide_index=True,
             placeholder="—",
             height="content",
-            column_config={"Strategy": st.column_config.TextColumn(pinned=True)},
+            column_config={"Strategy": st.column_config.TextColumn(pinned=True, width=150)},
         )
     elif name == "verdicts":
         st.dataframe(
@@ -168,7 +168,7 @@ def content(name: str, table: pd.DataFrame) -> None:
             height="content",
             column_order=["method", "verdict", "difference", "low", "high", "n_seeds", "cycles", "left_out"],
             column_config={
-                "method": st.column_config.TextColumn("Strategy", pinned=True),
+                "method": st.column_config.TextColumn("Strategy", pinned=True, width=150),
                 "verdict": "Than random",
                 "difference": number("Difference (points)", format=POINTS),
                 "low": number("95 % from", format=POINTS),

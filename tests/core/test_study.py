@@ -129,7 +129,7 @@ def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, m
     assert about["studies"][0]["command"] == "python -m core run …"
     assert "torch" in about["machines"][0]
     assert str(tmp_path) not in json.dumps(about)
-    assert {"accuracy.csv", "accuracy.html", "verdicts.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"accuracy.csv", "accuracy.html", "verdicts.csv", "runs.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_several_strategies_are_a_study_without_a_protocol(home):
