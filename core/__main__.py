@@ -220,6 +220,9 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
             except UserError as error:
                 print(f"nextlabel: {error}", file=sys.stderr)
                 failures.append(str(error))
+            except Exception as error:
+                traceback.print_exc()
+                failures.append(f"a defect of ours ({error}), please report it with the lines above")
     if failures:
         raise UserError(f"{len(failures)} of {len(members)} runs of study {found.id} failed, the first: {failures[0]}")
 
@@ -325,7 +328,7 @@ def list_runs(options: argparse.Namespace) -> None:
         except UserError as error:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
-        print(f"{row['run']}  {row['task']}  {row['status']}  {row['cycles']} cycles")
+        print(f"{row['run']}  {row['task']}  {row['status']}  {row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}")
     if not rows:
         print("No run yet: `python -m core run --task active-learning` starts one.")
 

@@ -48,7 +48,7 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
     """Bring a run to its target number of cycles, from wherever it stands.
 
     Raises `UserError` where another worker holds the run or something the user can mend stands in the way (also kept
-    in the run, for the dashboard), and `Paused` after a phase when a pause was asked for.
+    in the run, for the dashboard, as is a defect of ours), and `Paused` after a phase when a pause was asked for.
     """
     try:
         with run.lock:
@@ -63,6 +63,12 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
                 _Worker(run, dataset, report).finish()
             except UserError as error:
                 run.log.set_fact("error", str(error))
+                raise
+            except Paused:
+                raise
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                run.log.set_fact("error", f"This is a defect of ours ({what}); please report it with worker.log.")
                 raise
             finally:
                 for name in ("progress.json", "pause"):
@@ -183,10 +189,12 @@ class _Worker:
         columns = self.task.score_columns(state, probs)
         measured = self.task.measure(state, len(events), probs)
         if self.strategy is not None:
-            unlabelled = Unlabelled(self, scorer, candidates, state.majority, probs)
-            found = {self.config.method: self.strategy.score(unlabelled)}
+            found = {self.config.method: np.empty(0)}
+            if len(candidates):  # none are left where the last cycle has labelled the whole pool
+                unlabelled = Unlabelled(self, scorer, candidates, state.majority, probs)
+                found = {self.config.method: self.strategy.score(unlabelled)}
             if self.config.evidence:
-                found |= self.evidence(scorer, candidates)
+                found |= self.evidence(scorer, candidates) if len(candidates) else {}
                 measured |= self.fall(scorer)
             for name, values in found.items():
                 columns[name] = np.full(len(probs), np.nan)

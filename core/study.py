@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import filelock
 
@@ -165,9 +166,13 @@ def read(name: str) -> Protocol:
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in PROTOCOLS.glob("*.toml")))
         raise UserError(f'There is no protocol "{name}": give a TOML file, or one of {known}.') from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is no text: give a TOML file.") from error
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name} is no valid TOML ({error}): mend that line.") from error
     settings = content.get("run", {})
+    if not isinstance(settings, dict):
+        raise UserError(f"{path.name}: run must be a table of settings, below a line [run].")
     fields = {field.name for field in dataclasses.fields(Config)} - set(DECIDED)
     unknown = [key for key in content if key not in KEYS] + [f"run.{key}" for key in settings if key not in fields]
     if unknown:
@@ -177,12 +182,42 @@ def read(name: str) -> Protocol:
     ]
     if missing:
         raise UserError(f"{path.name} does not say {', '.join(missing)}: add it.")
-    for key, kind in (("strategies", str), ("seeds", int)):
-        if not isinstance(content[key], list) or not all(type(item) is kind for item in content[key]):
-            raise UserError(
-                f"{path.name}: {key} must be a list, such as {'[0, 1, 2]' if kind is int else STRATEGIES[:2]}."
-            )
+    if not _is_list(content["strategies"], str):
+        raise UserError(
+            f'{path.name}: strategies must be a list of names, such as ["{STRATEGIES[0]}", "{STRATEGIES[-1]}"].'
+        )
+    if not _is_list(content["seeds"], int):
+        raise UserError(f"{path.name}: seeds must be a list of whole numbers, such as [0, 1, 2].")
+    _check_types(settings, path.name)
     return Protocol(path.stem, str(content["title"]), content["strategies"], content["seeds"], settings)
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _check_types(settings: dict[str, Any], name: str) -> None:
+    """Raise `UserError` for a setting whose value `Config` cannot hold."""
+    hints = get_type_hints(Config)
+
+    def choices(hint: Any) -> list[Any]:
+        return [part for one in get_args(hint) for part in choices(one)] if isinstance(hint, UnionType) else [hint]
+
+    def fits(value: Any, hint: Any) -> bool:
+        if get_origin(hint) is Literal:
+            return value in get_args(hint)
+        return type(value) in ((int, float) if hint is float else (hint,))
+
+    for key, value in settings.items():
+        allowed = choices(hints[key])
+        if not any(fits(value, hint) for hint in allowed):
+            said = [
+                KINDS.get(hint) or " or ".join(map(str, get_args(hint))) for hint in allowed if hint is not NoneType
+            ]
+            raise UserError(f"{name}: {key} is {value!r}, but must be {' or '.join(said)}.")
 
 
 def create(
@@ -200,16 +235,15 @@ def create(
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
     settings = {**tasks.defaults(settings["task"], settings["dataset"]), **settings}
+    _check_types(settings, protocol.name)
     limit = {} if settings.get("limit") is None else {"limit": settings["limit"]}
     dataset = data.load(settings["dataset"], settings.get("root"), **limit)
     configs = []
     for seed in dict.fromkeys(protocol.seeds if seeds is None else seeds):
         for strategy in dict.fromkeys(protocol.strategies if strategies is None else strategies):
-            try:
-                config = Config(**{"budget": 0, **settings, "method": strategy, "seed": seed})
-                configs.append(tasks.prepare(config, dataset))
-            except TypeError as error:
-                raise UserError(f"{protocol.name}: a setting has the wrong type ({error}); mend it.") from error
+            configs.append(
+                tasks.prepare(Config(**{"budget": 0, **settings, "method": strategy, "seed": seed}), dataset)
+            )
     if not configs:
         raise UserError("A study needs at least one strategy and one seed: choose some.")
     study = Study(new_folder(home() / "studies", protocol.name))

@@ -41,6 +41,9 @@ def gradient_norms(
 ) -> Tensor:
     """‖∇θ L(x)‖ of every sample by itself, the model in eval mode.
 
+    Dropout and the like are switched to eval mode within. Batch normalisation in training mode is refused: whoever leaves
+    it there may mean the statistics of the batch, under which no sample has a gradient of its own.
+
     images: [N, …] as the model takes them, samples first; logits [N, K] or [N, K, …] (the loss is the mean over the
     rest).
 
@@ -65,6 +68,8 @@ def gradient_norms(
     `torch.inference_mode`.
     """
     _check_options(images, loss, targets, reduction, scope)
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, which hides the functions that the engine watches
+    targets = None if targets is None else targets.long()
     parameters = _head(model) if scope == "head" else _trainable(model)
     _check_model(model, images, parameters)
     images = images.detach()
@@ -78,7 +83,8 @@ def gradient_norms(
         plan = _plan(model, parameters, images)
         values, norms, start = [], [], 0
         while start < len(images):
-            size = plan.chunk if plan is not None else slow.chunk_of(parameters)
+            most, left = plan.chunk if plan is not None else slow.chunk_of(parameters), len(images) - start
+            size = -(-left // -(-left // most))  # chunks of one size: a small last one would be slow
             x, own = images[start : start + size], None if targets is None else targets[start : start + size]
             try:
                 if plan is not None:
@@ -165,6 +171,8 @@ def _head(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_options(images: Tensor, loss: str, targets: Tensor | None, reduction: str, scope: str) -> None:
+    if not isinstance(images, Tensor):
+        raise ValueError(f"Images must be a torch.Tensor, not {type(images).__name__}: use torch.from_numpy.")
     if torch.is_inference_mode_enabled() or images.is_inference():
         raise RuntimeError(
             "Gradient norms need autograd: leave torch.inference_mode first and give images made outside it "
@@ -176,6 +184,8 @@ def _check_options(images: Tensor, loss: str, targets: Tensor | None, reduction:
         raise ValueError(f'Unknown scope "{scope}": give "all" or "head".')
     if (loss == "label") != (targets is not None):
         raise ValueError('Targets go with loss="label", and only with it.')
+    if targets is not None and (targets.is_floating_point() or targets.dtype == torch.bool):
+        raise ValueError(f"Targets must be class numbers, not {targets.dtype}.")
     if targets is not None and len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images: give one target an image.")
 
@@ -216,7 +226,7 @@ def _check_targets(targets: Tensor | None, logits: Tensor) -> None:
         return
     if targets.shape[1:] != logits.shape[2:]:
         raise ValueError(f"Targets must be of shape {['N', *logits.shape[2:]]}, not {list(targets.shape)}.")
-    if targets.is_floating_point() or not (int(targets.min()) >= 0 and int(targets.max()) < logits.shape[1]):
+    if not (int(targets.min()) >= 0 and int(targets.max()) < logits.shape[1]):
         raise ValueError(f"Targets must be class numbers from 0 to {logits.shape[1] - 1}.")
 
 

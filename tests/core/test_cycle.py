@@ -95,6 +95,20 @@ def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     assert (runs[2].cycle_path(2) / "companion.safetensors").is_file()
 
 
+@pytest.mark.parametrize("method", STRATEGIES)
+def test_a_pool_that_is_labelled_to_the_last_image(home, method):
+    few = data.load("fashion", limit=60)
+    settings = {**TINY, "limit": 60, "epochs": 1}
+    one = run.create(
+        tasks.prepare(Config("active-learning", method=method, budget=20, cycles=3, evidence=True, **settings), few),
+        tasks.about(few),
+    )
+    cycle.work(one, few)
+    assert one.status()[0] == "finished"
+    assert one.cycles()["n_labels"].tolist() == [20, 40, 60]
+    assert one.ranking(2)["rank"].isna().all()
+
+
 def test_both_schemes_of_the_paper_are_one_computation(home, pool):
     expected, entropy = start(pool, method="expected-gradnorm"), start(pool, method="entropy-gradnorm")
     cycle.work(expected, pool)

@@ -14,6 +14,7 @@ import pytest
 
 from core import jobs, run, study
 from core.__main__ import main
+from core.strategies.pool import Strategy
 from core.study import Protocol
 from data.errors import UserError
 
@@ -129,7 +130,9 @@ def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, m
     assert about["studies"][0]["command"] == "python -m core run …"
     assert "torch" in about["machines"][0]
     assert str(tmp_path) not in json.dumps(about)
-    assert {"accuracy.csv", "accuracy.html", "verdicts.csv", "runs.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"accuracy.csv", "accuracy.html", "verdicts.csv", "runs.csv"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_several_strategies_are_a_study_without_a_protocol(home):
@@ -180,6 +183,15 @@ def test_a_run_that_fails_does_not_keep_the_others(home, capsys):
     assert "diverged" in made.status()[1]
 
 
+def test_a_defect_of_ours_in_one_run_does_not_keep_the_others(home, capsys, monkeypatch):
+    made = study.create(tiny())
+    monkeypatch.setattr("core.strategies.random.STRATEGY", Strategy(lambda pool: 1 / 0))
+    assert main(["resume", made.id]) == 2
+    assert "a defect of ours" in capsys.readouterr().err
+    assert [one.status()[0] for one in made.runs] == ["failed", "finished", "failed", "finished"]
+    assert "ZeroDivisionError" in made.runs[0].status()[1]
+
+
 def wait_for(condition, seconds=60):
     end = time.time() + seconds
     while not condition() and time.time() < end:
@@ -226,7 +238,7 @@ def test_a_study_is_started_paused_cancelled_and_resumed_as_a_job(home):
     ],
 )
 def test_a_wrong_protocol_is_named(tmp_path, text, message):
-    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "mine.toml").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=message):
         study.read(str(tmp_path / "mine.toml"))
 
@@ -236,7 +248,8 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(home):
         ({"strategies": ["coreset"]}, "no strategy"),
         ({"seeds": []}, "at least one"),
         ({"settings": {"budget": 400}}, "lower the budget"),
-        ({"settings": {"budget": "many"}}, "wrong type"),
+        ({"settings": {"budget": "many"}}, "budget is 'many', but must be a whole number"),
+        ({"seeds": [2**32]}, "give at most"),
     ):
         with pytest.raises(UserError, match=message):
             study.create(tiny(), **changes)

@@ -157,6 +157,24 @@ def test_works_under_no_grad_and_refuses_inference_mode():
         gradient_norms(model_there, images)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_targets_of_any_integer_type(dtype):
+    model, images, targets = small(), torch.randn(3, 3, 16, 16), torch.tensor([0, 3, 1])
+    expected = gradient_norms(model, images, loss="label", targets=targets)
+    torch.testing.assert_close(gradient_norms(model, images, loss="label", targets=targets.to(dtype)), expected)
+
+
+def test_a_compiled_model_is_asked_in_its_plain_form():
+    model, images = small(), torch.randn(3, 3, 16, 16)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(gradient_norms(compiled, images), gradient_norms(model, images))
+
+
+def test_images_must_be_a_tensor():
+    with pytest.raises(ValueError, match=r"not ndarray: use torch\.from_numpy"):
+        gradient_norms(small(), torch.randn(3, 3, 16, 16).numpy())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -169,6 +187,7 @@ def test_works_under_no_grad_and_refuses_inference_mode():
         ({"loss": "label", "targets": torch.tensor([0, 1, 4])}, "from 0 to 3"),
         ({"loss": "label", "targets": torch.tensor([0, -1, 3])}, "from 0 to 3"),
         ({"loss": "label", "targets": torch.zeros(3)}, "class numbers"),
+        ({"loss": "label", "targets": torch.zeros(3, dtype=torch.bool)}, "class numbers"),
         ({"loss": "label", "targets": torch.zeros(3, 2, dtype=torch.long)}, "of shape"),
     ],
 )
