@@ -117,7 +117,12 @@ def history(run: Run, cycle: int) -> None:
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
             "gap": st.column_config.NumberColumn("Gap", format="percent"),
+            "selected": st.column_config.NumberColumn("Chosen before", help="Images that the previous ranking chose."),
+            "fell": st.column_config.NumberColumn(
+                "Norm fell", help="Those of them whose gradient norm is no larger now that they are learnt."
+            ),
         },
+        placeholder="—",
     )
     with st.container(horizontal=True):
         widgets.table_export(lambda: changes, len(changes), f"{run.id}-cycles")
