@@ -1,23 +1,29 @@
 """The command line: everything that the dashboard starts can be started here. `python -m core --help`."""
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import data
-from core import comparison, export, jobs, run, study, tasks, views
+from core import comparison, exchange, export, jobs, policies, published, run, study, tasks, views
 from core.run import Config, Run
 from core.strategies import STRATEGIES
 from core.study import Protocol, Study
+from data import votes
 from data.errors import UserError
 
 INTERRUPTED = 130
+SHOWN_ROWS = 200  # of a table that is printed
 
 # Threads that wait for each other sleep in place of spinning, before torch reads it: beside a second process on the same
 # two cores, spinning made a forward pass five times slower; alone it made no difference.
@@ -81,9 +87,32 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--score", choices=tasks.CLEANING_SCORES, help="label cleaning: which labels first (default: cleaning)"
     )
+    sub.add_argument("--arm", nargs="+", metavar="NAME", help="of a protocol of label cleaning (default: all)")
     sub.add_argument("--gamma", type=float, help="of the cleaning score: 0 the paper (default), 0.30 its code")
     sub.add_argument("--noise", type=float, help="label cleaning: share of wrong initial labels, such as 0.15")
+    sub.add_argument("--noise-kind", choices=votes.NOISE_KINDS, help="of injected noise (default: symmetric)")
     sub.add_argument("--temperature", type=float, help="label cleaning: draw initial labels from counts^(1/T)")
+    sub.add_argument("--votes", type=Path, help="a table of annotators' votes on a folder's images, CSV or Parquet")
+    sub.add_argument(
+        "--annotator",
+        choices=["simulated", "person"],
+        help="label cleaning: who is asked (default: simulated where votes or clean labels are known)",
+    )
+    sub.add_argument(
+        "--relabel-seed", type=int, nargs="+", help="of collected votes, one run for each (default: the seed)"
+    )
+    sub.add_argument(
+        "--static", action="store_true", default=None, help="label cleaning: the first model ranks all cycles"
+    )
+    sub.add_argument("--folds", type=int, help="posteriors out of fold, of so many models (default: 1, in-sample)")
+    sub.add_argument("--ensemble", type=int, help="average the posteriors of so many models (default: 1)")
+    sub.add_argument("--forget-rate", type=float, help="of co-teaching: share of wrong labels (default: estimated)")
+    sub.add_argument("--pretrain-epochs", type=int, help="of the ssl selector, on the images alone (default: 30)")
+    sub.add_argument(
+        "--head", choices=["linear", "fine-tuned"], help="of ssl and pretrained: what is trained (default: linear)"
+    )
+    sub.add_argument("--backbone", help="of the pretrained selector: mobilenet_v2 (default), resnet18, resnet50")
+    sub.add_argument("--weights", type=Path, help="file of the backbone's ImageNet weights (default: downloaded)")
     sub.add_argument("--initial", type=int, help="active learning: labels at the start (default: the budget)")
     sub.add_argument(
         "--subset", type=int, help="active learning: rank so many images, drawn anew each cycle (default: all)"
@@ -127,16 +156,56 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="a folder for the tables as CSV, the figures as HTML, and how they were made"
     )
 
+    sub = command("evaluate", evaluate, "what cleaned labels are worth: train classifiers before and after")
+    sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study of label cleaning, or runs")
+    sub.add_argument(
+        "--classifier",
+        choices=tasks.SELECTORS,
+        nargs="+",
+        help="default: the rows of the paper's Table 1 that the arms allow",
+    )
+    sub.add_argument(
+        "--relabelled",
+        type=float,
+        help="clean so large a share of the images, 0.327 in the paper (default: all collected)",
+    )
+    sub.add_argument("--seed", type=int, nargs="+", default=[0], help="of the classifiers' training (default: 0)")
+    sub.add_argument(
+        "--model-selection",
+        action="store_true",
+        help="choose among classifiers on noisy and on cleaned validation labels",
+    )
+
+    sub = command(
+        "import", import_labels, "bring labels in that people gave: Label Studio's export, or a table of votes"
+    )
+    sub.add_argument("run")
+    sub.add_argument("file", type=Path, help=".json of Label Studio; .csv or .parquet: sample_id, annotator, label")
+
     sub = command("list", list_runs, "list runs and studies, the newest first")
     sub.add_argument("--json", action="store_true")
 
     sub = command("export", export_files, "write a figure or a table of a run to a file")
     sub.add_argument("run")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--figure", choices=["curves", "distribution", "map"])
-    what.add_argument("--table", choices=["ranking", "labels", "cycles"])
+    what.add_argument("--figure", choices=["curves", "policies", "distribution", "map"])
+    what.add_argument("--table", choices=["ranking", "labels", "cycles", "relabels", "cleaned", "issues"])
+    what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
-    sub.add_argument("--out", type=Path, required=True, help="its ending is the format: png svg pdf html, csv parquet")
+    sub.add_argument("--band", choices=list(views.BANDS), default="sd", help="of the figure policies")
+    sub.add_argument(
+        "--top", type=int, help="for Label Studio: so many of the ranking (default: all that may be chosen)"
+    )
+    sub.add_argument(
+        "--image-prefix",
+        help="for Label Studio: what stands before an image's path in its address (default: the images are written too)",
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="its ending is the format: png svg pdf html, csv parquet; a folder for Label Studio",
+    )
 
     command("bench", bench, "measure this machine against the named rivals")
     return top
@@ -156,7 +225,21 @@ def datasets(options: argparse.Namespace) -> None:
 
 SETTINGS = (
     *("dataset", "root", "limit", "selector", "gamma", "noise", "temperature", "initial", "subset", "warm_start"),
-    *("reduction", "evidence", "budget", "cycles", "model", "width", "epochs", "finetune_epochs", "batch_size", "lr"),
+    *("noise_kind", "votes", "annotator", "static", "folds", "ensemble", "forget_rate", "pretrain_epochs", "head"),
+    *(
+        "backbone",
+        "weights",
+        "reduction",
+        "evidence",
+        "budget",
+        "cycles",
+        "model",
+        "width",
+        "epochs",
+        "finetune_epochs",
+        "batch_size",
+        "lr",
+    ),
     "schedule",
 )
 
@@ -165,17 +248,20 @@ def start(options: argparse.Namespace) -> None:
     """Create a run for each strategy and seed, and work on it."""
     given = {key: value for key in SETTINGS if (value := getattr(options, key)) is not None}
     command = shlex.join(["python", "-m", "core", *sys.argv[1:]])
-    if options.root is not None:
-        given["root"] = str(options.root.resolve())
+    for name in ("root", "votes", "weights"):
+        if name in given:
+            given[name] = str(given[name].resolve())
+    relabel_seeds: list[int | None] = options.relabel_seed or [None]
     if options.protocol is not None:
-        if options.task == "label-cleaning" or options.score:
-            raise UserError("Protocols are of active learning: leave out --score and --task label-cleaning.")
-        made = study.create(
-            options.protocol, strategies=options.strategy, seeds=options.seed, settings=given, command=command
-        )
+        if options.task or options.score or options.selector or options.relabel_seed:
+            raise UserError("A protocol says task, selector, score and votes itself: choose of its arms with --arm.")
+        arms = options.strategy or options.arm
+        made = study.create(options.protocol, arms=arms, seeds=options.seed, settings=given, command=command)
         return work_study(made, options)
     if options.task is None:
         raise UserError("Say what to run: --task active-learning, --task label-cleaning, or --protocol fashion.")
+    if options.arm:
+        raise UserError("--arm chooses among the arms of a protocol: give --protocol, or --selector and --score.")
     learning = options.task == "active-learning"
     if options.strategy and not learning:
         raise UserError(f"{options.strategy[0]} is a strategy of active learning: use --score to rank labels to check.")
@@ -186,16 +272,17 @@ def start(options: argparse.Namespace) -> None:
     seeds = options.seed or [0]
     if len(methods) > 1:
         title = f"{given['dataset']}: {', '.join(methods)}"
-        return work_study(study.create(Protocol("study", title, methods, seeds, given), command=command), options)
-    dataset = data.load(
-        given["dataset"], given.get("root"), **({} if options.limit is None else {"limit": options.limit})
-    )
+        protocol = Protocol("study", title, [{"method": method} for method in methods], seeds, given)
+        return work_study(study.create(protocol, command=command), options)
     defaults = tasks.defaults(options.task, given["dataset"])
+    first = Config(**{"budget": 0, **defaults, **given, "method": methods[0]})
+    dataset = data.load(first.dataset, first.root, **first.load_options)
     for seed in seeds:
-        config = Config(**{"budget": 0, **defaults, **given, "method": methods[0], "seed": seed})
-        created = run.create(tasks.prepare(config, dataset), tasks.about(dataset))
-        print(f"run {created.id}", file=sys.stderr)
-        work(created, dataset, options)
+        for relabel_seed in relabel_seeds:
+            config = dataclasses.replace(first, seed=seed, relabel_seed=relabel_seed)
+            created = run.create(tasks.prepare(config, dataset), tasks.about(dataset))
+            print(f"run {created.id}", file=sys.stderr)
+            work(created, dataset, options)
 
 
 def work_study(found: Study, options: argparse.Namespace) -> None:
@@ -272,18 +359,31 @@ def show(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """The tables of the page Compare."""
-    studies = [study.find(name) for name in options.what if study.exists(name)]
-    members = [member for one in studies for member in one.runs]
-    members += [run.find(name) for name in options.what if not study.exists(name)]
-    tables = comparison.tables(members)
-    texts = comparison.texts(tables)
+    studies, members = named(options.what)
+    if any(member.config.task == "label-cleaning" for member in members):
+        members = policies.comparable(members)
+        dataset = load(members[0]) if members else None
+        if dataset is None:
+            raise UserError("None of these runs has a ranking yet: wait for its first cycle.")
+        tables = policies.tables(members, dataset)
+        texts = dict(policies.DEFINITIONS)
+        titles, said = policies.TITLES, f"{len(members)} runs of label cleaning."
+        figures = {f"curves-{band}": views.policy_figure(members, dataset, band) for band in views.BANDS}
+    else:
+        tables = comparison.tables(members)
+        texts, titles, said = comparison.texts(tables), comparison.TITLES, comparison.coverage(members)
+        figures = {
+            name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
+        }
     if options.json:
         print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
     else:
-        print(f"{comparison.coverage(members)}\n")
+        print(f"{said}\n")
         for name, table in tables.items():
+            if len(table) > SHOWN_ROWS:  # curves, a row a label
+                continue
             shown = "" if table.empty else f"\n{table.to_string(index=False, float_format='%.3f')}"
-            print(f"# {comparison.TITLES[name]}\n{texts[name]}{shown}\n")
+            print(f"# {titles[name]}\n{texts[name]}{shown}\n")
     if options.out is not None:
         about = {
             "studies": [{"id": one.id, "title": one.title, "command": one.command} for one in studies],
@@ -292,12 +392,73 @@ def compare(options: argparse.Namespace) -> None:
             "compare": shlex.join(["python", "-m", "core", "compare", *options.what, "--out", options.out.name]),
             "tables": texts,
         }
-        figures = {
-            name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
-        }
-        tables["runs"] = comparison.accuracy(members)
+        if "accuracy" in tables:
+            tables["runs"] = comparison.accuracy(members)
         for path in export.write_folder(options.out, tables, figures, about):
             print(path, file=sys.stderr)
+
+
+def named(what: list[str]) -> tuple[list[Study], list[Run]]:
+    """The studies among some names, and all their runs with those that are named alone."""
+    studies = [study.find(name) for name in what if study.exists(name)]
+    members = [member for one in studies for member in one.runs]
+    return studies, members + [run.find(name) for name in what if not study.exists(name)]
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Train classifiers on labels before and after cleaning, or choose among classifiers."""
+    from core import cycle, evaluation  # torch, which most commands do without
+
+    cycle.stop_on_signals()
+    _, members = named(options.what)
+    members = policies.comparable(members)
+    if not members:
+        raise UserError("None of these runs has a ranking yet: wait for its first cycle.")
+    dataset = load(members[0])
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if options.model_selection:
+        for member in members:
+            for seed in options.seed:
+                evaluation.select_models(member, dataset, seed=seed, report=report)
+        return
+    arms = {member.config.arm: member for member in members}
+    rows: list[tuple[Run, str, evaluation.Labelled]] = []
+    if options.classifier:
+        rows = [
+            (one, name, which) for one in members for name in options.classifier for which in evaluation.LABELLED[:2]
+        ]
+    else:  # the rows of Table 1
+        for row in published.TABLE_1_CLEANING:
+            arm, classifier = arms.get(row["arm"]), row["classifier"]
+            if row["arm"] == "clean":
+                rows.append((members[0], classifier, "clean"))
+            else:
+                rows.append((members[0], classifier, "before"))
+                rows += [(arm, classifier, "after")] if arm is not None else []
+    for seed in options.seed:
+        for member, classifier, which in dict.fromkeys(rows):
+            evaluation.evaluate(
+                member, dataset, classifier, which, seed=seed, relabelled=options.relabelled, report=report
+            )
+    print(policies.before_after(members).to_string(index=False, float_format="%.2f"))
+
+
+def import_labels(options: argparse.Namespace) -> None:
+    """Labels that people gave, into a run's log."""
+    found = run.find(options.run)
+    dataset = load(found)
+    names = dataset.class_names
+    if options.file.suffix.lower() == ".json":
+        brought = exchange.read_label_studio(options.file, dataset.ids, names, run=found.id)
+    else:
+        brought = exchange.read_votes(options.file, dataset.ids, names)
+    given = brought.annotations
+    new = found.record([dataset.ids[row] for row in given.rows], given.labels, given.annotators)
+    left_out = "".join(f"; {count} left out: {reason}" for reason, count in brought.skipped.items())
+    print(f"{new} new labels of {len(given.rows)} in {options.file.name}{left_out}. `step {found.id}` trains on them.")
 
 
 def list_runs(options: argparse.Namespace) -> None:
@@ -342,19 +503,33 @@ def export_files(options: argparse.Namespace) -> None:
     cycle = done - 1 if options.cycle is None else options.cycle
     if not 0 <= cycle < done:
         raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")
+    if options.label_studio:
+        for path in export_label_studio(found, cycle, options):
+            print(path)
+        return
     file_format = options.out.suffix.lstrip(".").lower()
     if options.figure:
         dataset = load(found)
-        content = export.figure_bytes(views.figure(found, dataset, options.figure, cycle), file_format)
+        drawn = views.figure(found, dataset, options.figure, cycle, band=options.band)
+        content = export.figure_bytes(drawn, file_format)
     else:
-        table = {
+        tables: dict[str, Callable[[], pd.DataFrame]] = {
             "ranking": lambda: views.samples(found, load(found), cycle),
-            "labels": lambda: found.log.labels(cycle),
+            "labels": lambda: exchange.log_table(found.log.labels(cycle), found.about["class_names"]),
             "cycles": found.cycles,
-        }[options.table]()
-        content = export.table_bytes(table, file_format)
+            "relabels": lambda: views.relabels(found, load(found), cycle),
+            "cleaned": lambda: views.cleaned(found, load(found), cycle),
+            "issues": lambda: views.issues(found, load(found), cycle),
+        }
+        content = export.table_bytes(tables[options.table](), file_format)
     export.write_file(options.out, content)
     print(options.out)
+
+
+def export_label_studio(found: Run, cycle: int, options: argparse.Namespace) -> list[Path]:
+    """Tasks, labelling set-up and, unless an address is given for them, the images, in the folder --out."""
+    dataset = load(found)
+    return views.label_studio(found, dataset, cycle, options.out, options.top, options.image_prefix)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -365,7 +540,7 @@ def bench(options: argparse.Namespace) -> int:
 def load(found: Run) -> data.ImageDataset:
     """The data set a run was made with."""
     config = found.config
-    return data.load(config.dataset, config.root, **({} if config.limit is None else {"limit": config.limit}))
+    return data.load(config.dataset, config.root, **config.load_options)
 
 
 def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None:
@@ -375,7 +550,11 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
         print(json.dumps(summary), flush=True)
         return
     for cycle in summary["cycles"]:
-        shown = {"correctness": "right labels", "accuracy": "test accuracy"}
+        shown = {
+            "correctness": "right labels",
+            "estimated_correctness": "right labels, estimated,",
+            "accuracy": "test accuracy",
+        }
         parts = [f"{text} {100 * cycle[key]:.1f} %" for key, text in shown.items() if cycle.get(key) is not None]
         print(f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels, " + ", ".join(parts))
     if summary["auc"] is not None:

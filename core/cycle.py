@@ -5,38 +5,38 @@ for, "train" writes weights, "score" writes the ranking and the metrics. A worke
 was in; the next one does that phase again from the same seed, with the same result.
 """
 
-import dataclasses
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import filelock
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core import machine, metrics, models
-from core.batches import Images, channel_statistics, pick_device
-from core.gradnorm import Loss, Reduction, gradient_norms
+from core import graph, machine, metrics
+from core.gradnorm import Loss
+from core.learner import WHOLE, Learner, save_weights, weights
 from core.models import Classifier
 from core.relabel import Floats, Ints, Labels
 from core.run import PHASES, START_SECONDS, Run
-from core.store import ScoreCache, Trainings, digest, write_array, write_atomically, write_table
-from core.tasks import TASKS
-from core.trainers import Settings, autocast, place, predict, vanilla
+from core.scores import cleaning_score
+from core.scoring import NORMS, SCORE_BATCH, Scorer
+from core.store import write_array, write_atomically, write_table
+from core.strategies import mc_dropout
+from core.tasks import TASKS, clean_labels
+from core.trainers import autocast, vanilla
 from data import ImageDataset
 from data.errors import UserError
 
-SCORE_BATCH = 512
-Norm = Literal["sum", "l2", "head"]
-NORMS: tuple[Norm, ...] = ("sum", "l2", "head")  # all from one pass
+COMPANION = "companion.safetensors"
 Report = Callable[[str], None]  # one line a finished phase
 
 
@@ -84,13 +84,11 @@ class _Worker:
         self.run, self.dataset, self.report = run, dataset, report
         self.config = run.config
         self.task = TASKS[self.config.task](self.config, dataset)
-        self.device = pick_device()
-        statistics = channel_statistics(dataset.images)
-        self.pool = Images(dataset.images, *statistics, self.device)
-        self.test = Images(dataset.test_images, *statistics, self.device)
+        self.learner = Learner(self.config, dataset, run.path.parent, self.progress)
         self.strategy = self.task.strategy
-        self.cache = ScoreCache(run.path.parent / ".cache")
-        self.trained = Trainings(run.path.parent)
+        self.dropout = mc_dropout.DROPOUT if "bald" in self.task.model_scores else 0.0  # before the head
+        if self.strategy is not None:
+            self.dropout = self.strategy.dropout
         self.cycle, self.phase, self.began, self.reported = 0, "label", time.monotonic(), 0.0
 
     def finish(self) -> None:
@@ -107,87 +105,94 @@ class _Worker:
                 self.report(f"cycle {cycle}: {phase} done in {self.seconds():.1f} s")
 
     def label(self) -> None:
-        state, _, _ = self.run.state(self.dataset.ids)
+        state, _, events = self.run.state(self.dataset.ids)
+        given = events.loc[events["cycle"] == self.cycle, "source"]
+        if len(given):  # people have answered already
+            result = {"labels": len(given), "source": ", ".join(sorted(set(given)))}
+            return self.run.log.finish(self.cycle, "label", self.seconds(), result)
         if self.cycle == 0:
-            rows, labels, source = self.task.initial()
+            rows, labels, sources = self.task.initial()
         else:
             ranking = self.run.ranking(self.cycle - 1)
             rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64))
+            sources = [source] * len(rows)
+            if len(rows) == 0 and self.config.annotator == "person":
+                raise UserError(
+                    "Nobody has given a label since the last ranking: bring labels in (`python -m core import`), then step."
+                )
             if len(rows) == 0:
                 raise UserError(
                     "There is nothing left to label: every sample is labelled or cleaned, or nobody is there "
                     "to answer; export the labels, or start a run on more data."
                 )
-        self.run.log.append(self.cycle, [self.dataset.ids[row] for row in rows], labels, source, self.seconds())
+        self.run.log.append(self.cycle, [self.dataset.ids[row] for row in rows], labels, sources, self.seconds())
 
     def train(self) -> None:
+        if self.config.static and self.cycle > 0:
+            return self.run.log.finish(self.cycle, "train", self.seconds(), {"static": True})
         state, _, _ = self.run.state(self.dataset.ids, self.cycle)
-        config, rows = self.config, np.flatnonzero(state.majority >= 0)
-        # The first model is the same for all strategies, so that they differ in what they choose alone; what a strategy
-        # asks of training is joined to it afterwards, and holds from then on
-        first = self.cycle == 0
-        model, companion = self.fresh_model(0.0 if first else self.dropout()), self.fresh_companion()
-        finetune = config.finetune_epochs > 0 and not first
-        if finetune or (config.warm_start and not first):
-            self.load_weights(model, self.cycle - 1)
-            if companion is not None:
-                self.load_companion(companion, self.cycle - 1)
-        settings = Settings(
-            epochs=config.finetune_epochs if finetune else config.epochs,
-            lr=config.lr / 20 if finetune else config.lr,  # gentle: the labels changed little
-            batch_size=config.batch_size,
-            schedule="constant" if finetune else config.schedule,
-            nesterov=config.nesterov,
+        rows = np.flatnonzero(state.majority >= 0)
+        labels = state.majority[rows]
+        if self.learner.trainer.labels == "reference":
+            labels = clean_labels(self.config, self.dataset)[rows]
+        config, here = self.config, self.run.cycle_path(self.cycle)
+        goes_on = self.cycle > 0 and (config.warm_start or config.finetune_epochs > 0)
+        previous = self.run.cycle_path(self.cycle - 1) if goes_on else None
+        if self.strategy is None or self.strategy.companion is None:
+            # The first model is shared by all strategies, so that they differ in what they choose alone
+            dropout = 0.0 if self.strategy is not None and self.cycle == 0 else self.dropout
+            result = self.learner.train(here, self.cycle, rows, labels, dropout=dropout, previous=previous)
+        else:
+            result = self.train_with_companion(rows, labels, previous)
+        self.run.log.finish(self.cycle, "train", self.seconds(), result)
+
+    def train_with_companion(self, rows: Ints, labels: Ints, previous: Path | None) -> dict[str, Any]:
+        """Train the model and the module that the strategy wants trained with it.
+
+        In the first cycle it is trained beside the finished model that all strategies share, and with it from then on.
+        """
+        learner, here, cycle = self.learner, self.run.cycle_path(self.cycle), self.cycle
+        companion: Any = self.companion()
+        if cycle == 0:
+            result = learner.train(here, cycle, rows, labels)
+            model = learner.scorers(here, cycle)[WHOLE].model
+        else:
+            model, result = learner.build(cycle, dropout=self.dropout), {"shared": False}
+        if previous is not None:
+            model.load_state_dict(load_file(weights(previous)))
+            companion.load_state_dict(load_file(previous / COMPANION))
+        loss = vanilla.fit(
+            cast(Classifier, model),
+            learner.pool,
+            rows,
+            labels,
+            learner.settings(cycle),
+            seed=learner.seed(cycle, 1),
+            companion=companion,
+            frozen=cycle == 0,
+            progress=self.progress,
         )
-
-        def fit(**options: Any) -> float:
-            labels, seed = state.majority[rows], self.seed(1)
-            return vanilla.fit(model, self.pool, rows, labels, settings, seed=seed, progress=self.progress, **options)
-
-        shared = None
-        if companion is None or first:
-            key = self.training(model, settings, rows, state.majority[rows])
-            shared = self.trained.find(key)
-            if shared is None:
-                result = {"train_loss": fit()}
-                self.save(model, "weights.safetensors")
-                self.trained.add(key, self.run.id, self.cycle, result)
-            else:
-                content, result = shared
-                write_atomically(self.weights(self.cycle), content)
-                self.load_weights(model, self.cycle)
-        if companion is not None:
-            if first:
-                fit(companion=companion, frozen=True)
-            else:
-                result = {"train_loss": fit(companion=companion)}
-                self.save(model, "weights.safetensors")
-            self.save(companion, "companion.safetensors")
-        self.run.log.finish(self.cycle, "train", self.seconds(), {**result, "shared": shared is not None})
-
-    def training(self, model: nn.Module, settings: Settings, rows: Ints, labels: Ints) -> dict[str, Any]:
-        """All that decides the weights of a training without companion: equal trainings are done once for all runs."""
-        return {
-            "start": digest(np.concatenate([t.float().numpy().ravel() for t in model.state_dict().values()])),
-            "model": [self.config.model, self.config.width, self.dropout() if self.cycle else 0.0],
-            "settings": dataclasses.asdict(settings),
-            "data": self.dataset.fingerprint,
-            "rows": digest(rows),
-            "labels": digest(labels),
-            "seed": self.seed(1),
-            "device": [self.device.type, torch.__version__, torch.get_num_threads()],
-        }
+        if cycle > 0:
+            save_weights(model, weights(here))
+            result["train_loss"] = loss
+        save_weights(companion, here / COMPANION)
+        return result
 
     def score(self) -> None:
         state, _, events = self.run.state(self.dataset.ids, self.cycle)
-        model = self.fresh_model(self.dropout())
-        self.load_weights(model, self.cycle)
-        place(model, self.device).eval()
-        scorer = Scorer(model, self.weights(self.cycle), self.pool, self.dataset.fingerprint, self.cache, self.progress)
-        probs = scorer.probs().astype(np.float64)
+        trained = 0 if self.config.static else self.cycle
+        scorers = self.learner.scorers(self.run.cycle_path(trained), trained, self.dropout)
+        scorer = scorers[WHOLE]
+        probs = self.learner.combined(scorers, lambda one: one.probs().astype(np.float64))
         candidates = self.subset(np.flatnonzero(self.task.candidates(state)))
         columns = self.task.score_columns(state, probs)
-        measured = self.task.measure(state, len(events), probs)
+        measured = self.task.measure(state, int((events["cycle"] > 0).sum()), probs)
+        if "bald" in self.task.model_scores:
+            seed = self.learner.seed(trained, 2)
+            columns["bald"] = self.learner.combined(scorers, lambda one: one.bald(mc_dropout.PASSES, seed))
+        if "graph" in self.task.model_scores:
+            embeddings = scorer.embeddings(np.arange(len(self.dataset))).cpu().numpy()
+            columns["graph"] = cleaning_score(state.histogram, graph.diffuse(embeddings, state.histogram))
         if self.strategy is not None:
             found = {self.config.method: np.empty(0)}
             if len(candidates):  # none are left where the last cycle has labelled the whole pool
@@ -204,9 +209,8 @@ class _Worker:
             self.run.cycle_path(self.cycle) / "ranking.parquet",
             ranking_table(self.dataset.ids, state, probs, columns, self.config.method, candidates),
         )
-        if len(self.test):
-            test = predict(model, self.test, progress=self.progress)
-            measured["accuracy"] = metrics.accuracy(test, self.dataset.test_labels)
+        if len(self.dataset.test_labels):
+            measured["accuracy"] = metrics.accuracy(self.learner.test_probs(scorers), self.dataset.test_labels)
             if "train_accuracy" in measured:
                 measured["gap"] = measured["train_accuracy"] - measured["accuracy"]
         self.run.log.finish(self.cycle, "score", self.seconds(), measured)
@@ -216,9 +220,10 @@ class _Worker:
         size = self.config.subset
         if size is None or size >= len(candidates):
             return candidates
-        return np.sort(np.random.default_rng(self.seed(3)).choice(candidates, size, replace=False))
+        generator = np.random.default_rng(self.learner.seed(self.cycle, 3))
+        return np.sort(generator.choice(candidates, size, replace=False))
 
-    def evidence(self, scorer: "Scorer", rows: Ints) -> dict[str, Floats]:
+    def evidence(self, scorer: Scorer, rows: Ints) -> dict[str, Floats]:
         """Further columns for the tables of `core.comparison`, [n] each."""
         loss = self.strategy.loss if self.strategy is not None else None
         found = {"label-gradnorm": scorer.gradient_norms(rows, "label", self.config.reduction, self.dataset.labels)}
@@ -228,7 +233,7 @@ class _Worker:
             found |= {f"{name}-gradnorm": scorer.gradient_norms(rows, loss, name) for name in NORMS}
         return found
 
-    def fall(self, scorer: "Scorer") -> dict[str, float]:
+    def fall(self, scorer: Scorer) -> dict[str, float]:
         """Of the samples chosen by their gradient norm a cycle ago, how many have none larger now that they are learnt."""
         if self.cycle == 0 or self.strategy is None or self.strategy.loss is None:
             return {}
@@ -240,37 +245,13 @@ class _Worker:
         after = scorer.gradient_norms(rows, self.strategy.loss, self.config.reduction)
         return {"selected": len(rows), "fell": int((after <= before).sum())}
 
-    def fresh_model(self, dropout: float) -> Classifier:
-        channels, config = self.dataset.images.shape[3], self.config
-        return models.build(config.model, channels, self.task.n_classes, config.width, self.seed(0), dropout)
-
-    def dropout(self) -> float:
-        return 0.0 if self.strategy is None else self.strategy.dropout
-
-    def fresh_companion(self) -> Any:
-        """The module that the strategy wants trained with the model, a `core.trainers.Companion`, or None."""
-        if self.strategy is None or self.strategy.companion is None:
-            return None
+    def companion(self) -> nn.Module:
+        """A fresh module of the strategy's, a `core.trainers.Companion`."""
+        assert self.strategy is not None
+        assert self.strategy.companion is not None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed(4))
-            return self.strategy.companion(self.fresh_model(0.0).stage_widths)
-
-    def save(self, module: nn.Module, name: str) -> None:
-        tensors = {key: t.detach().cpu().contiguous() for key, t in module.state_dict().items()}
-        write_atomically(self.run.cycle_path(self.cycle) / name, save(tensors))
-
-    def load_weights(self, model: nn.Module, cycle: int) -> None:
-        model.load_state_dict(load_file(self.weights(cycle)))
-
-    def load_companion(self, companion: nn.Module, cycle: int) -> None:
-        companion.load_state_dict(load_file(self.run.cycle_path(cycle) / "companion.safetensors"))
-
-    def weights(self, cycle: int) -> Path:
-        return self.run.cycle_path(cycle) / "weights.safetensors"
-
-    def seed(self, purpose: int) -> int:
-        """A seed of its own for every run seed, cycle and purpose."""
-        return int(np.random.SeedSequence([self.config.seed, self.cycle, purpose]).generate_state(1)[0])
+            torch.manual_seed(self.learner.seed(self.cycle, 4))
+            return self.strategy.companion(cast(Classifier, self.learner.build(self.cycle)).stage_widths)
 
     def seconds(self) -> float:
         return time.monotonic() - self.began
@@ -286,84 +267,6 @@ class _Worker:
         write_atomically(self.run.path / "progress.json", json.dumps(state).encode())
 
 
-class Scorer:
-    """Posteriors and gradient norms of a trained model over the pool, each computed once for the same content."""
-
-    def __init__(
-        self,
-        model: Classifier,
-        weights: Path,
-        images: Images,
-        fingerprint: str,
-        cache: ScoreCache,
-        progress: Callable[[float], None],
-    ) -> None:
-        self.model, self.images, self.cache, self.progress = model, images, cache, progress
-        self.key = {
-            "weights": digest(np.fromfile(weights, dtype=np.uint8)),
-            "data": fingerprint,
-            "device": images.device.type,
-        }
-
-    def probs(self) -> NDArray[np.float32]:
-        """Posterior of the whole pool, float32 [N, C]."""
-        return self.cache.get(
-            {**self.key, "score": "posterior"}, lambda: predict(self.model, self.images, progress=self.progress)
-        )
-
-    def embeddings(self, rows: Ints) -> Tensor:
-        """What the head sees of the rows, float32 [n, D] on the device."""
-        parts = []
-        with torch.no_grad(), autocast(self.images.device):
-            for at, x in self.images.batches(rows, SCORE_BATCH):
-                parts.append(self.model.embed(x).float())
-                self.progress((len(parts) * SCORE_BATCH - SCORE_BATCH + len(at)) / len(rows))
-        return torch.cat(parts)
-
-    def gradient_norms(self, rows: Ints, loss: Loss, reduction: Norm, labels: Ints | None = None) -> Floats:
-        """Gradient norms [n] of the rows over all parameters ("sum", "l2") or the head's ("head", summed).
-
-        labels: int [N], for loss "label".
-        """
-        if loss == "egl":  # its expectation is over norms that are reduced already
-            assert reduction != "head"
-            over_all: Reduction = reduction
-            return self._cached(
-                rows,
-                {"loss": loss, "reduction": reduction},
-                lambda x, _: gradient_norms(self.model, x, loss=loss, reduction=over_all),
-            )
-        # Both schemes of the paper are one function, term by term (`core.gradnorm`): one computation serves both
-        loss = "entropy" if loss == "expected" else loss
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        head = [name.startswith("head.") for name in names]
-
-        def all_three(x: Tensor, at: Ints) -> Tensor:
-            targets = None if labels is None else torch.from_numpy(labels[at]).to(x.device)
-            each = gradient_norms(self.model, x, loss=loss, targets=targets, reduction="none")
-            return torch.stack([each.sum(1), torch.linalg.vector_norm(each, dim=1), each[:, head].sum(1)], dim=1)
-
-        known = None if labels is None else digest(labels[rows])
-        return self._cached(rows, {"loss": loss, "labels": known}, all_three)[:, NORMS.index(reduction)]
-
-    def _cached(self, rows: Ints, what: dict[str, Any], compute: Callable[[Tensor, Ints], Tensor]) -> Floats:
-        def over_batches() -> Floats:
-            parts, done = [], 0
-            for at, x in self.images.batches(rows, SCORE_BATCH):
-                try:
-                    parts.append(compute(x, at))
-                except ValueError as error:  # the model is ours and fits: what remains is a loss that is not finite
-                    raise UserError(
-                        f"{error} Training probably diverged: lower the learning rate and run again."
-                    ) from error
-                done += len(at)
-                self.progress(done / len(rows))
-            return torch.cat(parts).double().cpu().numpy() if parts else np.empty((0, len(NORMS)))
-
-        key = {**self.key, "score": "gradient-norm", **what, "rows": digest(rows)}
-        return self.cache.get(key, over_batches)
-
-
 class Unlabelled:
     """The `Pool` that a strategy sees."""
 
@@ -372,7 +275,7 @@ class Unlabelled:
         self.known = np.flatnonzero(labels >= 0)
         self.known_labels = labels[self.known]
         config = worker.config
-        self.seed, self.budget, self.n_labelled = worker.seed(2), config.budget, len(self.known)
+        self.seed, self.budget, self.n_labelled = worker.learner.seed(worker.cycle, 2), config.budget, len(self.known)
         self.batch_size, self.width = config.batch_size, config.width
         self.steps = config.epochs * -(-len(self.known) // config.batch_size)
 
@@ -383,16 +286,7 @@ class Unlabelled:
         return self.posterior[self.rows]
 
     def mc_probs(self, passes: int) -> Floats:
-        model, embeddings = self.scorer.model, self.embeddings()
-        parts = []
-        devices = [embeddings.device] if embeddings.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            model.dropout.train()
-            for _ in range(passes):
-                parts.append(model.classify(embeddings).double().softmax(dim=1).cpu().numpy())
-            model.dropout.eval()
-        return np.stack(parts)
+        return self.scorer.mc_probs(self.rows, passes, self.seed)
 
     def gradient_norms(self, loss: Loss) -> Floats:
         return self.scorer.gradient_norms(self.rows, loss, self.worker.config.reduction)
@@ -413,13 +307,14 @@ class Unlabelled:
         return self.scorer.images[self.known[positions]]
 
     def companion(self) -> Floats:
-        companion, images = self.worker.fresh_companion(), self.scorer.images
-        self.worker.load_companion(companion, self.worker.cycle)
+        worker, images = self.worker, self.scorer.images
+        companion: Any = worker.companion()
+        companion.load_state_dict(load_file(worker.run.cycle_path(worker.cycle) / COMPANION))
         companion.to(images.device).eval()
-        parts = []
+        model, parts = cast(Classifier, self.scorer.model), []
         with torch.no_grad(), autocast(images.device):
             for _, x in images.batches(self.rows, SCORE_BATCH):
-                parts.append(companion(self.scorer.model.stages(x)).double().cpu().numpy())
+                parts.append(companion(model.stages(x)).double().cpu().numpy())
         return np.concatenate(parts)
 
 

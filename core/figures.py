@@ -27,6 +27,14 @@ COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, r
     "random": VERMILLION,
     "minimal": GREY,
     "cleaning": GREEN,
+    "vanilla": GREEN,
+    "co-teaching": ORANGE,
+    "elr": GREEN,
+    "ssl": SKY,
+    "pretrained": ORANGE,
+    "clean": PURPLE,  # the paper's pink "model upper bound"
+    "bald": GREY,
+    "graph": GREY,
     "cross-entropy": ORANGE,
     "self-confidence": PURPLE,
     # Eleven strategies share seven colours (yellow and black are lost on one of the two backgrounds): a second one of a
@@ -65,6 +73,9 @@ SYMBOLS = {
 }
 NOTE_WIDTH = 58  # characters: what a 390-pixel screen shows of the small print
 PATTERNS = {
+    "elr": "dash",
+    "pretrained": "dash",
+    "graph": "dash",
     "oracle": "dash",
     "random": "dot",
     "minimal": "dashdot",
@@ -183,6 +194,28 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
     if at is not None:
         figure.add_vline(x=at, line={"color": GREY, "dash": "dot", "width": 1})
     return _layout(figure, "Collected labels", "Right majority labels (%)", note)
+
+
+def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: str) -> go.Figure:
+    """Share of right labels (%) against collected labels, one line a policy, AUC in the legend: Fig. 3 of Bernhardt et al.
+
+    curves: policy, n_labels, mean, sd, low, high · areas: policy, auc · band: "sd" (± 1 s.d.) or "interval" (low to high).
+    """
+    figure, auc = go.Figure(), areas.set_index("policy")["auc"]
+    policies = list(curves["policy"].unique())
+    for policy in policies:
+        part = _thin(curves[curves["policy"] == policy])
+        if band == "interval":
+            part = part.assign(sd=(part["high"] - part["low"]) / 2)
+        bound = policy in ("oracle", "random", "minimal")
+        label = {
+            "oracle": "oracle (upper bound)",
+            "random": "random (lower bound)",
+            "clean": "clean (model upper bound)",
+        }
+        name = f"{label.get(policy, policy)} · AUC {auc[policy]:.3f}"
+        _band(figure, part, policy, name, width=2 if bound else 3, opacity=0.12)
+    return _layout(figure, "Collected labels", "Right majority labels (%)", note, legend_rows=-(-len(policies) // 2))
 
 
 def distribution(values: pd.Series, score: str, cut: float | None, note: str) -> go.Figure:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data import votes
+from data.errors import UserError
 
 
 def accuracy(probs: ArrayLike, labels: ArrayLike) -> float:
@@ -24,6 +25,38 @@ def remaining_errors(majority: ArrayLike, label_counts: ArrayLike) -> tuple[int,
     wrong = np.asarray(majority) != np.asarray(label_counts).argmax(axis=1)
     difficult = votes.ambiguous(np.asarray(label_counts))
     return int((wrong & ~difficult).sum()), int((wrong & difficult).sum())
+
+
+def estimated_noise(labels: ArrayLike, probs: ArrayLike) -> float:
+    """Estimated share of wrong labels in [0, 1] by the confident joint; labels int [N], probs [N, C] out of sample.
+
+    A sample counts as class j where p[j] reaches the mean self-confidence of the samples labelled j; the counts of each
+    given label are scaled to its number of samples. Posteriors of a model that has seen the labels hide wrong ones: the
+    estimate is then too low. Northcutt, Jiang & Chuang, JAIR 2021, Eqs. 1 and 3. Raises `UserError` without samples.
+    """
+    given, p = np.asarray(labels), np.asarray(probs, dtype=np.float64)
+    if len(given) == 0:
+        raise UserError("There is no label to estimate the noise of: label some samples first.")
+    n_classes = p.shape[1]
+    present = np.bincount(given, minlength=n_classes)
+    own = np.bincount(given, weights=p[np.arange(len(p)), given], minlength=n_classes)
+    threshold = np.where(present > 0, own / np.maximum(present, 1), np.inf)
+    reaches = p >= threshold
+    counted = reaches.any(axis=1)
+    true = np.where(reaches, p, -1.0).argmax(axis=1)
+    joint = np.zeros((n_classes, n_classes))
+    np.add.at(joint, (given[counted], true[counted]), 1.0)
+    empty = joint.sum(axis=1) == 0  # no sample of this label is sure of anything: take it as right
+    joint[np.flatnonzero(empty), np.flatnonzero(empty)] = 1.0
+    joint *= (present / joint.sum(axis=1))[:, None]
+    return float(1 - np.trace(joint) / joint.sum())
+
+
+def kendall_tau(a: ArrayLike, b: ArrayLike) -> float:
+    """Kendall's rank correlation τ_b of two measures of the same things, in [−1, 1]; NaN where one is constant."""
+    from scipy import stats  # half a second, which most of those who measure do without
+
+    return float(stats.kendalltau(np.asarray(a), np.asarray(b)).statistic)
 
 
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> float:

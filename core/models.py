@@ -10,29 +10,44 @@ from torch.nn import functional as F
 from data.errors import UserError
 
 
-class Classifier(nn.Module, ABC):
+class Model(nn.Module, ABC):
+    """An embedding, dropout, and what makes logits of it."""
+
+    dropout: nn.Dropout
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """What the head sees, [N, D]."""
+
+    @abstractmethod
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits [N, K] of embeddings [N, D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.embed(x))
+
+
+class Headed(Model):
+    """A model with one linear layer behind its embedding."""
+
+    head: nn.Linear
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        return self.head(self.dropout(embedding))
+
+
+class Classifier(Headed):
     """Stages of growing width, their mean over positions as the embedding, dropout and a linear head."""
 
     stage_widths: tuple[int, ...]
     """Channels of each stage's output; the last is the size of the embedding."""
-
-    dropout: nn.Dropout
-    head: nn.Linear
 
     @abstractmethod
     def stages(self, x: Tensor) -> list[Tensor]:
         """Output of every stage, [N, width, H', W'] each."""
 
     def embed(self, x: Tensor) -> Tensor:
-        """What the head sees, [N, D]."""
         return self.stages(x)[-1].mean(dim=(2, 3))
-
-    def classify(self, embedding: Tensor) -> Tensor:
-        """Logits [N, K] of embeddings [N, D]."""
-        return self.head(self.dropout(embedding))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.embed(x))
 
 
 class SmallCNN(Classifier):

@@ -12,7 +12,9 @@ priority, for a chain whose priority rises after a visit is simply served again 
 drawn side by side, each keyed by that minimum, and one sort restores the sequence.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +44,34 @@ class Votes:
     sample: Ints  # [T] row of the sample
     label: Ints  # [T]
     majority: Ints  # [T] the sample's majority label after this vote
+    formed: NDArray[np.bool_]  # [T] whether one class has more votes than any other after it
+
+    def __getitem__(self, which: NDArray[np.bool_] | slice) -> "Votes":
+        """Some of them, in the same order."""
+        return Votes(self.sample[which], self.label[which], self.majority[which], self.formed[which])
+
+
+@dataclass(frozen=True)
+class Visits:
+    """V relabels in the order in which they began: labels of one sample until a majority formed, or the budget ended."""
+
+    sample: Ints  # [V]
+    first: Ints  # [V] position of the first label among those collected
+    n_votes: Ints  # [V]
+    before: Ints  # [V] majority label before, and after
+    after: Ints  # [V]
+    formed: NDArray[np.bool_]  # [V] whether it came to a majority
+    of: Ints  # [T] the relabel that each collected label belongs to
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Statistics after 0 … T collected labels, [T + 1] each."""
+
+    correctness: Floats  # share of right majority labels
+    clear_errors: Ints  # wrong ones on images that are not ambiguous
+    difficult_errors: Ints  # and on those that are
+    total_variation: Floats  # mean over samples of ½ Σ |label histogram as shares − true distribution|, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -104,7 +134,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
 
     histogram, majority, key = state.histogram[rows].astype(np.int64), state.majority[rows].copy(), first[rows]
     drawn = histogram.sum(axis=1) - 1  # the initial label is not a draw
-    table = np.empty((0, 5))  # one line a vote: key, row, draw, label, majority
+    table = np.empty((0, 6))  # one line a vote: key, row, draw, label, majority, whether it formed
     active = np.arange(len(rows))
     while len(active):
         # Few chains left: draw many votes of each at once. Many chains: one vote each, since most stop after it.
@@ -125,7 +155,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
         begins = np.where(formed, again, np.inf)
         keys = np.minimum.accumulate(np.concatenate([key[i, None], begins], axis=1), axis=1)
         of = np.broadcast_to(row[:, None], draw.shape)
-        new = np.stack([keys[:, :-1], of, draw, label, after], axis=-1).reshape(-1, 5)
+        new = np.stack([keys[:, :-1], of, draw, label, after, formed], axis=-1).reshape(-1, 6)
         histogram[i], majority[i], key[i], drawn[i] = running[:, -1], after[:, -1], keys[:, -1], drawn[i] + width
 
         # The last vote that the budget reaches so far: a chain whose next vote comes after it is done with.
@@ -135,8 +165,8 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
         cut_key, cut_row = table[-1, :2] if len(table) == budget else (-np.inf, -1)
         active = i[(key[i] > cut_key) | ((key[i] == cut_key) & (row < cut_row))]
 
-    sample, label, after = table[:, [1, 3, 4]].astype(np.int64).T
-    return Votes(sample, label, after)
+    sample, label, after, had_formed = table[:, [1, 3, 4, 5]].astype(np.int64).T
+    return Votes(sample, label, after, had_formed.astype(bool))
 
 
 def simulate(
@@ -150,6 +180,19 @@ def simulate(
     neither known nor of length N, NaN scores or a negative budget. Bernhardt et al. 2022, Algorithm 1 and Fig. 3.
     """
     counts, initial = np.asarray(label_counts), np.asarray(initial_labels, dtype=np.int64)
+    many = [int(seed) for seed in np.atleast_1d(np.asarray(seeds))]
+    curves, collected = np.empty((len(many), budget + 1)) if budget >= 0 else np.empty(0), np.empty(len(many), np.int64)
+    for s, taken in enumerate(simulate_votes(counts, initial, policy, budget=budget, seeds=many)):
+        curve = correctness_curve(counts.argmax(axis=1), initial, taken)
+        curves[s, : len(curve)], curves[s, len(curve) :], collected[s] = curve, curve[-1], len(curve) - 1
+    return Simulation(curves, collected)
+
+
+def simulate_votes(
+    label_counts: ArrayLike, initial_labels: ArrayLike, policy: str | ArrayLike, *, budget: int, seeds: list[int]
+) -> Iterator[Votes]:
+    """The labels that `simulate` collects, one set a seed; takes and raises the same."""
+    counts, initial = np.asarray(label_counts), np.asarray(initial_labels, dtype=np.int64)
     n, n_classes = counts.shape
     if initial.shape != (n,) or initial.min() < 0 or initial.max() >= n_classes:
         raise UserError(f"Initial labels must be {n} numbers from 0 to {n_classes - 1}, one a row of the label counts.")
@@ -158,16 +201,10 @@ def simulate(
     start = Labels(
         np.eye(n_classes, dtype=np.int64)[initial], initial, np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     )
-    truth = counts.argmax(axis=1)
-    many = [int(seed) for seed in np.atleast_1d(np.asarray(seeds))]
-    curves, collected = np.empty((len(many), budget + 1)), np.empty(len(many), dtype=np.int64)
     fixed = None if isinstance(policy, str) and policy == "random" else priorities(policy, counts)
-    for s, seed in enumerate(many):
+    for seed in seeds:
         priority = random_order(n, seed) if fixed is None else fixed
-        taken = collect(counts, start, priority, budget=budget, seed=seed)
-        curve = correctness_curve(truth, initial, taken)
-        curves[s, : len(curve)], curves[s, len(curve) :], collected[s] = curve, curve[-1], len(curve) - 1
-    return Simulation(curves, collected)
+        yield collect(counts, start, priority, budget=budget, seed=seed)
 
 
 def priorities(policy: str | ArrayLike, label_counts: ArrayLike) -> Floats:
@@ -202,16 +239,114 @@ def correctness_curve(truth: Ints, initial: Ints, taken: Votes) -> Floats:
     return ((initial == truth).sum() + np.concatenate([[0], np.cumsum(change)])) / len(truth)
 
 
-def replay(sample: Ints, label: Ints, shape: tuple[int, int]) -> tuple[Labels, Votes]:
-    """Where the labels stand after a log of T events, int [T] each, over (N, C), and the majority after each event."""
+def visits(taken: Votes, initial: Ints) -> Visits:
+    """The relabels that collected labels belong to; initial: majority labels [N] before them.
+
+    A relabel that the budget of a cycle cut, and a later cycle finished, is one.
+    """
+    order = np.argsort(taken.sample, kind="stable")  # each sample's votes side by side, in time
+    sample, majority, formed = taken.sample[order], taken.majority[order], taken.formed[order]
+    new = np.concatenate([[True], sample[1:] != sample[:-1]])[: len(sample)]
+    opens = new | np.concatenate([[True], formed[:-1]])[: len(sample)]
+    starts = np.flatnonzero(opens)
+    ends = np.concatenate([starts[1:], [len(sample)]])[: len(starts)] - 1
+    before = np.where(new[starts], initial[sample[starts]], np.roll(majority, 1)[starts])
+    by_time = np.argsort(order[starts], kind="stable")
+    place = np.empty(len(starts), dtype=np.int64)
+    place[by_time] = np.arange(len(starts))
+    of = np.empty(len(sample), dtype=np.int64)
+    of[order] = place[np.cumsum(opens) - 1]
+    starts, ends = starts[by_time], ends[by_time]
+    return Visits(sample[starts], order[starts], ends - starts + 1, before[by_time], majority[ends], formed[ends], of)
+
+
+KINDS = (
+    "clear noise corrected",
+    "clear noise not corrected",
+    "difficult corrected",
+    "difficult not corrected",
+    "clean",
+    "made wrong",
+)
+
+
+def kinds(before: Ints, after: Ints, label_counts: Ints) -> NDArray[np.object_]:
+    """What each relabel was, of `KINDS`: majority labels before and after [V], true counts of their samples [V, C].
+
+    Difficult: the wrong label of an image whose votes disagree (`data.votes.ambiguous`); clear noise: of one whose votes do
+    not; clean and made wrong: the label was right before. Bernhardt et al. 2022.
+    """
+    truth = label_counts.argmax(axis=1)
+    difficult = votes.ambiguous(label_counts) if len(label_counts) else np.zeros(0, dtype=bool)
+    corrected, was_right = after == truth, before == truth
+    cases = [was_right & corrected, was_right, difficult & corrected, difficult, corrected]
+    named = [KINDS[4], KINDS[5], KINDS[2], KINDS[3], KINDS[0]]
+    return np.select(cases, named, KINDS[1]).astype(object)
+
+
+def statistics_curves(label_counts: ArrayLike, initial: Ints, taken: Votes) -> Curves:
+    """How the labels stand after each of T collected labels, against the true counts [N, C]; initial labels [N].
+
+    The label histogram of a sample holds its initial label and those collected. Bernhardt et al. 2022, Methods.
+    """
+    counts = np.asarray(label_counts)
+    n, n_classes = counts.shape
+    truth, difficult, q = counts.argmax(axis=1), votes.ambiguous(counts), distribution(counts)
+    eye = np.eye(n_classes, dtype=np.int64)
+    order = np.argsort(taken.sample, kind="stable")
+    sample, label, majority = taken.sample[order], taken.label[order], taken.majority[order]
+    new = np.concatenate([[True], sample[1:] != sample[:-1]])[: len(sample)]
+    start = np.maximum.accumulate(np.where(new, np.arange(len(sample)), 0)) if len(sample) else np.arange(0)
+    every = np.cumsum(eye[label], axis=0)
+    histogram = every - (every - eye[label])[start] + eye[initial[sample]]  # [T, C] after each label
+    variation = 0.5 * np.abs(histogram / histogram.sum(axis=1, keepdims=True) - q[sample]).sum(axis=1)
+    at_start = 0.5 * np.abs(eye[initial] - q).sum(axis=1)
+    wrong, was_wrong = majority != truth[sample], initial != truth
+
+    def curve(after: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+        """Sum over all samples: `first` [N], changed to `after` [T] by each label."""
+        change = after - np.where(new, first[sample], np.roll(after, 1))
+        in_time = np.empty_like(change)
+        in_time[order] = change
+        return first.sum() + np.concatenate([np.zeros(1, change.dtype), np.cumsum(in_time)])
+
+    clear = curve((wrong & ~difficult[sample]).astype(np.int64), (was_wrong & ~difficult).astype(np.int64))
+    hard = curve((wrong & difficult[sample]).astype(np.int64), (was_wrong & difficult).astype(np.int64))
+    return Curves(1 - (clear + hard) / n, clear, hard, curve(variation, at_start) / n)
+
+
+def labels_per_correction(curves: Curves) -> float | None:
+    """Collected labels for each right majority label gained; None where none was."""
+    wrong = curves.clear_errors + curves.difficult_errors
+    gained = int(wrong[0] - wrong[-1])
+    return (len(wrong) - 1) / gained if gained > 0 else None
+
+
+def replay(
+    sample: Ints,
+    label: Ints,
+    shape: tuple[int, int],
+    *,
+    replaced: Ints | None = None,
+    relabels: NDArray[np.bool_] | None = None,
+) -> tuple[Labels, Votes]:
+    """Where the labels stand after a log of T events, int [T] each, over (N, C), and the majority after each event.
+
+    replaced: the label of the same sample that an event takes the place of, −1 for none (the default): a person who
+    votes again, or the first person to look at a label that came with the data · relabels: whether an event was asked
+    for; by default all but a sample's first.
+    """
     n, n_classes = shape
     order = np.argsort(sample, kind="stable")
     rows, given = sample[order], label[order]
     opens = np.concatenate([[True], rows[1:] != rows[:-1]])[: len(rows)]
+    asked = ~opens if relabels is None else relabels[order]
     at = np.arange(len(rows))
     start = np.maximum.accumulate(np.where(opens, at, 0)) if len(rows) else at
-    votes_so_far = np.cumsum(np.eye(n_classes, dtype=np.int64)[given], axis=0)
-    before = votes_so_far - np.eye(n_classes, dtype=np.int64)[given]  # up to, but without, each event
+    one_hot = np.concatenate([np.eye(n_classes, dtype=np.int64), np.zeros((1, n_classes), dtype=np.int64)])  # −1: none
+    change = one_hot[given] - (0 if replaced is None else one_hot[replaced[order]])
+    votes_so_far = np.cumsum(change, axis=0)
+    before = votes_so_far - change  # up to, but without, each event
     running = votes_so_far - before[start]
     top = running.max(axis=1, initial=0)
     formed = (running == top[:, None]).sum(axis=1) == 1  # always so at a sample's first vote
@@ -222,8 +357,8 @@ def replay(sample: Ints, label: Ints, shape: tuple[int, int]) -> tuple[Labels, V
     final = rows[closes]
     state = Labels(np.zeros(shape, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
     state.histogram[final], state.majority[final] = running[closes], after[closes]
-    state.tied[final] = ~formed[closes]
-    state.cleaned[final] = formed[closes] & (running[closes].sum(axis=1) > 1)
-    majority = np.empty_like(label)
-    majority[order] = after
-    return state, Votes(sample, label, majority)
+    state.tied[final] = ~formed[closes] & asked[closes]
+    state.cleaned[final] = formed[closes] & asked[closes]
+    majority, had_formed = np.empty_like(label), np.empty(len(label), dtype=bool)
+    majority[order], had_formed[order] = after, formed
+    return state, Votes(sample, label, majority, had_formed)

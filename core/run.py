@@ -20,6 +20,8 @@ from data.errors import UserError
 
 Task = Literal["active-learning", "label-cleaning"]
 PHASES = ("label", "train", "score")
+PERSON = "person: "  # how the source of a label begins that a person gave
+GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
@@ -42,15 +44,31 @@ class Config:
         None  # active learning: rank so many of the unlabelled images, drawn anew each cycle; None: all
     )
     noise: float = 0.0  # label cleaning: share of wrong initial labels
+    noise_kind: Literal["symmetric", "asymmetric", "instance"] = (
+        "symmetric"  # where there are no votes to draw them from
+    )
     temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
+    votes: str | None = None  # a table of annotators' votes, for a folder of images
+    annotator: Literal["simulated", "person"] | None = (
+        None  # label cleaning: who is asked; None: simulated where the truth is known
+    )
+    relabel_seed: int | None = None  # of the votes that are collected; None: `seed`
     # selector
     selector: str = "vanilla"
+    folds: int = 1  # posteriors of each sample by a model that has not seen it; 1: by one that has
+    ensemble: int = 1  # models whose posteriors are averaged
+    forget_rate: float | None = None  # of co-teaching; None: estimated
+    pretrain_epochs: int = 30  # of the self-supervised selector
+    head: Literal["linear", "fine-tuned"] = "linear"  # on embeddings that were there before the labels
+    backbone: str = "mobilenet_v2"  # of the pretrained selector
+    weights: str | None = None  # file of the backbone's weights; None: torchvision's, downloaded
     gamma: float = 0.0  # of the cleaning score, base-C scale
     model: str = "small-cnn"
     width: int = 32
     epochs: int = 20
     finetune_epochs: int = 0  # cycles after the first start from the last weights; 0: train anew
     warm_start: bool = False  # cycles after the first start from the last weights, and train as long as the first
+    static: bool = False  # label cleaning: the first model ranks all cycles
     lr: float = 0.1
     nesterov: bool = True
     batch_size: int = 128
@@ -63,7 +81,22 @@ class Config:
     @property
     def experiment(self) -> str:
         """Names what runs that differ only in their seed have in common."""
-        return json.dumps({**dataclasses.asdict(self), "seed": None, "root": None}, sort_keys=True)
+        return json.dumps(
+            {**dataclasses.asdict(self), "seed": None, "relabel_seed": None, "root": None}, sort_keys=True
+        )
+
+    @property
+    def arm(self) -> str:
+        """What a legend calls the run: its strategy; in label cleaning its selector, its score, or both."""
+        if self.task == "label-cleaning" and self.method == "cleaning":
+            return self.selector
+        return self.method if self.selector == "vanilla" else f"{self.selector}, {self.method}"
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """What `data.load` takes beside name and root."""
+        options = {"limit": self.limit, "votes": self.votes}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 def home() -> Path:
@@ -171,8 +204,36 @@ class Run:
                 f"{events['sample_id'][rows.isna().to_numpy()].iloc[0]}): restore the data it was made with."
             )
         shape = (len(sample_ids), len(self.about["class_names"]))
-        state, taken = relabel.replay(rows.to_numpy(np.int64), events["label"].to_numpy(np.int64), shape)
+        sample, label = rows.to_numpy(np.int64), events["label"].to_numpy(np.int64)
+        relabels = (events["cycle"] > 0).to_numpy()
+        state, taken = relabel.replay(sample, label, shape, replaced=replaced(events), relabels=relabels)
         return state, taken, events
+
+    def record(self, sample_ids: list[str], labels: NDArray[np.int64], annotators: list[str]) -> int:
+        """Append labels that people gave, for the next cycle; returns how many were new.
+
+        A vote that its annotator has given before, and not changed since, is left out, so that a file may be read
+        twice. Raises `UserError` where labels of this run are simulated, or none are asked for yet.
+        """
+        if self.config.annotator != "person":
+            raise UserError(
+                f"Run {self.id} simulates its annotators: start one with --annotator person to bring labels in."
+            )
+        phases = self.log.phases()
+        done = phases.loc[phases["phase"] == "label", "cycle"]
+        if done.empty:
+            raise UserError(f"Run {self.id} has no ranking yet: wait for its first cycle.")
+        sources = [PERSON + annotator for annotator in annotators]
+        events = self.log.labels()
+        last = {(e.sample_id, e.source): e.label for e in events[events["source"].str.startswith(PERSON)].itertuples()}
+        new = []
+        for i, (sample_id, source) in enumerate(zip(sample_ids, sources, strict=True)):
+            if last.get((sample_id, source)) != labels[i]:
+                last[sample_id, source] = int(labels[i])
+                new.append(i)
+        if new:
+            self.log.record(int(done.max()) + 1, [sample_ids[i] for i in new], labels[new], [sources[i] for i in new])
+        return len(new)
 
     def target(self) -> int:
         """Number of cycles asked for so far: the configuration's, and one more for every step beyond."""
@@ -212,9 +273,23 @@ class Run:
             return {}
 
 
+def replaced(events: pd.DataFrame) -> NDArray[np.int64]:
+    """The label that each event of a log takes the place of, int [T], −1 for none.
+
+    A person's vote takes the place of the same person's earlier one; the first person's, that of a label that came with
+    the data.
+    """
+    by_person = events["source"].str.startswith(PERSON)
+    own = events.groupby(["sample_id", "source"])["label"].shift().where(by_person)
+    given = events.loc[events["source"] == GIVEN].drop_duplicates("sample_id").set_index("sample_id")["label"]
+    first = by_person & ~events.loc[by_person].duplicated("sample_id").reindex(events.index, fill_value=True)
+    return own.where(~first, events["sample_id"].map(given)).fillna(-1).to_numpy(np.int64)
+
+
 def create(config: Config, about: dict[str, Any]) -> Run:
     """A new, empty run. Raises `UserError` where the home folder cannot be written."""
-    return write_start(new_folder(home(), f"{config.dataset}-{config.method}-s{config.seed}"), config, about)
+    name = f"{config.dataset}-{config.arm.replace(', ', '-')}-s{config.seed}"
+    return write_start(new_folder(home(), name), config, about)
 
 
 def new_folder(base: Path, name: str) -> Path:

@@ -53,6 +53,21 @@ REGISTRY: dict[str, Score] = {
         "high: the label gets little probability; in [0, 1]. cleanlab sorts p[label], low first",
         "Northcutt et al. 2021",
     ),
+    "bald": Score(
+        "BALD",
+        "H[mean p] − mean H[p]",
+        "high: passes with dropout are each sure, and disagree; nats in [0, ln C]. Finds ambiguous images rather than errors",
+        "Houlsby et al. 2011; Bernhardt et al. 2022",
+        "nats",
+    ),
+    "graph": Score(
+        "Graph",
+        "CE(l̂, f) − H(f)",
+        "high: the labels of the nearest neighbours agree with one another, and not with this one; nats. f: labels diffused "
+        "on a graph of embeddings, each without its own",
+        "Zhou et al. 2004; Iscen et al. 2019; Bernhardt et al. 2022",
+        "nats",
+    ),
     "margin": Score(
         "Margin (1 − gap)", "1 − (p₁ − p₂)", "high: two classes are close; in [0, 1]", "Scheffer et al. 2001"
     ),

@@ -83,18 +83,19 @@ class Log:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(SCHEMA)
 
-    def append(self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], source: str, seconds: float) -> None:
-        """Append label events in order and finish the phase "label" of this cycle, in one transaction."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+    def append(
+        self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str], seconds: float
+    ) -> None:
+        """Append label events in order, a source for each, and finish the phase "label" of this cycle, in one transaction."""
         with writing(self.path.parent), self._transaction() as db:
-            db.executemany(
-                "INSERT INTO labels (cycle, sample_id, label, source, time) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (cycle, sample_id, int(label), source, now)
-                    for sample_id, label in zip(sample_ids, labels, strict=True)
-                ],
-            )
-            self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": source})
+            self._record(db, cycle, sample_ids, labels, sources)
+            named = sorted(set(sources))
+            self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": ", ".join(named)})
+
+    def record(self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str]) -> None:
+        """Append label events that people gave for a cycle whose phase "label" is still to come."""
+        with writing(self.path.parent), self._transaction() as db:
+            self._record(db, cycle, sample_ids, labels, sources)
 
     def finish(self, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         """Record that a phase is finished, and what it found."""
@@ -128,6 +129,12 @@ class Log:
             row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
         return default if row is None else json.loads(row[0])
 
+    def facts(self, prefix: str) -> dict[str, Any]:
+        """All facts whose names begin so, in the order in which they were first set."""
+        with self._reading() as db:
+            rows = db.execute("SELECT key, value FROM facts ORDER BY rowid").fetchall()
+        return {key: json.loads(value) for key, value in rows if key.startswith(prefix)}
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._connection() as db, db:
@@ -147,6 +154,19 @@ class Log:
                 f"The label log {self.path} cannot be read ({error}): restore the file from a backup, or delete the folder "
                 f"{self.path.parent} to give up the run."
             ) from error
+
+    @staticmethod
+    def _record(
+        db: sqlite3.Connection, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str]
+    ) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        db.executemany(
+            "INSERT INTO labels (cycle, sample_id, label, source, time) VALUES (?, ?, ?, ?, ?)",
+            [
+                (cycle, sample_id, int(label), source, now)
+                for sample_id, label, source in zip(sample_ids, labels, sources, strict=True)
+            ],
+        )
 
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
@@ -176,7 +196,7 @@ class ScoreCache:
 
 
 class Trainings:
-    """Which run below `home` did a training: an equal one is taken over from there. Holds names, no weights."""
+    """Which file below `home` holds the weights of a training: an equal one is taken over from there. Holds no weights."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.folder = home, home / ".cache" / "trainings"
@@ -185,16 +205,19 @@ class Trainings:
         """(weights file, result) of an equal training, or None where there is none, or its file is gone or damaged."""
         try:
             entry = json.loads(self._path(key).read_text())
-            content = (self.home / entry["run"] / f"cycle-{entry['cycle']:03d}" / "weights.safetensors").read_bytes()
+            content = (self.home / entry["file"]).read_bytes()
             whole = hashlib.blake2b(content, digest_size=20).hexdigest() == entry["digest"]
             return (content, dict(entry["result"])) if whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def add(self, key: dict[str, Any], run: str, cycle: int, result: dict[str, Any]) -> None:
-        """Remember that this run's cycle, whose weights are written, did the training."""
-        content = (self.home / run / f"cycle-{cycle:03d}" / "weights.safetensors").read_bytes()
-        found = {"run": run, "cycle": cycle, "digest": hashlib.blake2b(content, digest_size=20).hexdigest()}
+    def add(self, key: dict[str, Any], file: Path, result: dict[str, Any]) -> None:
+        """Remember that this file of weights, below the home, came of the training."""
+        content = file.read_bytes()
+        found = {
+            "file": str(file.relative_to(self.home)),
+            "digest": hashlib.blake2b(content, digest_size=20).hexdigest(),
+        }
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(key), json.dumps({**found, "result": result}).encode())

@@ -1,4 +1,6 @@
-"""A study: strategies × seeds as one piece of work, on the same data, first labels and first models, as a paper compares.
+"""A study: arms × seeds as one piece of work, on the same data, first labels and first models, as a paper compares.
+
+An arm is what is compared: a strategy of active learning, or a selector and a score of label cleaning.
 
 It is a folder `studies/ID` below the home of the runs with a plan of its runs; the runs themselves are ordinary ones.
 Needs no torch, so that a page can read studies.
@@ -26,17 +28,20 @@ from core.strategies import STRATEGIES
 from data.errors import UserError
 
 PROTOCOLS = Path(__file__).parent / "protocols"
-KEYS = ("title", "strategies", "seeds", "run")
+KEYS = ("title", "seeds", "run")
 DECIDED = ("method", "seed", "study")  # settings of a run that its protocol does not give
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a study is made: a TOML file with `title`, `strategies`, `seeds` and a table `run` of settings (`Config`)."""
+    """How a study is made: a TOML file with `title`, `seeds`, a table `run` of settings (`Config`), and its arms.
+
+    Arms are `strategies`, a list of names, or `[[arms]]`, tables of the settings in which they differ.
+    """
 
     name: str
     title: str
-    strategies: list[str]
+    arms: list[dict[str, Any]]
     seeds: list[int]
     run: dict[str, Any]
 
@@ -64,7 +69,7 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """Its runs that are there, in the order of work: all strategies of a seed, then the next seed."""
+        """Its runs that are there, in the order of work: all arms of a seed, then the next seed."""
         paths = [home() / name for name in self._plan()["runs"]]
         return [Run(path) for path in paths if (path / "config.json").is_file()]
 
@@ -173,23 +178,34 @@ def read(name: str) -> Protocol:
     settings = content.get("run", {})
     if not isinstance(settings, dict):
         raise UserError(f"{path.name}: run must be a table of settings, below a line [run].")
+    arms = content.get("arms", [])
+    if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
+        raise UserError(f"{path.name}: arms must be tables of settings, each below a line [[arms]].")
     fields = {field.name for field in dataclasses.fields(Config)} - set(DECIDED)
-    unknown = [key for key in content if key not in KEYS] + [f"run.{key}" for key in settings if key not in fields]
+    unknown = [key for key in content if key not in (*KEYS, "strategies", "arms")]
+    unknown += [f"run.{key}" for key in settings if key not in fields]
+    unknown += [f"arms.{key}" for arm in arms for key in arm if key not in fields | {"method"}]
     if unknown:
         raise UserError(f"{path.name} has settings that do not exist: {', '.join(unknown)}; remove or rename them.")
     missing = [key for key in KEYS if not content.get(key)] + [
         f"run.{key}" for key in ("task", "dataset") if key not in settings
     ]
+    if not content.get("strategies") and not arms:
+        missing.append("strategies (or arms)")
     if missing:
         raise UserError(f"{path.name} does not say {', '.join(missing)}: add it.")
-    if not _is_list(content["strategies"], str):
+    if "strategies" in content and not _is_list(content["strategies"], str):
         raise UserError(
             f'{path.name}: strategies must be a list of names, such as ["{STRATEGIES[0]}", "{STRATEGIES[-1]}"].'
         )
     if not _is_list(content["seeds"], int):
         raise UserError(f"{path.name}: seeds must be a list of whole numbers, such as [0, 1, 2].")
-    _check_types(settings, path.name)
-    return Protocol(path.stem, str(content["title"]), content["strategies"], content["seeds"], settings)
+    for table in (settings, *arms):
+        _check_types(table, path.name)
+    arms = [{"method": name} for name in content.get("strategies", [])] + [
+        {"method": "cleaning", **arm} for arm in arms
+    ]
+    return Protocol(path.stem, str(content["title"]), arms, content["seeds"], settings)
 
 
 def _is_list(value: Any, kind: type) -> bool:
@@ -223,31 +239,39 @@ def _check_types(settings: dict[str, Any], name: str) -> None:
 def create(
     protocol: str | Protocol,
     *,
-    strategies: list[str] | None = None,
+    arms: list[str] | None = None,
     seeds: list[int] | None = None,
     settings: dict[str, Any] | None = None,
     command: str = "",
 ) -> Study:
-    """A new study by a protocol, with its strategies, seeds and settings where none are given; nothing is trained yet.
+    """A new study by a protocol, with its arms, seeds and settings where none are given; nothing is trained yet.
 
+    arms: of label cleaning those of the protocol with these names (`Config.arm`); of active learning any strategies ·
     command: what the user typed for it, kept beside the results. Raises `UserError` for what cannot run.
     """
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
     settings = {**tasks.defaults(settings["task"], settings["dataset"]), **settings}
     _check_types(settings, protocol.name)
-    limit = {} if settings.get("limit") is None else {"limit": settings["limit"]}
-    dataset = data.load(settings["dataset"], settings.get("root"), **limit)
+    known = {Config(**{"budget": 0, **settings, **arm}).arm: arm for arm in protocol.arms}
+    if settings["task"] == "active-learning":
+        known = {name: {"method": name} for name in known if arms is None} | {
+            name: {"method": name} for name in arms or []
+        }
+    absent = [name for name in arms or [] if name not in known]
+    if absent:
+        raise UserError(f'{protocol.name} has no arm "{absent[0]}": choose of {", ".join(known)}.')
+    dataset = data.load(
+        settings["dataset"], settings.get("root"), **Config(**{"budget": 0, "method": "", **settings}).load_options
+    )
     configs = []
     for seed in dict.fromkeys(protocol.seeds if seeds is None else seeds):
-        for strategy in dict.fromkeys(protocol.strategies if strategies is None else strategies):
-            configs.append(
-                tasks.prepare(Config(**{"budget": 0, **settings, "method": strategy, "seed": seed}), dataset)
-            )
+        for name in known if arms is None else dict.fromkeys(arms):
+            configs.append(tasks.prepare(Config(**{"budget": 0, **settings, **known[name], "seed": seed}), dataset))
     if not configs:
-        raise UserError("A study needs at least one strategy and one seed: choose some.")
+        raise UserError("A study needs at least one strategy or arm, and one seed: choose some.")
     study = Study(new_folder(home() / "studies", protocol.name))
-    runs = {f"{study.id}-{c.method}-s{c.seed}": dataclasses.replace(c, study=study.id) for c in configs}
+    runs = {f"{study.id}-{c.arm.replace(', ', '-')}-s{c.seed}": dataclasses.replace(c, study=study.id) for c in configs}
     plan = {
         "title": protocol.title,
         "command": command,

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from core import metrics, relabel, scores, strategies
 from core.relabel import Floats, Ints, Labels
-from core.run import Config
+from core.run import GIVEN, PERSON, Config
 from core.strategies import STRATEGIES
 from core.strategies.pool import Strategy
-from data import ImageDataset, votes
+from data import ImageDataset, annotations, votes
 from data.errors import UserError
 
-CLEANING_SCORES = ("cleaning", "cross-entropy", "self-confidence", "random", "oracle")
-SELECTORS = ("vanilla",)
+MODEL_SCORES = ("bald", "graph")  # scores of labels that ask more of the model than its posterior
+CLEANING_SCORES = ("cleaning", "cross-entropy", "self-confidence", *MODEL_SCORES, "random", "oracle")
+SELECTORS = ("vanilla", "co-teaching", "elr", "ssl", "pretrained", "clean")  # those of `core.trainers`, without torch
 
 # What a newcomer gets: minutes on two CPU cores. Data sets that are not named take their task's last line. Active learning
 # trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
@@ -45,6 +46,16 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
+CLEANING_ONLY = {
+    "selector": "vanilla",
+    "folds": 1,
+    "ensemble": 1,
+    "static": False,
+    "annotator": None,
+    "relabel_seed": None,
+    "votes": None,
+    "forget_rate": None,
+}  # settings, and their value in active learning
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
 
 
@@ -53,6 +64,8 @@ class Task(ABC):
 
     score_names: tuple[str, ...]
     """Columns of a ranking that follow from posterior and labels alone."""
+    model_scores: tuple[str, ...] = ()
+    """Further columns, of `MODEL_SCORES`."""
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         self.config, self.dataset = config, dataset
@@ -68,8 +81,8 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def initial(self) -> tuple[Ints, Ints, str]:
-        """Labels before the first training: rows, labels, and their source."""
+    def initial(self) -> tuple[Ints, Ints, list[str]]:
+        """Labels before the first training: rows, labels, and the source of each."""
 
     @abstractmethod
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
@@ -80,8 +93,8 @@ class Task(ABC):
         """Labels of the best candidates by `priority` [N], at most `config.budget`: rows, labels, and their source."""
 
     @abstractmethod
-    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
-        """Metrics of a cycle from its labels (`n_events` log entries) and its posterior [N, C]."""
+    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
+        """Metrics of a cycle from its labels, `collected` of them after the start, and its posterior [N, C]."""
 
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
         """The columns `score_names`, [N] each."""
@@ -104,11 +117,11 @@ class ActiveLearning(Task):
     def strategy(self) -> Strategy:
         return strategies.load(self.config.method)
 
-    def initial(self) -> tuple[Ints, Ints, str]:
+    def initial(self) -> tuple[Ints, Ints, list[str]]:
         known = np.flatnonzero(self.dataset.labels >= 0)
         order = np.random.default_rng([self.config.seed, 0]).permutation(known)
         rows = np.sort(order[: self.config.initial])
-        return rows, self.dataset.labels[rows], "reference"
+        return rows, self.dataset.labels[rows], ["reference"] * len(rows)
 
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
         return (state.majority < 0) & (self.dataset.labels >= 0)
@@ -118,9 +131,12 @@ class ActiveLearning(Task):
         rows = ranked[np.argsort(-priority[ranked], kind="stable")[: self.config.budget]]
         return rows, self.dataset.labels[rows], "reference"
 
-    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
+    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
         labelled = state.majority >= 0
-        return {"n_labels": n_events, "train_accuracy": metrics.accuracy(probs[labelled], state.majority[labelled])}
+        return {
+            "n_labels": int(labelled.sum()),
+            "train_accuracy": metrics.accuracy(probs[labelled], state.majority[labelled]),
+        }
 
 
 class LabelCleaning(Task):
@@ -131,9 +147,18 @@ class LabelCleaning(Task):
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
         self.reference = reference_counts(config, dataset)
+        self.model_scores = MODEL_SCORES if config.evidence else tuple({config.method} & set(MODEL_SCORES))
 
-    def initial(self) -> tuple[Ints, Ints, str]:
-        return np.arange(len(self.dataset.ids)), initial_labels(self.config, self.dataset), "initial"
+    def initial(self) -> tuple[Ints, Ints, list[str]]:
+        n, known = len(self.dataset.ids), self.dataset.annotations
+        if self.config.annotator != "person":
+            return np.arange(n), initial_labels(self.config, self.dataset), ["initial"] * n
+        if known is None:
+            return np.arange(n), initial_labels(self.config, self.dataset), [GIVEN] * n
+        silent = np.setdiff1d(np.arange(n), known.rows)  # no vote: the label that came with the data stands in
+        labels = np.concatenate([self.dataset.labels[silent], known.labels])
+        sources = [GIVEN] * len(silent) + [PERSON + who for who in known.annotators]
+        return np.concatenate([silent, known.rows]), labels, sources
 
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
         return ~state.cleaned
@@ -142,25 +167,26 @@ class LabelCleaning(Task):
         if self.reference is None:
             none = np.empty(0, dtype=np.int64)
             return none, none, "nobody"
-        ranked = relabel.priorities("oracle", self.reference) if self.config.method == "oracle" else priority
-        taken = relabel.collect(self.reference, state, ranked, budget=self.config.budget, seed=self.config.seed)
+        config = self.config
+        ranked = relabel.priorities("oracle", self.reference) if config.method == "oracle" else priority
+        taken = relabel.collect(self.reference, state, ranked, budget=config.budget, seed=relabel_seed(config))
         return taken.sample, taken.label, f"votes ({self.dataset.annotators})"
 
-    def measure(self, state: Labels, n_events: int, probs: Floats) -> dict[str, float]:
-        found: dict[str, float] = {"n_labels": n_events - len(self.dataset.ids)}
-        if self.reference is not None:
-            clear, difficult = metrics.remaining_errors(state.majority, self.reference)
-            found |= {
-                "correctness": metrics.correctness(state.majority, self.reference),
-                "clear_errors": clear,
-                "difficult_errors": difficult,
-            }
-        return found
+    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
+        found: dict[str, float] = {"n_labels": collected}
+        if self.reference is None:
+            return found | {"estimated_correctness": 1 - metrics.estimated_noise(state.majority, probs)}
+        clear, difficult = metrics.remaining_errors(state.majority, self.reference)
+        return found | {
+            "correctness": metrics.correctness(state.majority, self.reference),
+            "clear_errors": clear,
+            "difficult_errors": difficult,
+        }
 
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
         columns = super().score_columns(state, probs)
         if self.config.method == "random":
-            columns["random"] = relabel.random_order(len(probs), self.config.seed)
+            columns["random"] = relabel.random_order(len(probs), relabel_seed(self.config))
         if self.config.method == "oracle" and self.reference is not None:
             columns["oracle"] = relabel.oracle_priority(self.reference)[np.arange(len(probs)), state.majority]
         return columns
@@ -169,25 +195,47 @@ class LabelCleaning(Task):
 TASKS: dict[str, type[Task]] = {"active-learning": ActiveLearning, "label-cleaning": LabelCleaning}
 
 
-def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
-    """The label distribution [N, C] that relabels are drawn from, or None where nobody knows it.
+def relabel_seed(config: Config) -> int:
+    """Seed of the votes that are collected."""
+    return config.seed if config.relabel_seed is None else config.relabel_seed
 
-    Annotators' counts where the data set has them; else, when noise is injected into trusted labels, those labels.
+
+def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
+    """The label distribution [N, C] that relabels are drawn from, or None where people are asked.
+
+    Annotators' counts where the data set has them; else the clean labels, where the labels to start from are others.
     """
+    if config.annotator == "person":
+        return None
+    n_classes = len(dataset.class_names)
     if dataset.label_counts is not None:
         return dataset.label_counts
-    if config.noise > 0:
-        return np.eye(len(dataset.class_names), dtype=np.int64)[dataset.labels]
+    if dataset.annotations is not None and config.noise == 0:
+        return annotations.counts(dataset.annotations, len(dataset), n_classes)
+    if config.noise > 0 or dataset.noisy_labels is not None:
+        return np.eye(n_classes, dtype=np.int64)[dataset.labels]
     return None
 
 
 def initial_labels(config: Config, dataset: ImageDataset) -> Ints:
-    """The noisy labels [N] that a cleaning run starts from: tempered counts, injected symmetric noise, or as given."""
+    """The noisy labels [N] that a cleaning run starts from: drawn from tempered counts, with injected noise, or as found."""
     if config.temperature is not None and dataset.label_counts is not None:
         return votes.initial_labels(dataset.label_counts, config.temperature, config.seed)
     if config.noise > 0:
-        return votes.symmetric_noise(dataset.labels, len(dataset.class_names), config.noise, config.seed)
-    return dataset.labels
+        return votes.inject(
+            config.noise_kind, dataset.images, dataset.labels, dataset.class_names, config.noise, config.seed
+        )
+    return dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels
+
+
+def clean_labels(config: Config, dataset: ImageDataset) -> Ints:
+    """The right label [N] of every sample: what a selector that knows the truth trains on. Raises `UserError` without one."""
+    reference = reference_counts(config, dataset)
+    if reference is None:
+        raise UserError(
+            'The selector "clean" needs to know the true labels, which this data set does not: choose another selector.'
+        )
+    return np.asarray(reference.argmax(axis=1))
 
 
 def about(dataset: ImageDataset) -> dict[str, Any]:
@@ -212,7 +260,7 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
     Raises `UserError` for what cannot run: an unknown method, a budget larger than the pool, noise out of reach.
     """
     n = len(dataset.ids)
-    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1}
+    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1, "folds": 1, "ensemble": 1, "pretrain_epochs": 1}
     least |= dict.fromkeys(("budget", "initial", "finetune_epochs", "seed"), 0)
     for name, bound in least.items():
         if getattr(config, name) < bound:
@@ -225,9 +273,16 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
         raise UserError(
             "A warm start and --finetune-epochs are two ways to go on from the last weights: give one of them."
         )
-    for name, choices in (("schedule", ("one-cycle", "step")), ("reduction", ("sum", "l2"))):
-        if getattr(config, name) not in choices:
-            raise UserError(f'--{name} is "{getattr(config, name)}": choose one of {", ".join(choices)}.')
+    choices: dict[str, tuple[str, ...]] = {
+        "schedule": ("one-cycle", "step"),
+        "reduction": ("sum", "l2"),
+        "noise_kind": votes.NOISE_KINDS,
+        "head": ("linear", "fine-tuned"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            option = name.replace("_", "-")
+            raise UserError(f'--{option} is "{getattr(config, name)}": choose one of {", ".join(allowed)}.')
     if config.selector not in SELECTORS:
         raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(SELECTORS)}.')
     return (
@@ -243,6 +298,9 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
         raise UserError(f'There is no strategy "{config.method}"{hint}: choose one of {", ".join(STRATEGIES)}.')
     if config.noise or config.temperature is not None:
         raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
+    for name, plain in CLEANING_ONLY.items():
+        if getattr(config, name) != plain:
+            raise UserError(f"--{name.replace('_', '-')} belongs to label cleaning: leave it out, or choose that task.")
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
     config = dataclasses.replace(config, initial=config.initial or config.budget)
@@ -276,25 +334,51 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.temperature is not None and dataset.label_counts is None:
         raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
-    if dataset.label_counts is None and (dataset.labels < 0).any():
-        raise UserError(
-            f"{int((dataset.labels < 0).sum())} images have no label yet: label them first, or leave them out."
-        )
-    if dataset.label_counts is not None and config.temperature is None:
+    if config.forget_rate is not None and not 0 <= config.forget_rate < 1:
+        raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
+    if config.folds > n:
+        raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
+    unlabelled = dataset.labels < 0
+    if dataset.annotations is not None and config.annotator != "simulated":
+        unlabelled[dataset.annotations.rows] = False
+    if dataset.label_counts is None and unlabelled.any():
+        raise UserError(f"{int(unlabelled.sum())} images have no label yet: label them first, or leave them out.")
+    if config.annotator == "person":
+        if config.noise or config.temperature is not None:
+            raise UserError("Noise is injected for simulated annotators alone: leave it out where people are asked.")
+    elif dataset.label_counts is not None and config.temperature is None:
         if config.noise == 0:
             config = dataclasses.replace(config, noise=DEFAULT_NOISE)
         nominal = dataset.noise_temperatures.get(config.noise)
         config = dataclasses.replace(
             config, temperature=nominal or votes.temperature_for(dataset.label_counts, config.noise)
         )
+    elif config.annotator is None and dataset.annotations is not None and config.noise == 0:
+        config = dataclasses.replace(config, annotator="person")  # they are the labels to check, not the truth
     reference = reference_counts(config, dataset)
+    if reference is None and config.annotator == "simulated":
+        raise UserError(
+            "Nobody can be simulated: this data set has neither votes nor clean labels; inject --noise into its labels, or "
+            "take --annotator person."
+        )
     if reference is None and config.method == "oracle":
         raise UserError("The oracle needs to know the true labels, which this data set does not: choose another score.")
-    if reference is None:  # nobody to ask: rank once
-        return dataclasses.replace(config, cycles=1, budget=0)
+    if config.selector == "clean":
+        clean_labels(config, dataset)
+    if reference is None:  # rank once, and wait for people
+        return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
+    if (reference.sum(axis=1) == 0).any():
+        raise UserError(
+            f"{int((reference.sum(axis=1) == 0).sum())} images have no vote, so that none can be drawn for them: leave them "
+            "out, or take --annotator person."
+        )
     if config.budget == 0:
         # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same
-        noise = config.noise if config.temperature is None else votes.expected_noise(reference, config.temperature)
+        noise = config.noise
+        if config.temperature is not None:
+            noise = votes.expected_noise(reference, config.temperature)
+        elif noise == 0:  # noisy labels of the data set's own
+            noise = 1 - metrics.correctness(initial_labels(config, dataset), reference)
         total = max(1, round(3 * noise * n))
         config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
     return config

@@ -1,12 +1,13 @@
 """What pages, command line and exports show of a run, as DataFrames. Reads runs, needs no torch."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core import figures, metrics, relabel, scores
+from core import exchange, figures, metrics, policies, relabel, scores
 from core.relabel import Floats
 from core.run import Config, Run, all_runs
 from core.tasks import initial_labels, reference_counts
@@ -18,7 +19,7 @@ ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as t
 
 def learning_curve(runs: list[Run]) -> pd.DataFrame:
     """Test accuracy against labels, one row a run and cycle: run, method, seed, cycle, n_labels, accuracy, gap."""
-    parts = [run.cycles().assign(run=run.id, method=run.config.method, seed=run.config.seed) for run in runs]
+    parts = [run.cycles().assign(run=run.id, method=run.config.arm, seed=run.config.seed) for run in runs]
     columns = ["run", "method", "seed", "cycle", "n_labels", "accuracy", "gap"]
     parts = [part.reindex(columns=columns) for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -37,14 +38,14 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
     if reference is None or len(taken.sample) < n:
         return pd.DataFrame(columns=columns)
     # The first n events are the initial labels
-    collected = relabel.Votes(taken.sample[n:], taken.label[n:], taken.majority[n:])
+    collected = taken[n:]
     initial = np.empty(n, dtype=np.int64)
     initial[taken.sample[:n]] = taken.label[:n]
     curve = relabel.correctness_curve(reference.argmax(axis=1), initial, collected)
     return pd.DataFrame(
         {
             "run": run.id,
-            "method": config.method,
+            "method": config.arm,
             "seed": config.seed,
             "n_labels": np.arange(len(curve)),
             "correctness": curve,
@@ -154,12 +155,83 @@ def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def figure(run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[Run] | None = None) -> go.Figure:
-    """The figure "curves", "distribution" or "map" of a run at a cycle, as pages show it and the command line exports it.
+def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
+    """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
 
-    others: further runs to draw in the curves, by default those that differ from this one in the seed alone.
+    relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
+    selection, of the run's own score), kind ("clear noise corrected", …; "" where nobody knows), sources.
+    """
+    config, names = run.config, np.array(run.about["class_names"], dtype=object)
+    _, taken, events = run.state(dataset.ids, up_to_cycle)
+    asked = (events["cycle"] > 0).to_numpy()
+    collected = taken[asked]
+    initial = run.state(dataset.ids, 0)[0].majority
+    visits, log = relabel.visits(collected, initial), events[asked].reset_index(drop=True)
+    cycles = log["cycle"].to_numpy()[visits.first]
+    scores_at = np.full(len(cycles), np.nan)
+    for cycle in np.unique(cycles):
+        ranking = run.ranking(int(cycle) - 1)[config.method].to_numpy(np.float64)
+        scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
+    reference = reference_counts(config, dataset)
+    kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
+    given = pd.Series(names[collected.label]).groupby(visits.of).agg(", ".join)
+    return pd.DataFrame(
+        {
+            "relabel": np.arange(1, len(cycles) + 1),
+            "cycle": cycles,
+            "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
+            "votes": given.to_numpy(dtype=object),
+            "n_votes": visits.n_votes,
+            "before": names[visits.before],
+            "after": names[visits.after],
+            "formed": visits.formed,
+            "score": scores_at,
+            "kind": kinds,
+            "source": log["source"].to_numpy()[visits.first],
+        }
+    )
+
+
+def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The labels at a cycle beside those of the start, one row a sample (`core.exchange.cleaned_labels`)."""
+    initial = run.state(dataset.ids, 0)[0].majority
+    return exchange.cleaned_labels(dataset.ids, initial, run.state(dataset.ids, cycle)[0], dataset.class_names)
+
+
+def issues(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """Suspected wrong labels in cleanlab's column names, one row a sample (`core.exchange.issues`)."""
+    probs = run.posterior(cycle).astype(np.float64)
+    return exchange.issues(samples(run, dataset, cycle), probs, dataset.class_names)
+
+
+def label_studio(
+    run: Run, dataset: ImageDataset, cycle: int, folder: Path, top: int | None = None, prefix: str | None = None
+) -> list[Path]:
+    """Write Label Studio's import file for a ranking into a folder, the best `top` of it; returns the files.
+
+    prefix: what stands before a sample's id in the address of its image; None: the images are written beside the tasks.
+    """
+    table = samples(run, dataset, cycle)
+    table = table[table["rank"].notna()].sort_values("rank").head(len(table) if top is None else top)
+    if len(table) == 0:
+        raise UserError(f"No image of run {run.id} is left to check at cycle {cycle}: choose an earlier one.")
+    images = None if prefix is not None else {dataset.ids[row]: dataset.images[row] for row in table.index}
+    image_of = exchange.file_address if prefix is None else lambda sample_id: prefix + sample_id
+    tasks = exchange.label_studio_tasks(table, dataset.class_names, run=run.id, image_of=image_of)
+    return exchange.write_label_studio(folder, tasks, exchange.label_studio_config(dataset.class_names), images)
+
+
+def figure(
+    run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[Run] | None = None, band: str = "sd"
+) -> go.Figure:
+    """The figure "curves", "policies", "distribution" or "map" of a run at a cycle, as pages show it and files export it.
+
+    others: further runs to draw in the curves, by default those that differ from this one in the seed alone; in the
+    policies the other runs of its study · band: of the policies, "sd" or "interval".
     """
     config = run.config
+    if name == "policies":
+        return policy_figure([run, *(of_study(run) if others is None else others)], dataset, band)
     if name == "curves":
         runs = [run, *(same_experiment(run) if others is None else others)]
         if config.task == "active-learning" or reference_counts(config, dataset) is None:
@@ -178,6 +250,44 @@ def figure(run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[
         return score_distribution(run, dataset, cycle, config.method)
     scored = with_noise_scores(run, samples(run, dataset, cycle), cycle)
     return figures.noise_map(scored, note(run, f"cycle {cycle}; {MAP_TEXT[config.task]}"))
+
+
+def of_study(run: Run) -> list[Run]:
+    """The other runs of the run's study that have a ranking; those that differ in their seed alone where it has none."""
+    if run.config.study is None:
+        return same_experiment(run)
+    found = [other for other in all_runs() if other.id != run.id and readable(other)]
+    return [other for other in found if other.config.study == run.config.study and len(other.cycles())]
+
+
+BANDS = {"sd": "± 1 s.d.", "interval": "95 % interval (± 1.96 standard errors)"}
+
+
+def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figure:
+    """Fig. 3 of Bernhardt et al. 2022: the first rankings of cleaning runs between random and oracle."""
+    runs = policies.comparable(runs)
+    found = policies.simulated(runs, dataset)
+    table = policies.curves(found)
+    config, n = runs[0].config, int(table["n_seeds"].max())
+    seeds = ", ".join(str(seed) for seed in sorted({run.config.seed for run in runs}))
+    small = (
+        f"{config.dataset}, N = {len(dataset):,}, {noise_text(config, dataset)} · {config.model}, width {config.width}\n"
+        f"static simulation by each first ranking, seed {seeds}, {policies.VOTE_SETS} sets of votes (n = {n}); band "
+        f"{BANDS[band]}; AUC: mean share of right majority labels over the collected labels"
+    )
+    return figures.policy_curves(table, policies.areas(found), band, small)
+
+
+def noise_text(config: Config, dataset: ImageDataset) -> str:
+    """How many of the first labels are wrong, and how that came about."""
+    reference = reference_counts(config, dataset)
+    if reference is None:
+        return "the labels' errors are not known"
+    share = 1 - metrics.correctness(initial_labels(config, dataset), reference)
+    if config.temperature is not None:
+        return f"{share:.1%} wrong labels, drawn from the votes at T = {config.temperature:g}"
+    how = f"{config.noise_kind} noise, injected" if config.noise else "as found"
+    return f"{share:.1%} wrong labels, {how}"
 
 
 def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) -> go.Figure:

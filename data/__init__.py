@@ -59,7 +59,7 @@ SOURCES = {
         "Your own images: class folders, or a metadata.csv with labels and votes",
         folder.load,
         lambda root: "",
-        ("size", "class_names"),
+        ("size", "class_names", "votes"),
         None,
     ),
 }
@@ -70,7 +70,7 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
 
     root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself.
     limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. Further options: size
-    of "cifar10h" (images in the pool), size and class_names of "folder". Raises UserError for a name, option or limit
+    of "cifar10h" (images in the pool), size, class_names and votes of "folder". Raises UserError for a name, option or limit
     that does not exist, and when the files are absent or damaged.
     """
     if name not in SOURCES:

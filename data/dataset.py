@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from data.annotations import Annotations
 from data.errors import UserError
 from data.votes import random_order
 
@@ -23,7 +24,8 @@ class ImageDataset:
     labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes for each class, or None · class_names: K names ·
     test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted; annotators_source: where the votes
     come from, one sentence · noise_temperatures: nominal noise rate -> temperature of the published set-up, if there is
-    one · skipped: (id, reason) of the files that could not be read.
+    one · skipped: (id, reason) of the files that could not be read · noisy_labels: int64 [N], the labels as they were found,
+    where `labels` are better ones · annotations: votes that are the labels to start from, by people who may be wrong.
 
     Raises UserError when the parts do not fit together.
     """
@@ -40,6 +42,8 @@ class ImageDataset:
     annotators_source: str
     noise_temperatures: dict[float, float] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    noisy_labels: np.ndarray | None = None
+    annotations: Annotations | None = None
 
     def __post_init__(self) -> None:
         def require(condition: bool, message: str) -> None:
@@ -74,6 +78,12 @@ class ImageDataset:
             f"test images of shape {self.test_images.shape[1:]} beside images of shape {self.images.shape[1:]}; "
             "bring them to one size",
         )
+        if self.noisy_labels is not None:
+            noisy = self.noisy_labels
+            require(
+                noisy.dtype == np.int64 and noisy.shape == (n,) and bool(((noisy >= 0) & (noisy < n_classes)).all()),
+                f"the noisy labels must be int64 [{n}] from 0 to {n_classes - 1}, got {noisy.dtype} with shape {noisy.shape}",
+            )
         commonest, times = Counter(self.ids).most_common(1)[0]
         require(times == 1, f"the id {commonest!r} appears {times} times; every image needs its own")
         if self.label_counts is not None:
@@ -106,6 +116,10 @@ class ImageDataset:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             for start in range(0, len(array), CHUNK):
                 digest.update(array[start : start + CHUNK].tobytes())
+        if self.noisy_labels is not None:
+            digest.update(self.noisy_labels.tobytes())
+        if self.annotations is not None:
+            digest.update(self.annotations.rows.tobytes() + self.annotations.labels.tobytes())
         return digest.hexdigest()
 
     def subset(self, indices: np.ndarray) -> "ImageDataset":
@@ -116,7 +130,17 @@ class ImageDataset:
             images=self.images[indices],
             labels=self.labels[indices],
             label_counts=None if self.label_counts is None else self.label_counts[indices],
+            noisy_labels=None if self.noisy_labels is None else self.noisy_labels[indices],
+            annotations=None if self.annotations is None else self._votes_on(indices),
         )
+
+    def _votes_on(self, indices: np.ndarray) -> Annotations:
+        assert self.annotations is not None
+        place = np.full(len(self.ids), -1, np.int64)
+        place[indices] = np.arange(len(indices))
+        rows = place[self.annotations.rows]
+        kept = np.flatnonzero(rows >= 0)
+        return Annotations(rows[kept], self.annotations.labels[kept], [self.annotations.annotators[i] for i in kept])
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:

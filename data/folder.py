@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from data import annotations
 from data.cache import cached, home
 from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
@@ -50,12 +51,16 @@ class Entry:
     votes: dict[str, int] | None = None
 
 
-def load(root: Path, size: int | None = None, class_names: Sequence[str] | None = None) -> ImageDataset:
+def load(
+    root: Path, size: int | None = None, class_names: Sequence[str] | None = None, votes: str | Path | None = None
+) -> ImageDataset:
     """The images under `root`; ids are their paths relative to it.
 
     size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
-    order, or the vote columns in theirs. Raises UserError when there is nothing to learn from or metadata.csv is wrong.
+    order, or the vote columns in theirs. votes: a table of annotators' votes (`data.annotations`), by the ids, whose votes
+    are the labels to start from; then metadata.csv may do without labels. Raises UserError when there is nothing to learn
+    from, or metadata.csv or the votes are wrong.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the path of a folder of images")
@@ -64,7 +69,7 @@ def load(root: Path, size: int | None = None, class_names: Sequence[str] | None 
     root = root.resolve()
     skipped: list[tuple[str, str]] = []
     if (root / "metadata.csv").is_file():
-        entries, columns = _read_metadata(root, class_names, skipped)
+        entries, columns = _read_metadata(root, class_names, skipped, needs_label=votes is None)
     else:
         entries, columns = _walk(root, skipped), []
     if not entries:
@@ -78,7 +83,10 @@ def load(root: Path, size: int | None = None, class_names: Sequence[str] | None 
     if not entries:
         raise UserError(f"no image in {root} can be read; the first one: {skipped[0][0]}: {skipped[0][1]}")
 
+    table = None if votes is None else annotations.table(Path(votes))
     names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
+    if not names and table is not None:
+        names = sorted(set(table["label"]))
     index = {name: k for k, name in enumerate(names)}
     outside = next((e for e in entries if e.label is not None and e.label not in index), None)
     if outside is not None:
@@ -91,21 +99,31 @@ def load(root: Path, size: int | None = None, class_names: Sequence[str] | None 
     counts = None
     if columns:
         counts = np.array([[(e.votes or {}).get(name, 0) for name in names] for e in entries[:n_pool]], np.int64)
+    ids, given = [e.id for e in entries], None
+    if table is not None and votes is not None:
+        ignore = [*ids[n_pool:], *(id for id, _ in skipped)]
+        given = annotations.resolve(table, Path(votes).name, ids[:n_pool], names, ignore)
     return ImageDataset(
         name="folder",
-        ids=[e.id for e in entries[:n_pool]],
+        ids=ids[:n_pool],
         images=images[:n_pool],
         labels=labels[:n_pool],
         label_counts=counts,
         class_names=names,
         test_images=images[n_pool:],
         test_labels=labels[n_pool:],
-        annotators="none" if counts is None else "human",
-        annotators_source=f"Only the labels in {root}; no separate votes."
-        if counts is None
-        else f"The votes in {root / 'metadata.csv'}.",
+        annotators="none" if counts is None and given is None else "human",
+        annotators_source=_source(root, counts is not None, given, votes),
         skipped=skipped,
+        annotations=given,
     )
+
+
+def _source(root: Path, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
+    if given is not None and votes is not None:
+        people = len(set(given.annotators))
+        return f"{len(given.rows)} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
+    return f"The votes in {root / 'metadata.csv'}." if counted else f"Only the labels in {root}; no separate votes."
 
 
 # --- which images there are ------------------------------------------------------------------------------------------
@@ -157,7 +175,7 @@ def _printable(path: Path) -> str:
 
 
 def _read_metadata(
-    root: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]]
+    root: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]], needs_label: bool
 ) -> tuple[list[Entry], list[str]]:
     """The images named by metadata.csv, in its order, and the columns that hold votes (none without votes)."""
     file = root / "metadata.csv"
@@ -168,6 +186,9 @@ def _read_metadata(
             header = list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as a UTF-8 table ({error}); save it again as CSV, UTF-8") from error
+    if not needs_label and "label" not in header:
+        header.append("label")
+        rows = [{**row, "label": ""} for row in rows]
     absent = [name for name in ("file_name", "label") if name not in header]
     if absent:
         raise UserError(f"{file} has no column {' and no column '.join(absent)}; its columns are {', '.join(header)}")

@@ -12,6 +12,17 @@ INITIAL = 2**32  # the "vote" that is the first, noisy label; relabels count 0, 
 REPLACED = 2**32 + 1  # and the two numbers that symmetric noise takes: is it replaced, by which class
 REPLACEMENT = 2**32 + 2
 ORDER = 2**32 + 3  # a sample's place in a random order
+FLIP_RATE = 2**32 + 4  # of instance-dependent noise: how easily a sample is mistaken
+
+NOISE_KINDS = ("symmetric", "asymmetric", "instance")
+CONFUSIONS = {  # of CIFAR-10's classes, as Patrini et al. 2017 choose them
+    "truck": "automobile",
+    "bird": "airplane",
+    "deer": "horse",
+    "cat": "dog",
+    "dog": "cat",
+}
+FLIP_SPREAD = 0.1  # standard deviation of the flip rates, as Xia et al. 2020
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the constants of SplitMix64 (Steele, Lea & Flood 2014)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -124,3 +135,77 @@ def symmetric_noise(labels: np.ndarray, n_classes: int, noise: float, seed: int)
     step = 1 + (uniforms(seed, sample, REPLACEMENT) * (n_classes - 1)).astype(np.int64)  # 1 … n_classes - 1
     replaced = (uniforms(seed, sample, REPLACED) < noise) & (labels >= 0)
     return np.where(replaced, (labels + step) % n_classes, labels)
+
+
+def asymmetric_noise(labels: np.ndarray, class_names: list[str], noise: float, seed: int) -> np.ndarray:
+    """Labels of which a share `noise` is mistaken for a similar class: int64 [N] from labels [N]; unknown ones stay.
+
+    CIFAR-10's classes are confused as in Patrini et al. 2017 (truck for automobile, bird for airplane, deer for horse, cat
+    and dog for each other), others with the next class. `noise` is the share of all labels: where few classes can be
+    confused, each of theirs is the likelier to be. Raises UserError for a share that these classes cannot reach.
+    """
+    labels = np.asarray(labels, np.int64)
+    target = (np.arange(len(class_names)) + 1) % len(class_names)
+    if set(CONFUSIONS) | set(CONFUSIONS.values()) <= set(class_names):
+        target = np.array([class_names.index(CONFUSIONS.get(name, name)) for name in class_names])
+    known = labels >= 0
+    confused = known & (target[labels] != labels)
+    most = confused.sum() / max(1, known.sum())
+    if not 0 <= noise <= most:
+        raise UserError(
+            f"asymmetric noise of {noise:g} is out of reach: {most:.3f} of the labels are of a class that is confused with "
+            "another; choose no more"
+        )
+    flips = confused & (uniforms(seed, np.arange(len(labels)), REPLACED) * most < noise)
+    return np.where(flips, target[labels], labels)
+
+
+def instance_noise(images: np.ndarray, labels: np.ndarray, n_classes: int, noise: float, seed: int) -> np.ndarray:
+    """Labels of which a share `noise` is wrong in ways that depend on the image: int64 [N]; unknown ones stay.
+
+    How easily a sample is mistaken is drawn from a normal distribution around `noise` (s.d. 0.1, cut to [0, 1]), and for
+    which class follows from a random projection of its pixels, one for each class. images: uint8 [N, ...]. Xia et al.,
+    NeurIPS 2020, Algorithm 2. Raises UserError for a rate outside [0, 1).
+    """
+    from scipy.stats import truncnorm  # half a second, which most loads do without
+
+    if not 0 <= noise < 1:
+        raise UserError(f"the noise rate must lie between 0 and 1, got {noise:g}")
+    labels = np.asarray(labels, np.int64)
+    n, sample = len(labels), np.arange(len(labels))
+    # The mean of the cut distribution is not the one it was cut from: shift it until the share is met
+    low, high = -2.0, 2.0
+    for _ in range(50):
+        centre = (low + high) / 2
+        spread = (0 - centre) / FLIP_SPREAD, (1 - centre) / FLIP_SPREAD
+        mean = truncnorm.mean(*spread, loc=centre, scale=FLIP_SPREAD)
+        low, high = (centre, high) if mean < noise else (low, centre)
+    rate = truncnorm.ppf(uniforms(seed, sample, FLIP_RATE), *spread, loc=centre, scale=FLIP_SPREAD)
+    size = int(np.prod(images.shape[1:]))
+    projections = np.random.default_rng(seed).standard_normal((n_classes, size, n_classes)).astype(np.float32)
+    wrong = labels.copy()
+    for start in range(0, n, 1024):
+        rows = sample[start : start + 1024]
+        pixels = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float32) / 255
+        pixels = pixels - pixels.mean(axis=1, keepdims=True)
+        pixels /= np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
+        for k in range(n_classes):
+            mine = np.flatnonzero(labels[rows] == k)
+            scores = (pixels[mine] @ projections[k]).astype(np.float64)
+            scores[:, k] = -np.inf
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            drawn = uniforms(seed, rows[mine], REPLACEMENT)
+            wrong[rows[mine]] = _invert(weights, drawn[:, None])[:, 0]
+    flips = (uniforms(seed, sample, REPLACED) < rate) & (labels >= 0)
+    return np.where(flips & (noise > 0), wrong, labels)
+
+
+def inject(
+    kind: str, images: np.ndarray, labels: np.ndarray, class_names: list[str], noise: float, seed: int
+) -> np.ndarray:
+    """Wrong labels of one of `NOISE_KINDS` put among right ones, a share `noise` of all: int64 [N]. Raises as they do."""
+    if kind == "asymmetric":
+        return asymmetric_noise(labels, class_names, noise, seed)
+    if kind == "instance":
+        return instance_noise(images, labels, len(class_names), noise, seed)
+    return symmetric_noise(labels, len(class_names), noise, seed)

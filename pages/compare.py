@@ -202,7 +202,7 @@ def start_form(first: bool) -> None:
     strategies = st.multiselect(
         "Strategies to compare",
         list(STRATEGIES),
-        default=protocol.strategies,
+        default=[arm["method"] for arm in protocol.arms],
         format_func=title,
         key=f"chosen-{name}",
         help="Keep random: it is what the others are measured against.",
@@ -218,7 +218,7 @@ def start_form(first: bool) -> None:
     st.caption(f"{len(strategies) * int(seeds)} runs, one after the other. Each can be watched on Cycles.")
     if st.button("Start study", type="primary" if first else "secondary", key="start-study", disabled=not strategies):
         with frame.errors():
-            made = study.create(name, strategies=strategies, seeds=list(range(int(seeds))))
+            made = study.create(name, arms=strategies, seeds=list(range(int(seeds))))
             jobs.start_study(made)
             st.query_params["study"] = made.id
             st.rerun()

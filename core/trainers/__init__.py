@@ -1,15 +1,20 @@
-"""Ways of learning from labels that may be wrong. Each file offers `fit`, which trains a model in place."""
+"""Ways of learning from labels that may be wrong: the selectors of label cleaning. One a file, which names its `TRAINER`."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.batches import Images
+from core.batches import Images, channel_statistics
+from core.models import Model
+from data.errors import UserError
+
+TRAINERS = ("vanilla", "co-teaching", "elr", "ssl", "pretrained", "clean")
 
 Progress = Callable[[float], None]  # called with the finished share of the work, in [0, 1]
 
@@ -25,6 +30,50 @@ class Settings:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is built for."""
+
+    model: str
+    width: int
+    channels: int
+    n_classes: int
+    seed: int
+    dropout: float = 0.0  # probability before the head
+    backbone: str = "mobilenet_v2"  # of the pretrained selector
+    weights: str | None = None  # file of its weights; None: torchvision's, downloaded
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A way of learning, and what it needs: the engine gives it that without knowing its name."""
+
+    build: Callable[[Shape], Model]
+    """A fresh model."""
+    fit: Callable[..., float]
+    """fit(model, images, rows, labels, settings, *, seed, noise, progress): train in place, return the last mean loss.
+
+    rows, labels: int [n] · noise: estimated share of wrong labels.
+    """
+    prepare: Callable[..., None] | None = None
+    """prepare(model, images, settings, *, seed, progress): learn the embedding from the images alone."""
+    prepared: bool = False
+    """The embedding is there before labels are looked at, so that a head on it is all that needs to be trained."""
+    needs_noise: bool = False
+    """`fit` uses the estimated share of wrong labels."""
+    labels: Literal["given", "reference"] = "given"
+    """Which labels it learns from: those given, or the right ones."""
+    statistics: Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]] = channel_statistics
+    """Mean and standard deviation by which images are normalised."""
+
+
+def load(name: str) -> Trainer:
+    """The selector of this name; imports its file and what that needs. Raises `UserError` where there is none."""
+    if name not in TRAINERS:
+        raise UserError(f'There is no selector "{name}": choose one of {", ".join(TRAINERS)}.')
+    return cast(Trainer, importlib.import_module(f"core.trainers.{name.replace('-', '_')}").TRAINER)
 
 
 class Companion(Protocol):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import data
-from core import cycle, jobs, models, run, tasks
+from core import cycle, jobs, models, run, scoring, tasks
 from core.batches import Images, channel_statistics
 from core.gradnorm import gradient_norms
 from core.run import Config
@@ -288,7 +288,7 @@ def test_nothing_left_to_clean_is_said(home, pool):
 
 def test_scores_are_computed_once_for_the_same_content(home, pool, monkeypatch):
     cycle.work(start(pool), pool)
-    monkeypatch.setattr(cycle, "gradient_norms", None)  # a second computation would fail
+    monkeypatch.setattr(scoring, "gradient_norms", None)  # a second computation would fail
     cycle.work(start(pool), pool)
 
 

@@ -68,8 +68,8 @@ def test_a_worker_on_its_way_counts_as_running_until_it_is_overdue(one, monkeypa
 
 
 def test_a_replay_stops_at_a_cycle(one):
-    one.log.append(0, ["x", "y"], np.array([0, 1]), "reference", 0.1)
-    one.log.append(1, ["z"], np.array([1]), "reference", 0.1)
+    one.log.append(0, ["x", "y"], np.array([0, 1]), ["reference"] * 2, 0.1)
+    one.log.append(1, ["z"], np.array([1]), ["reference"], 0.1)
     assert one.state(["x", "y", "z"], 0)[0].majority.tolist() == [0, 1, -1]
     assert one.state(["x", "y", "z"])[0].majority.tolist() == [0, 1, 1]
 
@@ -135,15 +135,15 @@ def test_a_configuration_of_another_version_is_refused(one):
 
 
 def test_cycles_are_those_that_were_scored_with_the_seconds_of_all_their_phases(one):
-    one.log.append(0, ["x"], np.array([0]), "reference", 0.5)
+    one.log.append(0, ["x"], np.array([0]), ["reference"], 0.5)
     one.log.finish(0, "train", 10.0, {"train_loss": 1.0})
     one.log.finish(0, "score", 2.0, {"n_labels": 1, "accuracy": 0.5})
-    one.log.append(1, ["y"], np.array([1]), "reference", 0.5)
+    one.log.append(1, ["y"], np.array([1]), ["reference"], 0.5)
     assert one.cycles().to_dict("records") == [{"cycle": 0, "n_labels": 1, "accuracy": 0.5, "seconds": 12.5}]
 
 
 def test_labels_of_samples_that_are_gone_name_the_first(one):
-    one.log.append(0, ["x", "y"], np.array([0, 1]), "reference", 0.1)
+    one.log.append(0, ["x", "y"], np.array([0, 1]), ["reference"] * 2, 0.1)
     with pytest.raises(UserError, match=r"first: y.*restore the data"):
         one.state(["x", "z"])
 

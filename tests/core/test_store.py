@@ -18,8 +18,8 @@ def log(tmp_path):
 
 
 def test_labels_are_appended_in_order_and_replayed_by_cycle(log):
-    log.append(0, ["a", "b"], np.array([1, 0]), "initial", 0.1)
-    log.append(1, ["b"], np.array([2]), "votes", 0.1)
+    log.append(0, ["a", "b"], np.array([1, 0]), ["initial"] * 2, 0.1)
+    log.append(1, ["b"], np.array([2]), ["votes"], 0.1)
     assert log.labels()["sample_id"].tolist() == ["a", "b", "b"]
     assert log.labels(up_to_cycle=0)["label"].tolist() == [1, 0]
     assert log.phases()[["cycle", "phase"]].values.tolist() == [[0, "label"], [1, "label"]]
@@ -27,15 +27,15 @@ def test_labels_are_appended_in_order_and_replayed_by_cycle(log):
 
 @pytest.mark.parametrize("statement", ["UPDATE labels SET label = 5", "DELETE FROM labels"])
 def test_the_log_cannot_be_rewritten(log, statement):
-    log.append(0, ["a"], np.array([1]), "initial", 0.1)
+    log.append(0, ["a"], np.array([1]), ["initial"], 0.1)
     with sqlite3.connect(log.path) as db, pytest.raises(sqlite3.IntegrityError, match="append-only"):
         db.execute(statement)
 
 
 def test_a_phase_is_finished_once_and_its_labels_come_with_it_or_not_at_all(log):
-    log.append(0, ["a"], np.array([1]), "initial", 0.1)
+    log.append(0, ["a"], np.array([1]), ["initial"], 0.1)
     with pytest.raises(sqlite3.IntegrityError):
-        log.append(0, ["b"], np.array([1]), "initial", 0.1)
+        log.append(0, ["b"], np.array([1]), ["initial"], 0.1)
     assert log.labels()["sample_id"].tolist() == ["a"]
 
 
@@ -105,7 +105,7 @@ def test_an_equal_training_is_found_until_its_weights_change(tmp_path):
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     assert trainings.find(key) is None
-    trainings.add(key, "a-run", 2, {"train_loss": 0.5})
+    trainings.add(key, weights, {"train_loss": 0.5})
     assert store.Trainings(tmp_path).find(key) == (b"weights", {"train_loss": 0.5})
     assert trainings.find({**key, "seed": 2}) is None
     weights.write_bytes(b"changed")

@@ -31,7 +31,9 @@ TINY = {
 
 
 def tiny(**changes):
-    return Protocol("tiny", "A tiny study", ["random", "entropy-gradnorm"], [0, 1], {**TINY, **changes})
+    return Protocol(
+        "tiny", "A tiny study", [{"method": "random"}, {"method": "entropy-gradnorm"}], [0, 1], {**TINY, **changes}
+    )
 
 
 def test_the_papers_protocol_is_that_of_the_paper():
@@ -51,7 +53,7 @@ def test_the_papers_protocol_is_that_of_the_paper():
 
 @pytest.mark.parametrize("name", ["paper-cifar10", "quick-cifar10", "fashion"])
 def test_protocols_name_every_strategy(name):
-    assert sorted(study.read(name).strategies) == sorted(study.STRATEGIES)
+    assert sorted(arm["method"] for arm in study.read(name).arms) == sorted(study.STRATEGIES)
     assert study.protocols()[name] == study.read(f"{name}.toml").title
 
 
@@ -70,7 +72,7 @@ def test_create_makes_all_runs_of_a_seed_before_the_next(home):
 
 
 def test_strategies_seeds_and_settings_can_be_given(home):
-    made = study.create("fashion", strategies=["margin"], seeds=[7], settings={"limit": 1000, "epochs": 3})
+    made = study.create("fashion", arms=["margin"], seeds=[7], settings={"limit": 1000, "epochs": 3})
     (one,) = made.runs
     config = one.config
     assert (config.method, config.seed, config.limit, config.epochs, config.budget) == ("margin", 7, 1000, 3, 200)
@@ -227,7 +229,7 @@ def test_a_study_is_started_paused_cancelled_and_resumed_as_a_job(home):
     ("text", "message"),
     [
         ("title = ", "no valid TOML"),
-        ('title = "x"', "does not say strategies, seeds, run"),
+        ('title = "x"', "does not say seeds, run, .*, strategies .or arms."),
         ('title = "x"\nstrategies = ["random"]\nseeds = [0]\nrun = {task = "active-learning"}', "run.dataset"),
         ('colour = "red"', "settings that do not exist: colour"),
         ("[run]\nmethod = 3", "run.method"),
@@ -245,7 +247,7 @@ def test_a_wrong_protocol_is_named(tmp_path, text, message):
 
 def test_what_cannot_be_made_is_refused_before_anything_is_written(home):
     for changes, message in (
-        ({"strategies": ["coreset"]}, "no strategy"),
+        ({"arms": ["coreset"]}, "no strategy"),
         ({"seeds": []}, "at least one"),
         ({"settings": {"budget": 400}}, "lower the budget"),
         ({"settings": {"budget": "many"}}, "budget is 'many', but must be a whole number"),

@@ -217,7 +217,7 @@ def logged(four):
     """Initially "a" is wrong. Cycle 1 asks for "a" twice and "b" once; cycle 2 makes a tie of "c" and confirms "d"."""
     one = made(four)
     for number, (ids, labels) in enumerate((("abcd", [1, 0, 0, 1]), ("aab", [0, 0, 0]), ("cd", [1, 1]))):
-        one.log.append(number, list(ids), np.array(labels), "votes", 0.5)
+        one.log.append(number, list(ids), np.array(labels), ["votes"] * len(ids), 0.5)
         one.log.finish(number, "train", 10.0 + number, {})
     one.log.finish(0, "score", 2.0, {"n_labels": 0})
     return one

@@ -6,7 +6,7 @@ import torch
 
 from core import models
 from core.batches import Images, channel_statistics
-from core.trainers import Settings, predict, vanilla
+from core.trainers import Settings, loop, predict, vanilla
 from data.errors import UserError
 
 SETTINGS = Settings(epochs=6, lr=0.1, batch_size=16, schedule="one-cycle")
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_weights(stripes):
 def test_augmentation_is_a_flip_and_a_shifted_crop():
     """Each result is a crop of the padded image or of its mirror, each row and column in order."""
     x = torch.arange(1.0, 1 + 64 * 8 * 8).reshape(64, 1, 8, 8)
-    out = vanilla.augment(x, torch.Generator().manual_seed(0))
+    out = loop.augment(x, torch.Generator().manual_seed(0))
     pad = 1  # 4 pixels for 32 × 32
     padded = torch.nn.functional.pad(x, (pad,) * 4)
     seen = set()

@@ -1,0 +1,280 @@
+"""What label cleaning hands to other tools, and what comes back: cleanlab's columns, Label Studio, tables of votes.
+
+Pure functions on tables, and the files they make. Needs no torch.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.export import write_file
+from core.relabel import Floats, Ints, Labels
+from data import annotations
+from data.annotations import Annotations
+from data.errors import UserError
+
+LARGEST = 500_000_000  # bytes of a file that is read in whole
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Votes that came back, in the order in which they were given, and how many were left out for which reason."""
+
+    annotations: Annotations
+    skipped: dict[str, int]
+
+
+def issues(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> pd.DataFrame:
+    """Suspected wrong labels in cleanlab's column names, one row a sample.
+
+    ranking: of `core.views.samples`, in pool order · probs: posterior [N, C]. Columns: sample_id; is_label_issue; label_score,
+    p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name; cleaning, Φ in nats,
+    **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
+    posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
+    """
+    given, p = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64)
+    predicted = p.argmax(axis=1)
+    own = p[np.arange(len(p)), given]
+    n = np.bincount(given, minlength=len(class_names))
+    threshold = np.where(n > 0, np.bincount(given, weights=own, minlength=len(class_names)) / np.maximum(n, 1), 1.0)
+    names = np.array(class_names, dtype=object)
+    return pd.DataFrame(
+        {
+            "sample_id": ranking["sample_id"].to_numpy(),
+            "is_label_issue": (predicted != given) & (p.max(axis=1) >= threshold[predicted]),
+            "label_score": own,
+            "given_label": given,
+            "predicted_label": predicted,
+            "given_name": names[given],
+            "suggested_name": names[predicted],
+            "cleaning": ranking["cleaning"].to_numpy(),
+            "rank": ranking["rank"].to_numpy(),
+            "status": ranking["status"].to_numpy(),
+        }
+    )
+
+
+def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, class_names: Sequence[str]) -> pd.DataFrame:
+    """The labels after cleaning, one row a sample: sample_id, initial_label, label (int), their names, n_votes, status, changed.
+
+    initial: majority labels [N] at the start.
+    """
+    names = np.array(class_names, dtype=object)
+    return pd.DataFrame(
+        {
+            "sample_id": list(sample_ids),
+            "initial_label": initial,
+            "label": state.majority,
+            "initial_name": names[initial],
+            "name": names[state.majority],
+            "n_votes": state.histogram.sum(axis=1),
+            "status": np.select([state.tied, state.cleaned], ["tied", "cleaned"], "labelled"),
+            "changed": state.majority != initial,
+        }
+    )
+
+
+def log_table(events: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """The label log with the labels' names: seq, cycle, sample_id, label, name, source, time."""
+    table = events.copy()
+    table.insert(4, "name", np.array(class_names, dtype=object)[table["label"].to_numpy(np.int64)])
+    return table
+
+
+def label_studio_config(class_names: Sequence[str]) -> str:
+    """The labelling set-up of a Label Studio project for these classes; the first nine have the digits as keys."""
+    choices = "\n".join(
+        f"    <Choice value={quoteattr(name)}" + (f' hotkey="{place}"' if place <= 9 else "") + "/>"
+        for place, name in enumerate(class_names, start=1)
+    )
+    return (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="label" toName="image" choice="single-radio" showInline="true">\n{choices}\n  </Choices>\n</View>\n'
+    )
+
+
+def label_studio_tasks(
+    table: pd.DataFrame, class_names: Sequence[str], *, run: str, image_of: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """A ranking as Label Studio's import format, the suggested label of each image as its prediction.
+
+    table: of `core.views.samples`, ranked rows alone · image_of: address of a sample's image. Label Studio serves the lowest
+    prediction score first, so a prediction's score runs from 0 for rank 1 to just below 1 for the last.
+    """
+    rank = table["rank"].to_numpy(np.float64)
+    scores = (rank - 1) / max(1.0, float(rank.max(initial=1)))
+    return [
+        {
+            "data": {"image": image_of(row.sample_id), "sample_id": row.sample_id, "run": run, "given": row.given},
+            "predictions": [
+                {
+                    "model_version": run,
+                    "score": float(score),
+                    "result": [
+                        {
+                            "from_name": "label",
+                            "to_name": "image",
+                            "type": "choices",
+                            "value": {"choices": [row.suggested]},
+                        }
+                    ],
+                }
+            ],
+        }
+        for row, score in zip(table.itertuples(), scores, strict=True)
+    ]
+
+
+def file_address(sample_id: str) -> str:
+    """Where `write_label_studio` puts a sample's image, relative to the folder of the tasks."""
+    safe = re.sub(r"[^\w.-]+", "_", sample_id).strip("._")[-80:]
+    # Two ids may become one safe name: the digest keeps them apart
+    return f"images/{blake2b(sample_id.encode(), digest_size=6).hexdigest()}-{safe}.png"
+
+
+def write_label_studio(
+    folder: Path, tasks: list[dict[str, Any]], config: str, images: dict[str, NDArray[np.uint8]] | None
+) -> list[Path]:
+    """tasks.json, config.xml and, where images are given (by sample id, uint8 [H, W, C]), PNG files in a folder.
+
+    Returns the first two and the folder of the images. Raises `UserError` where they cannot be written.
+    """
+    try:
+        (folder / "images" if images else folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
+    for sample_id, image in (images or {}).items():
+        buffer = io.BytesIO()
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
+        write_file(folder / file_address(sample_id), buffer.getvalue())
+    write_file(folder / "config.xml", config.encode())
+    write_file(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False, indent=1).encode())
+    return [folder / "tasks.json", folder / "config.xml", *([folder / "images"] if images else [])]
+
+
+def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]) -> Imported:
+    """A table of votes, CSV or Parquet (`data.annotations.read`). Raises `UserError` as that does."""
+    return Imported(annotations.read(path, sample_ids, class_names), {})
+
+
+def read_label_studio(
+    path: Path, sample_ids: Sequence[str], class_names: Sequence[str], run: str | None = None
+) -> Imported:
+    """The votes in a Label Studio export (JSON or JSON-MIN) of tasks that `label_studio_tasks` made.
+
+    Annotations that were cancelled, or chose nothing, are left out and counted; of several by one annotator on one image
+    the latest holds. run: the run whose tasks they must be, None for any. Raises `UserError` for files that are no such
+    export, of other tasks, or with classes that the run does not have.
+    """
+    row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    code_of = {name: code for code, name in enumerate(class_names)}
+    found: dict[tuple[int, str], tuple[str, int, int]] = {}  # by sample and annotator: time, place in the file, label
+    skipped: Counter[str] = Counter()
+    place = 0
+    for task in _tasks(path):
+        data = task["data"] if isinstance(task.get("data"), dict) else task
+        sample_id = data.get("sample_id")
+        if not isinstance(sample_id, str):
+            raise UserError(
+                f"{path.name} is of another project: its tasks name no sample_id; import the file that `export "
+                "--label-studio` wrote, and export it again from there."
+            )
+        if run is not None and data.get("run") != run:
+            raise UserError(
+                f"{path.name} holds tasks of the run {str(data.get('run'))[:100]!r}, not of {run}: import it there."
+            )
+        if sample_id not in row_of:
+            raise UserError(f"{path.name} names the sample {sample_id[:100]!r}, which this run's data do not hold.")
+        for annotation in _annotations(task, path.name):
+            place += 1
+            if annotation.get("was_cancelled"):
+                skipped["cancelled"] += 1
+                continue
+            choices = _choices(annotation, path.name)
+            if not choices:
+                skipped["nothing chosen"] += 1
+                continue
+            if len(choices) > 1:
+                raise UserError(
+                    f"{path.name} has {len(choices)} choices in one annotation of {sample_id!r}: one label is wanted; set "
+                    'choice="single-radio" in the project, as config.xml does.'
+                )
+            if choices[0] not in code_of:
+                raise UserError(
+                    f"{path.name} has the class {choices[0][:100]!r} for {sample_id!r}, which this run does not have; its "
+                    f"classes are {', '.join(class_names[:20])}."
+                )
+            when = str(annotation.get("updated_at") or annotation.get("created_at") or "")
+            key = (row_of[sample_id], _annotator(annotation))
+            if key not in found or (when, place) > found[key][:2]:
+                found[key] = (when, place, code_of[choices[0]])
+    in_time = sorted(found.items(), key=lambda item: item[1][:2])
+    rows = np.array([row for (row, _), _ in in_time], dtype=np.int64)
+    labels = np.array([label for _, (_, _, label) in in_time], dtype=np.int64)
+    return Imported(Annotations(rows, labels, [who for (_, who), _ in in_time]), dict(skipped))
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path.name} is larger than {LARGEST // 10**6} MB: export fewer tasks at a time.")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give Label Studio's export as JSON.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path.name} is no whole JSON file ({error}): export it again from Label Studio, as JSON."
+        ) from error
+    if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+        raise UserError(f"{path.name} is no list of tasks: export it from Label Studio as JSON or JSON-MIN.")
+    return content
+
+
+def _annotations(task: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The annotations of a task; JSON-MIN has one task an annotation, flat."""
+    if "annotations" not in task:
+        return [task] if "label" in task or "annotation_id" in task else []
+    found = task["annotations"]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise UserError(f"{name} has a task whose annotations are no list: export it again from Label Studio, as JSON.")
+    return found
+
+
+def _choices(annotation: dict[str, Any], name: str) -> list[str]:
+    if "result" not in annotation:  # JSON-MIN
+        label = annotation.get("label")
+        chosen = label.get("choices", []) if isinstance(label, dict) else label
+        chosen = [chosen] if isinstance(chosen, str) else chosen or []
+    else:
+        try:
+            chosen = [
+                choice
+                for part in annotation["result"]
+                if part.get("type") == "choices" and part.get("from_name", "label") == "label"
+                for choice in part["value"]["choices"]
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{name} has a result of another form than Label Studio's choices: is it of another project?"
+            ) from error
+    return [str(choice) for choice in chosen]
+
+
+def _annotator(annotation: dict[str, Any]) -> str:
+    """Who did it: a number, an address, or what the export has of either."""
+    who = annotation.get("completed_by", annotation.get("annotator"))
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id")
+    return "unknown" if who is None else str(who)
