@@ -13,6 +13,14 @@ from data.errors import UserError
 from pages.ui import frame
 
 TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
+SELECTORS = {
+    "vanilla": "plain training",
+    "co-teaching": "two networks, each learns what the other finds easy",
+    "elr": "held to what it learnt early",
+    "ssl": "self-supervised embedding, linear head",
+    "pretrained": "ImageNet embedding, linear head",
+    "clean": "knows the right labels: upper bound",
+}
 
 frame.setup("Home")
 frame.sidebar()
@@ -39,7 +47,7 @@ def start_form() -> None:
             f"{one} — {sources[one].title}" + ("" if sources[one].available or one == "folder" else " (not here yet)")
         ),
     )
-    source, root = sources[name], None
+    source, root, votes = sources[name], None, None
     if name == "folder":
         root = (
             st.text_input(
@@ -50,6 +58,17 @@ def start_form() -> None:
             ).strip()
             or None
         )
+        if not learning:
+            votes = (
+                st.text_input(
+                    "Table of votes (optional)",
+                    placeholder="/path/to/votes.csv",
+                    key="votes",
+                    help="What several annotators said: sample_id, annotator, label; or sample_id and one column an annotator. "
+                    "These are then the labels to check.",
+                ).strip()
+                or None
+            )
     elif not source.available:
         st.info(source.reason)
     preset = tasks.defaults(task, name)
@@ -63,12 +82,21 @@ def start_form() -> None:
             format_func=lambda one: REGISTRY[one].title,
         )
         budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
-        noise = 0.0
+        noise, selector = 0.0, "vanilla"
     else:
-        method = left.selectbox(
-            "Score", list(tasks.CLEANING_SCORES), key="score", format_func=lambda one: REGISTRY[one].title
+        selector = left.selectbox(
+            "Selector: how the model learns",
+            list(SELECTORS),
+            key="selector",
+            format_func=lambda one: f"{one} — {SELECTORS[one]}",
         )
-        noise = right.number_input(
+        method = right.selectbox(
+            "Score: which labels first",
+            list(tasks.CLEANING_SCORES),
+            key="score",
+            format_func=lambda one: REGISTRY[one].title,
+        )
+        noise = left.number_input(
             "Noise rate",
             0.0,
             0.95,
@@ -76,7 +104,7 @@ def start_form() -> None:
             0.05,
             key=f"noise-{name}",
             help="Share of wrong initial labels, drawn from the votes where there are some. The images that nobody disagrees on "
-            "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are and rank them.",
+            "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
         )
         budget = right.number_input(
             "Labels a cycle",
@@ -115,6 +143,21 @@ def start_form() -> None:
             )
             or None
         )
+        folds = ensemble = 1
+        if not learning:
+            columns = st.columns(4)
+            folds = columns[0].number_input(
+                "Folds",
+                1,
+                20,
+                1,
+                key="folds",
+                help="1: the model ranks images it has learnt from (in-sample), which hides noise it has memorised. 5: each "
+                "image is ranked by a model that has not seen it (out of fold), at five times the cost.",
+            )
+            ensemble = columns[1].number_input(
+                "Ensemble", 1, 20, 1, key="ensemble", help="Average the posteriors of so many models."
+            )
     if st.button("Start run", type="primary", key="start", disabled=name == "folder" and root is None):
         config = Config(
             **{
@@ -131,6 +174,10 @@ def start_form() -> None:
                 "model": model,
                 "width": int(width),
                 "epochs": int(epochs),
+                "selector": selector,
+                "votes": votes,
+                "folds": int(folds),
+                "ensemble": int(ensemble),
             }
         )
         with frame.errors():
@@ -158,7 +205,7 @@ def recent() -> None:
                 "open": f"/cycles?run={run.id}",
                 "task": TASKS[config.task].split(" — ")[0],
                 "data": config.dataset,
-                "method": config.method,
+                "method": config.arm,
                 "seed": config.seed,
                 "state": frame.STATES[state],
                 "cycles": f"{len(cycles)} of {run.target()}",

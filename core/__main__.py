@@ -331,6 +331,7 @@ def resume(options: argparse.Namespace) -> None:
 def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
+    found.check_step()
     found.log.set_fact("target", max(found.target(), len(found.cycles()) + 1))
     resume(options)
 
@@ -449,16 +450,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
-    dataset = load(found)
-    names = dataset.class_names
-    if options.file.suffix.lower() == ".json":
-        brought = exchange.read_label_studio(options.file, dataset.ids, names, run=found.id)
-    else:
-        brought = exchange.read_votes(options.file, dataset.ids, names)
-    given = brought.annotations
-    new = found.record([dataset.ids[row] for row in given.rows], given.labels, given.annotators)
-    left_out = "".join(f"; {count} left out: {reason}" for reason, count in brought.skipped.items())
-    print(f"{new} new labels of {len(given.rows)} in {options.file.name}{left_out}. `step {found.id}` trains on them.")
+    print(f"{views.bring_in(found, load(found), str(options.file))} `step {found.id}` trains on them.")
 
 
 def list_runs(options: argparse.Namespace) -> None:
@@ -504,7 +496,7 @@ def export_files(options: argparse.Namespace) -> None:
     if not 0 <= cycle < done:
         raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")
     if options.label_studio:
-        for path in export_label_studio(found, cycle, options):
+        for path in views.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
             print(path)
         return
     file_format = options.out.suffix.lstrip(".").lower()
@@ -521,15 +513,11 @@ def export_files(options: argparse.Namespace) -> None:
             "cleaned": lambda: views.cleaned(found, load(found), cycle),
             "issues": lambda: views.issues(found, load(found), cycle),
         }
-        content = export.table_bytes(tables[options.table](), file_format)
+        exchange.write_table(tables[options.table](), options.out)
+        print(options.out)
+        return
     export.write_file(options.out, content)
     print(options.out)
-
-
-def export_label_studio(found: Run, cycle: int, options: argparse.Namespace) -> list[Path]:
-    """Tasks, labelling set-up and, unless an address is given for them, the images, in the folder --out."""
-    dataset = load(found)
-    return views.label_studio(found, dataset, cycle, options.out, options.top, options.image_prefix)
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -116,10 +116,8 @@ class _Worker:
             ranking = self.run.ranking(self.cycle - 1)
             rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64))
             sources = [source] * len(rows)
-            if len(rows) == 0 and self.config.annotator == "person":
-                raise UserError(
-                    "Nobody has given a label since the last ranking: bring labels in (`python -m core import`), then step."
-                )
+            if len(rows) == 0:
+                self.run.check_step()
             if len(rows) == 0:
                 raise UserError(
                     "There is nothing left to label: every sample is labelled or cleaned, or nobody is there "

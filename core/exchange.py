@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.export import write_file
+from core.export import table_bytes, write_file
 from core.relabel import Floats, Ints, Labels
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
 
 LARGEST = 500_000_000  # bytes of a file that is read in whole
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of a formula, or of one that `_guarded` has quoted
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ def issues(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> 
     p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name; cleaning, Φ in nats,
     **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
     posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
+    Raises `UserError` for a ranking of active learning.
     """
+    if "cleaning" not in ranking or (ranking["label"] < 0).any():
+        raise UserError("Wrong labels are looked for in label cleaning alone: choose a run of that task.")
     given, p = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64)
     predicted = p.argmax(axis=1)
     own = p[np.arange(len(p)), given]
@@ -69,9 +74,9 @@ def issues(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> 
 def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, class_names: Sequence[str]) -> pd.DataFrame:
     """The labels after cleaning, one row a sample: sample_id, initial_label, label (int), their names, n_votes, status, changed.
 
-    initial: majority labels [N] at the start.
+    initial: majority labels [N] at the start. A label that is not there is −1, its name "—" and its status "unlabelled".
     """
-    names = np.array(class_names, dtype=object)
+    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
     return pd.DataFrame(
         {
             "sample_id": list(sample_ids),
@@ -80,7 +85,9 @@ def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, clas
             "initial_name": names[initial],
             "name": names[state.majority],
             "n_votes": state.histogram.sum(axis=1),
-            "status": np.select([state.tied, state.cleaned], ["tied", "cleaned"], "labelled"),
+            "status": np.select(
+                [state.tied, state.cleaned, state.majority >= 0], ["tied", "cleaned", "labelled"], "unlabelled"
+            ),
             "changed": state.majority != initial,
         }
     )
@@ -91,6 +98,24 @@ def log_table(events: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     table = events.copy()
     table.insert(4, "name", np.array(class_names, dtype=object)[table["label"].to_numpy(np.int64)])
     return table
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A table as CSV or Parquet, by the suffix of its path.
+
+    A text that a spreadsheet would compute, such as the sample id `=1+1`, has a ' before it in CSV, which `read_votes` takes
+    off again; numbers are left alone. Raises `UserError` for another suffix, or where the file cannot be written.
+    """
+    file_format = path.suffix.lstrip(".").lower()
+    write_file(path, table_bytes(_guarded(table) if file_format == "csv" else table, file_format))
+
+
+def _guarded(table: pd.DataFrame) -> pd.DataFrame:
+    def guard(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+    texts = table.select_dtypes(["object", "string"])
+    return table.assign(**{name: texts[name].map(guard) for name in texts})
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
@@ -139,7 +164,7 @@ def label_studio_tasks(
 
 def file_address(sample_id: str) -> str:
     """Where `write_label_studio` puts a sample's image, relative to the folder of the tasks."""
-    safe = re.sub(r"[^\w.-]+", "_", sample_id).strip("._")[-80:]
+    safe = re.sub(r"[^\w.-]+", "_", sample_id, flags=re.ASCII).strip("._")[-80:]
     # Two ids may become one safe name: the digest keeps them apart
     return f"images/{blake2b(sample_id.encode(), digest_size=6).hexdigest()}-{safe}.png"
 
@@ -165,8 +190,12 @@ def write_label_studio(
 
 
 def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]) -> Imported:
-    """A table of votes, CSV or Parquet (`data.annotations.read`). Raises `UserError` as that does."""
-    return Imported(annotations.read(path, sample_ids, class_names), {})
+    """A table of votes, CSV or Parquet, as `data.annotations.read` takes it. Raises `UserError` as that does."""
+    votes = annotations.table(path)
+    if path.suffix.lower() != ".parquet":
+        for name in annotations.LONG:
+            votes[name] = [cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in votes[name]]
+    return Imported(annotations.resolve(votes, path.name, sample_ids, class_names), {})
 
 
 def read_label_studio(
@@ -180,7 +209,7 @@ def read_label_studio(
     """
     row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
     code_of = {name: code for code, name in enumerate(class_names)}
-    found: dict[tuple[int, str], tuple[str, int, int]] = {}  # by sample and annotator: time, place in the file, label
+    found: dict[tuple[int, str], tuple[float, int, int]] = {}  # by sample and annotator: time, place in the file, label
     skipped: Counter[str] = Counter()
     place = 0
     for task in _tasks(path):
@@ -192,9 +221,8 @@ def read_label_studio(
                 "--label-studio` wrote, and export it again from there."
             )
         if run is not None and data.get("run") != run:
-            raise UserError(
-                f"{path.name} holds tasks of the run {str(data.get('run'))[:100]!r}, not of {run}: import it there."
-            )
+            named = f"the run {str(data['run'])[:100]!r}" if "run" in data else "no run"
+            raise UserError(f"{path.name} holds tasks of {named}, not of {run}: import the export of this run's tasks.")
         if sample_id not in row_of:
             raise UserError(f"{path.name} names the sample {sample_id[:100]!r}, which this run's data do not hold.")
         for annotation in _annotations(task, path.name):
@@ -216,7 +244,7 @@ def read_label_studio(
                     f"{path.name} has the class {choices[0][:100]!r} for {sample_id!r}, which this run does not have; its "
                     f"classes are {', '.join(class_names[:20])}."
                 )
-            when = str(annotation.get("updated_at") or annotation.get("created_at") or "")
+            when = _seconds(annotation)
             key = (row_of[sample_id], _annotator(annotation))
             if key not in found or (when, place) > found[key][:2]:
                 found[key] = (when, place, code_of[choices[0]])
@@ -245,7 +273,7 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
 def _annotations(task: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """The annotations of a task; JSON-MIN has one task an annotation, flat."""
     if "annotations" not in task:
-        return [task] if "label" in task or "annotation_id" in task else []
+        return [task] if "label" in task or task.get("annotation_id") is not None else []
     found = task["annotations"]
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UserError(f"{name} has a task whose annotations are no list: export it again from Label Studio, as JSON.")
@@ -253,23 +281,35 @@ def _annotations(task: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _choices(annotation: dict[str, Any], name: str) -> list[str]:
-    if "result" not in annotation:  # JSON-MIN
-        label = annotation.get("label")
-        chosen = label.get("choices", []) if isinstance(label, dict) else label
-        chosen = [chosen] if isinstance(chosen, str) else chosen or []
-    else:
-        try:
-            chosen = [
-                choice
-                for part in annotation["result"]
-                if part.get("type") == "choices" and part.get("from_name", "label") == "label"
-                for choice in part["value"]["choices"]
-            ]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{name} has a result of another form than Label Studio's choices: is it of another project?"
-            ) from error
-    return [str(choice) for choice in chosen]
+    """The classes that an annotation chose: none where the image was skipped."""
+    try:
+        if "result" in annotation:
+            parts = [part for part in annotation["result"] or [] if part["type"] == "choices"]
+            controls = {str(part.get("from_name", "label")) for part in parts}
+            if controls and "label" not in controls:
+                raise UserError(
+                    f'{name} holds choices named {min(controls)[:100]!r}, not "label": set the project up with config.xml, or '
+                    "rename them in the file."
+                )
+            chosen = [part["value"]["choices"] for part in parts if part.get("from_name", "label") == "label"]
+        else:  # JSON-MIN: a class, several, or both as {"choices": …}
+            label = annotation.get("label") or []
+            label = label["choices"] if isinstance(label, dict) else label
+            chosen = [[label] if isinstance(label, str) else label]
+        if all(isinstance(some, list) for some in chosen):
+            return [str(choice) for some in chosen for choice in some]
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise UserError(f"{name} has a result of another form than Label Studio's choices: is it of another project?")
+
+
+def _seconds(annotation: dict[str, Any]) -> float:
+    """When it was given last; 0, before all others, where the export does not say."""
+    try:
+        when = datetime.fromisoformat(str(annotation.get("updated_at") or annotation.get("created_at")))
+    except ValueError:
+        return 0.0
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _annotator(annotation: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from core.scores import check_probs
 from data import votes
 from data.errors import UserError
 
@@ -32,9 +33,10 @@ def estimated_noise(labels: ArrayLike, probs: ArrayLike) -> float:
 
     A sample counts as class j where p[j] reaches the mean self-confidence of the samples labelled j; the counts of each
     given label are scaled to its number of samples. Posteriors of a model that has seen the labels hide wrong ones: the
-    estimate is then too low. Northcutt, Jiang & Chuang, JAIR 2021, Eqs. 1 and 3. Raises `UserError` without samples.
+    estimate is then too low. Northcutt, Jiang & Chuang, JAIR 2021, Eqs. 1 and 3. Raises `UserError` without samples and
+    on NaN.
     """
-    given, p = np.asarray(labels), np.asarray(probs, dtype=np.float64)
+    given, p = np.asarray(labels), check_probs(probs)
     if len(given) == 0:
         raise UserError("There is no label to estimate the noise of: label some samples first.")
     n_classes = p.shape[1]

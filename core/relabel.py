@@ -138,7 +138,8 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
     active = np.arange(len(rows))
     while len(active):
         # Few chains left: draw many votes of each at once. Many chains: one vote each, since most stop after it.
-        width = max(1, min(budget, 512 // len(active)))
+        # Growing with what was drawn, the rounds are few even where one sample takes most of the budget.
+        width = max(1, min(budget, max(512, len(table) // 4) // len(active)))
         i, row = active, rows[active]
         draw = drawn[i, None] + np.arange(width)
         label = votes.draw_votes(counts[row], seed, row, draw)  # [A, W]
@@ -159,12 +160,18 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
         histogram[i], majority[i], key[i], drawn[i] = running[:, -1], after[:, -1], keys[:, -1], drawn[i] + width
 
         # The last vote that the budget reaches so far: a chain whose next vote comes after it is done with.
-        table = np.concatenate([table, new])
-        table = table[table[:, 0] > -np.inf]
-        table = table[np.lexsort((table[:, 2], table[:, 1], -table[:, 0]))][:budget]
-        cut_key, cut_row = table[-1, :2] if len(table) == budget else (-np.inf, -1)
+        table = np.concatenate([table, new[new[:, 0] > -np.inf]])
+        cut_key, cut_row = -np.inf, -1.0
+        if len(table) >= budget:
+            by_key, by_row = table[:, 0], table[:, 1]
+            cut_key = np.partition(by_key, len(table) - budget)[len(table) - budget]
+            at_cut = by_key == cut_key
+            place = budget - int((by_key > cut_key).sum()) - 1
+            cut_row = np.partition(by_row[at_cut], place)[place]
+            table = table[(by_key > cut_key) | (at_cut & (by_row <= cut_row))]
         active = i[(key[i] > cut_key) | ((key[i] == cut_key) & (row < cut_row))]
 
+    table = table[np.lexsort((table[:, 2], table[:, 1], -table[:, 0]))][:budget]
     sample, label, after, had_formed = table[:, [1, 3, 4, 5]].astype(np.int64).T
     return Votes(sample, label, after, had_formed.astype(bool))
 
@@ -287,11 +294,13 @@ def kinds(before: Ints, after: Ints, label_counts: Ints) -> NDArray[np.object_]:
 def statistics_curves(label_counts: ArrayLike, initial: Ints, taken: Votes) -> Curves:
     """How the labels stand after each of T collected labels, against the true counts [N, C]; initial labels [N].
 
-    The label histogram of a sample holds its initial label and those collected. Bernhardt et al. 2022, Methods.
+    The label histogram of a sample holds its initial label and those collected. Raises `UserError` on a sample without
+    true votes. Bernhardt et al. 2022, Methods.
     """
     counts = np.asarray(label_counts)
     n, n_classes = counts.shape
-    truth, difficult, q = counts.argmax(axis=1), votes.ambiguous(counts), distribution(counts)
+    q = distribution(counts)  # refuses a sample that nobody voted on
+    truth, difficult = counts.argmax(axis=1), votes.ambiguous(counts)
     eye = np.eye(n_classes, dtype=np.int64)
     order = np.argsort(taken.sample, kind="stable")
     sample, label, majority = taken.sample[order], taken.label[order], taken.majority[order]

@@ -235,6 +235,16 @@ class Run:
             self.log.record(int(done.max()) + 1, [sample_ids[i] for i in new], labels[new], [sources[i] for i in new])
         return len(new)
 
+    def check_step(self) -> None:
+        """Raise `UserError` where people are asked and have given no label since the last cycle."""
+        phases, events = self.log.phases(), self.log.labels()
+        done = phases.loc[phases["phase"] == "label", "cycle"]
+        if self.config.annotator == "person" and len(done) and not (events["cycle"] > done.max()).any():
+            raise UserError(
+                f"Nobody has given a label since the last ranking of run {self.id}: bring labels in (`python -m core import`, or "
+                "on the page Cycles), then step."
+            )
+
     def target(self) -> int:
         """Number of cycles asked for so far: the configuration's, and one more for every step beyond."""
         return int(self.log.fact("target", self.config.cycles))

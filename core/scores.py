@@ -172,14 +172,34 @@ def distribution(label_counts: ArrayLike) -> Array:
     return counts / total
 
 
+def _matching(probs: ArrayLike, label_counts: ArrayLike) -> tuple[Array, Array]:
+    p, q = check_probs(probs), distribution(label_counts)
+    if p.shape != q.shape:
+        raise UserError(
+            f"Label counts of shape {q.shape} do not fit a posterior of shape {p.shape}: "
+            "give one row of counts a sample, one column a class."
+        )
+    return p, q
+
+
 def _mean_rest(values: Array) -> Array:
     return values.reshape(len(values), -1).mean(axis=1)
+
+
+def _log(p: Array) -> Array:
+    floored = np.maximum(p, FLOOR)
+    return np.log(floored, out=floored)
+
+
+def _expected_surprise(weights: Array, log_p: Array) -> Array:
+    """−Σ w ln p, the classes summed: [N, C, …] → [N]."""
+    return _mean_rest(-(weights * log_p).sum(axis=1))
 
 
 def entropy(probs: ArrayLike) -> Array:
     """Entropy H(p) = −Σ p ln p in nats, [N, C, …] → [N]; 0 · ln 0 = 0. Raises `UserError` on NaN."""
     p = check_probs(probs)
-    return _mean_rest(-(p * np.log(np.maximum(p, FLOOR))).sum(axis=1))
+    return _expected_surprise(p, _log(p))
 
 
 def cross_entropy(label_counts: ArrayLike, probs: ArrayLike) -> Array:
@@ -188,23 +208,20 @@ def cross_entropy(label_counts: ArrayLike, probs: ArrayLike) -> Array:
     Counts are normalised per sample; p is floored at 1.2e-38. Raises `UserError` on NaN, a row without votes or
     shapes that do not match. Bernhardt et al. 2022.
     """
-    p, q = check_probs(probs), distribution(label_counts)
-    if p.shape != q.shape:
-        raise UserError(
-            f"Label counts of shape {q.shape} do not fit a posterior of shape {p.shape}: "
-            "give one row of counts a sample, one column a class."
-        )
-    return _mean_rest(-(q * np.log(np.maximum(p, FLOOR))).sum(axis=1))
+    p, q = _matching(probs, label_counts)
+    return _expected_surprise(q, _log(p))
 
 
 def cleaning_score(label_counts: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Array:
     """Φ = CE(l̂, p) − max(H(p) − γ·ln C, 0) in nats, [N, C, …] → [N]; high = likely a wrong, clear label.
 
-    `gamma` lies on the base-C scale, in [0, 1]: 0 is Eq. 2 of Bernhardt et al. 2022, 0.30 their public code.
+    `gamma` lies on the base-C scale, in [0, 1]: 0 is Eq. 2 of Bernhardt et al. 2022, 0.30 their public code. Raises as
+    `cross_entropy` does.
     """
-    p = check_probs(probs)
-    ambiguity = np.maximum(entropy(p) - gamma * np.log(p.shape[1]), 0.0)
-    return cross_entropy(label_counts, p) - ambiguity
+    p, q = _matching(probs, label_counts)
+    log_p = _log(p)  # most of the time goes into the logarithms: take them once for both terms
+    ambiguity = np.maximum(_expected_surprise(p, log_p) - gamma * np.log(p.shape[1]), 0.0)
+    return _expected_surprise(q, log_p) - ambiguity
 
 
 def self_confidence(labels: ArrayLike, probs: ArrayLike) -> Array:

@@ -45,6 +45,11 @@ class Protocol:
     seeds: list[int]
     run: dict[str, Any]
 
+    @property
+    def names(self) -> list[str]:
+        """Names of its arms (`Config.arm`)."""
+        return [Config(**{"budget": 0, "cycles": 1, **self.run, **arm}).arm for arm in self.arms]
+
 
 @dataclass(frozen=True)
 class Study:
@@ -253,7 +258,7 @@ def create(
     settings = {**protocol.run, **(settings or {})}
     settings = {**tasks.defaults(settings["task"], settings["dataset"]), **settings}
     _check_types(settings, protocol.name)
-    known = {Config(**{"budget": 0, **settings, **arm}).arm: arm for arm in protocol.arms}
+    known = dict(zip(protocol.names, protocol.arms, strict=True))
     if settings["task"] == "active-learning":
         known = {name: {"method": name} for name in known if arms is None} | {
             name: {"method": name} for name in arms or []

@@ -1,7 +1,11 @@
 """What pages, command line and exports show of a run, as DataFrames. Reads runs, needs no torch."""
 
+import io
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -14,6 +18,7 @@ from core.tasks import initial_labels, reference_counts
 from data import ImageDataset, votes
 from data.errors import UserError
 
+BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
@@ -209,16 +214,56 @@ def label_studio(
 ) -> list[Path]:
     """Write Label Studio's import file for a ranking into a folder, the best `top` of it; returns the files.
 
-    prefix: what stands before a sample's id in the address of its image; None: the images are written beside the tasks.
+    prefix: what stands before a sample's id in the address of its image; None: the images are written beside the tasks, and
+    their addresses are those of Label Studio's local files, its document root being the folder above.
     """
     table = samples(run, dataset, cycle)
     table = table[table["rank"].notna()].sort_values("rank").head(len(table) if top is None else top)
     if len(table) == 0:
         raise UserError(f"No image of run {run.id} is left to check at cycle {cycle}: choose an earlier one.")
     images = None if prefix is not None else {dataset.ids[row]: dataset.images[row] for row in table.index}
-    image_of = exchange.file_address if prefix is None else lambda sample_id: prefix + sample_id
+
+    def image_of(sample_id: str) -> str:
+        if prefix is None:
+            return f"/data/local-files/?d={quote(f'{folder.name}/{exchange.file_address(sample_id)}')}"
+        return prefix + quote(sample_id)
+
     tasks = exchange.label_studio_tasks(table, dataset.class_names, run=run.id, image_of=image_of)
     return exchange.write_label_studio(folder, tasks, exchange.label_studio_config(dataset.class_names), images)
+
+
+def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = BUNDLE) -> bytes:
+    """What `label_studio` writes, with images, as a zip file; the best `top` of the ranking."""
+    with tempfile.TemporaryDirectory() as folder:
+        label_studio(run, dataset, cycle, Path(folder), top)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as bundle:
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    bundle.write(path, path.relative_to(folder))
+    return content.getvalue()
+
+
+def bring_in(run: Run, dataset: ImageDataset, name: str, content: bytes | None = None) -> str:
+    """Labels that people gave, from a file of Label Studio or a table of votes, into the run's log; says how many.
+
+    name: a path; where `content` is given, the name of the file it came in. Raises `UserError` for a file that does not fit
+    the run.
+    """
+    if content is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            return bring_in(run, dataset, str(path))
+    path = Path(name)
+    if path.suffix.lower() == ".json":
+        brought = exchange.read_label_studio(path, dataset.ids, dataset.class_names, run=run.id)
+    else:
+        brought = exchange.read_votes(path, dataset.ids, dataset.class_names)
+    given = brought.annotations
+    new = run.record([dataset.ids[row] for row in given.rows], given.labels, given.annotators)
+    left_out = "".join(f"; {count} left out: {reason}" for reason, count in brought.skipped.items())
+    return f"{new} new labels of {len(given.rows)} in {path.name}{left_out}."
 
 
 def figure(
@@ -258,6 +303,16 @@ def of_study(run: Run) -> list[Run]:
         return same_experiment(run)
     found = [other for other in all_runs() if other.id != run.id and readable(other)]
     return [other for other in found if other.config.study == run.config.study and len(other.cycles())]
+
+
+def simulable(run: Run, dataset: ImageDataset) -> bool:
+    """Whether relabelling by the run's ranking can be simulated: somebody knows the true label distributions."""
+    return reference_counts(run.config, dataset) is not None
+
+
+def policy_statistics(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
+    """What the first rankings of runs come to at the end of the budget (`core.policies.statistics`)."""
+    return policies.statistics(runs, dataset, policies.simulated(runs, dataset))
 
 
 BANDS = {"sd": "± 1 s.d.", "interval": "95 % interval (± 1.96 standard errors)"}

@@ -1,10 +1,13 @@
 """Compare: strategies side by side over seeds, and what the paper reports beside it."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core import comparison, jobs, study, views
+import data
+from core import comparison, jobs, policies, study, views
 from core.run import Run
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
@@ -148,6 +151,89 @@ def show(runs: list[Run], name: str) -> None:
             widgets.table_export(lambda t=table: tables[t], len(tables[table]), f"{name}-{table}")
 
 
+@st.cache_resource(max_entries=8, show_spinner="Simulating the relabelling…")
+def cleaned(
+    _runs: list[Run], _dataset: data.ImageDataset, key: tuple[tuple[str, int, int], ...], band: str
+) -> tuple[dict[str, pd.DataFrame], go.Figure]:
+    """Tables of label cleaning, and Figure 3."""
+    return policies.tables(_runs, _dataset), views.policy_figure(_runs, _dataset, band)
+
+
+def show_cleaning(runs: list[Run], name: str) -> None:
+    """Figure 3 and the tables of a study of label cleaning."""
+    ready = [run for run in runs if len(run.cycles())]
+    arms = list(dict.fromkeys(run.config.arm for run in ready))
+    if not arms:
+        st.info("The figures appear when the first selector has ranked the labels.")
+        return
+    left, right = st.columns([3, 1])
+    chosen = left.multiselect("Selectors and scores", arms, default=arms, key=f"arms-{name}")
+    band = right.selectbox("Band", list(views.BANDS), format_func=lambda one: views.BANDS[one], key=f"band-{name}")
+    ready = [run for run in ready if run.config.arm in chosen]
+    if not ready:
+        st.info("Choose a selector to see its figures.")
+        return
+    st.caption(f"{len(ready)} of {len(runs)} runs have a ranking.")
+    key = tuple((run.id, len(run.cycles()), len(run.log.facts(""))) for run in ready)
+    tables, drawn = cleaned(policies.comparable(ready), frame.dataset(ready[0].config), key, band)
+    st.subheader(policies.TITLES["curves"])
+    widgets.figure(drawn, f"{name}-policies-{band}")
+    st.header("Tables")
+    for table in ("statistics", "before-after", "model-selection"):
+        st.subheader(policies.TITLES[table])
+        st.caption(policies.DEFINITIONS[table])
+        found = tables[table]
+        if len(found) == 0:
+            more = " --model-selection" if table == "model-selection" else ""
+            st.info(f"Not measured yet: `python -m core evaluate {name}{more}` trains the classifiers.")
+            continue
+        st.dataframe(found, hide_index=True, placeholder="—", height="content", column_config=COLUMNS[table])
+        if table == "model-selection":
+            agreed = policies.agreement(found)
+            said = [f"{title} labels τ = **{agreed[key]:.2f}**" for key, title in VALIDATION.items() if key in agreed]
+            st.caption("Agreement with the order on the test set: " + ", ".join(said))
+        widgets.table_export(lambda t=table: tables[t], len(found), f"{name}-{table}")
+    widgets.table_export(
+        lambda: tables["curves"], len(tables["curves"]), f"{name}-curves", "Export the curves' figures"
+    )
+
+
+VALIDATION = {
+    "validation_noisy": "noisy",
+    "validation_cleaned": "cleaned",
+    "validation_right": "right",
+}
+COLUMNS: dict[str, dict[str, Any]] = {
+    "statistics": widgets.POLICY_COLUMNS,
+    "before-after": {
+        "selector": st.column_config.TextColumn("Selector", pinned=True),
+        "scoring": "Scoring",
+        "classifier": "Classifier",
+        "before": st.column_config.NumberColumn("Before (%)", format="%.2f"),
+        "after": st.column_config.NumberColumn("After (%)", format="%.2f"),
+        "gain": st.column_config.NumberColumn("Gain (points)", format=POINTS),
+        "before_sd": st.column_config.NumberColumn("± s.d. before", format="%.2f"),
+        "after_sd": st.column_config.NumberColumn("± s.d. after", format="%.2f"),
+        "n_seeds": "Seeds",
+        "paper_before": st.column_config.NumberColumn("Paper before", format="%.1f"),
+        "paper_after": st.column_config.NumberColumn("Paper after", format="%.1f"),
+    },
+    "model-selection": {
+        "run": None,
+        "arm": "Labels cleaned by",
+        "selector": st.column_config.TextColumn("Classifier", pinned=True),
+        "width": "Width",
+        "epochs": "Epochs",
+        "seed": "Seed",
+        **{
+            key: st.column_config.NumberColumn(f"Validation, {title} labels (%)", format="%.1f")
+            for key, title in VALIDATION.items()
+        },
+        "accuracy": st.column_config.NumberColumn("Test (%)", format="%.1f"),
+    },
+}
+
+
 def content(name: str, table: pd.DataFrame) -> None:
     """One table, for people to read; its export has every figure in a row of its own."""
     number = st.column_config.NumberColumn
@@ -199,13 +285,15 @@ def start_form(first: bool) -> None:
         "Protocol", list(protocols), format_func=lambda one: f"{one} — {protocols[one]}", key="protocol"
     )
     protocol = study.read(name)
+    learning = protocol.run["task"] == "active-learning"
+    arms = protocol.names
     strategies = st.multiselect(
-        "Strategies to compare",
-        list(STRATEGIES),
-        default=[arm["method"] for arm in protocol.arms],
+        "Strategies to compare" if learning else "Selectors and scores to compare",
+        list(STRATEGIES) if learning else arms,
+        default=arms,
         format_func=title,
         key=f"chosen-{name}",
-        help="Keep random: it is what the others are measured against.",
+        help="Keep random: it is what the others are measured against." if learning else None,
     )
     seeds = st.number_input(
         "Number of seeds",
@@ -228,8 +316,8 @@ frame.setup("Compare")
 run, _ = frame.sidebar()
 st.title("Compare")
 st.markdown(
-    "Does choosing by gradient norm beat a random choice? A **study** runs several strategies with several seeds from the same "
-    "first labels and the same first model, and measures what Wang et al. 2022 report."
+    "Does choosing by gradient norm beat a random choice? Which selector finds most wrong labels? A **study** runs several of "
+    "them on the same data and the same first labels, and measures what Wang et al. 2022 and Bernhardt et al. 2022 report."
 )
 with frame.errors():
     picked = choose(run)
@@ -247,6 +335,8 @@ with frame.errors():
         if isinstance(picked, Study):
             state, sentence = picked.status()
             controls(picked, state, sentence, picked.progress()[0])
-            show(picked.runs, picked.id)
+            members = picked.runs
+            cleaning = bool(members) and members[0].config.task == "label-cleaning"
+            (show_cleaning if cleaning else show)(members, picked.id)
         elif run is not None:
             show(like(run), f"{run.id}-like")

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import streamlit as st
 
-from core import jobs
+from core import jobs, views
 from core import run as runs
 from core.run import Run
 from pages.ui import frame, widgets
@@ -32,8 +32,10 @@ def controls(run: Run, state: str, done: int) -> None:
         if st.button(
             "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
         ):
-            jobs.start(run, target=done + 1)
-            follow()
+            with frame.errors():
+                run.check_step()
+                jobs.start(run, target=done + 1)
+                follow()
         if st.button(
             "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
         ):
@@ -83,6 +85,7 @@ def history(run: Run, cycle: int) -> None:
     shown = [
         ("n_labels", "Labels", "{:,.0f}"),
         ("correctness", "Right labels", "{:.1%}"),
+        ("estimated_correctness", "Right labels, estimated", "{:.1%}"),
         ("accuracy", "Test accuracy", "{:.1%}"),
         ("gap", "Generalisation gap", "{:.1%}"),
         ("clear_errors", "Clear errors left", "{:,.0f}"),
@@ -113,6 +116,7 @@ def history(run: Run, cycle: int) -> None:
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
             "accuracy": st.column_config.NumberColumn("Test accuracy", format="percent"),
             "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
+            "estimated_correctness": st.column_config.NumberColumn("Right labels, estimated", format="percent"),
             "clear_errors": "Clear errors left",
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
@@ -127,6 +131,75 @@ def history(run: Run, cycle: int) -> None:
     with st.container(horizontal=True):
         widgets.table_export(lambda: changes, len(changes), f"{run.id}-cycles")
         widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
+        if run.config.task == "label-cleaning":
+            n = len(here.dataset)
+            widgets.table_export(
+                lambda: views.cleaned(run, here.dataset, cycle), n, f"{run.id}-cleaned", "Export cleaned labels"
+            )
+            widgets.table_export(
+                lambda: views.issues(run, here.dataset, cycle), n, f"{run.id}-issues", "Export suspected errors"
+            )
+    if run.config.task == "label-cleaning" and cycle > 0:
+        relabels(here)
+
+
+def relabels(here: frame.Here) -> None:
+    """What each relabel did."""
+    table = widgets.relabels(here, here.key)
+    st.subheader("What each relabel did")
+    counts = table["kind"][table["kind"] != ""].value_counts()
+    if len(counts):
+        st.caption(" · ".join(f"{kind}: **{count:,}**" for kind, count in counts.items()))
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=320,
+        column_config={
+            "relabel": "No.",
+            "cycle": "Cycle",
+            "sample_id": "Image",
+            "votes": "Labels drawn",
+            "n_votes": "Number",
+            "before": "Before",
+            "after": "After",
+            "formed": st.column_config.CheckboxColumn(
+                "Majority", help="Whether one class has more labels than any other."
+            ),
+            "score": st.column_config.NumberColumn("Score when chosen", format="%.3f"),
+            "kind": "Kind of case",
+            "source": "From",
+        },
+    )
+    widgets.table_export(lambda: table, len(table), f"{here.run.id}-relabels", "Export relabels")
+
+
+def bring_in(run: Run, cycle: int) -> None:
+    """Labels that people gave: what to hand out, and a place to bring them back."""
+    with st.container(border=True):
+        st.markdown(
+            "**People label this run.** Hand the ranking out, bring the labels in, then step: the next cycle trains on them. "
+            "Nobody knows the right labels here, so the share of right ones is an estimate (confident learning), too high where "
+            "the model has learnt from the labels it judges."
+        )
+        dataset = frame.dataset(run.config)
+        st.download_button(
+            "Label Studio file",
+            lambda: views.label_studio_bundle(run, dataset, cycle),
+            f"{run.id}-label-studio.zip",
+            "application/zip",
+            key="label-studio",
+            on_click="ignore",
+            help="Tasks in the order of the ranking, with images and the labelling set-up.",
+        )
+        file = st.file_uploader(
+            "Labels to bring in",
+            ["json", "csv", "parquet"],
+            key=f"labels-{run.id}",
+            help="Label Studio's JSON, or a table of votes.",
+        )
+        if file is not None and st.button("Bring in", type="primary", key="bring-in"):
+            with frame.errors():
+                st.success(views.bring_in(run, dataset, file.name, file.getvalue()))
 
 
 if run is None:
@@ -139,7 +212,7 @@ else:
         source = "the reference labels of the data set" if learning else run.about["annotators_source"]
         st.caption(
             f"Run `{run.id}` · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
-            f"labels: {frame.plain(source)}"
+            f"labels: {frame.plain(source)}" + ("" if learning else f" · {frame.posterior(run.config)}")
         )
         controls(run, state, done)
         if state in ("running", "pausing"):
@@ -153,6 +226,8 @@ else:
             st.warning(
                 f"{len(skipped)} unreadable file{'s' * (len(skipped) > 1)} left out, first: {skipped[0][0]} ({skipped[0][1]})."
             )
+        if cycle is not None and run.config.annotator == "person":
+            bring_in(run, cycle)
         if cycle is not None:
             history(run, cycle)
         elif state in ("running", "pausing"):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import data
-from core import cycle, export, jobs, run, tasks
+from core import cycle, export, jobs, run, scoring, tasks
 from core.__main__ import main
 from core.run import Config
 
@@ -263,9 +263,9 @@ def cycle_that_is_not_there(here: Situation) -> list[str]:
         (score_for_active_learning, r"cleaning is a score of label cleaning: use --strategy"),
         (two_ways_to_go_on, r"warm start and --finetune-epochs .*: give one of them"),
         (nothing_to_run, r"Say what to run: --task .* or --protocol"),
-        (protocol_that_is_not_there, r'no protocol "imagenet": give a TOML file, or one of fashion'),
+        (protocol_that_is_not_there, r'no protocol "imagenet": give a TOML file, or one of cifar10h-15'),
         (protocol_with_a_wrong_setting, r"mine.toml has settings that do not exist: run.epoch; remove or rename"),
-        (protocol_for_label_cleaning, r"Protocols are of active learning: leave out --score"),
+        (protocol_for_label_cleaning, r"A protocol says task, selector, score"),
         (comparison_of_a_run_that_is_not_there, r"no run .* `python -m core list` shows"),
         (
             output_that_cannot_be_written,
@@ -307,7 +307,7 @@ def test_one_unreadable_image_among_many_is_left_out_and_named(tmp_path, home, r
 
 def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):
     one = Situation(tmp_path, home, request).a_run()
-    monkeypatch.setattr(cycle, "predict", lambda *_, **__: np.full((300, 10), np.nan, dtype=np.float32))
+    monkeypatch.setattr(scoring, "predict", lambda *_, **__: np.full((300, 10), np.nan, dtype=np.float32))
     assert main(["resume", one.id]) == 2
     assert "NaN, infinite or negative) for 300 of 300 samples" in capsys.readouterr().err
     assert one.log.phases()["phase"].tolist() == ["label", "train"]  # what was computed is kept

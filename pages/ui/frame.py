@@ -174,16 +174,24 @@ def describe(run: Run) -> str:
     config = run.config
     began = re.fullmatch(r"\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
     if began is None:  # the user gave the folder another name
-        return f"{run.id} · {config.dataset} · {config.method} · seed {config.seed}"
+        return f"{run.id} · {config.dataset} · {config.arm} · seed {config.seed}"
     month, day, hour, minute, second, again = began.groups(default="")
-    return f"{day}.{month}. {hour}:{minute}:{second}{again} · {config.dataset} · {config.method} · seed {config.seed}"
+    return f"{day}.{month}. {hour}:{minute}:{second}{again} · {config.dataset} · {config.arm} · seed {config.seed}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")
-def _dataset(name: str, root: str | None, limit: int | None) -> data.ImageDataset:
-    return data.load(name, root, **({} if limit is None else {"limit": limit}))
+def _dataset(name: str, root: str | None, options: tuple[tuple[str, str | int], ...]) -> data.ImageDataset:
+    return data.load(name, root, **dict(options))
 
 
 def dataset(config: Config) -> data.ImageDataset:
     """The data set of a configuration, loaded once for all users."""
-    return _dataset(config.dataset, config.root, config.limit)
+    return _dataset(config.dataset, config.root, tuple(config.load_options.items()))
+
+
+def posterior(config: Config) -> str:
+    """Where the probabilities come from that a ranking used."""
+    members = "" if config.ensemble == 1 else f", mean of {config.ensemble} models"
+    if config.folds > 1:
+        return f"posteriors out of fold ({config.folds} folds{members})"
+    return f"posteriors in-sample (the model has learnt from these labels{members})"

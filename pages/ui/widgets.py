@@ -80,10 +80,41 @@ def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def run_figure(_here: Here, key: tuple[str, int, int], name: str, others: tuple[str, ...] | None = None) -> go.Figure:
+def run_figure(
+    _here: Here, key: tuple[str, int, int], name: str, others: tuple[str, ...] | None = None, band: str = "sd"
+) -> go.Figure:
     """A figure of the run we stand at."""
     chosen = None if others is None else [find(one) for one in others]
-    return views.figure(_here.run, _here.dataset, name, _here.cycle, chosen)
+    return views.figure(_here.run, _here.dataset, name, _here.cycle, chosen, band)
+
+
+POLICY_COLUMNS = {
+    "policy": "Policy",
+    "seeds": st.column_config.NumberColumn("n", help="Simulations: training seeds × sets of votes."),
+    "n_labels": st.column_config.NumberColumn("Labels", format="localized"),
+    "auc": st.column_config.NumberColumn("AUC", format="%.4f"),
+    "auc_sd": st.column_config.NumberColumn("± s.d.", format="%.4f"),
+    "auc_normalised": st.column_config.NumberColumn("Normalised", format="%.3f", help="0: random order, 1: oracle."),
+    "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
+    "clear_errors": st.column_config.NumberColumn("Clear errors left", format="%.1f"),
+    "difficult_errors": st.column_config.NumberColumn("Difficult errors left", format="%.1f"),
+    "total_variation": st.column_config.NumberColumn(
+        "Total variation", format="%.4f", help="Mean distance between an image's labels and its true distribution."
+    ),
+    "labels_per_correction": st.column_config.NumberColumn("Labels per correction", format="%.2f"),
+}
+
+
+@st.cache_resource(max_entries=16, show_spinner="Simulating…")
+def policy_statistics(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
+    """Statistics of the policies of the run we stand at and others."""
+    return views.policy_statistics([_here.run, *(find(one) for one in others)], _here.dataset)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def relabels(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
+    """The relabels of the run up to the cycle we stand at."""
+    return views.relabels(_here.run, _here.dataset, _here.cycle)
 
 
 def png(image: np.ndarray, side: int | None = None) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import votes
 from data.errors import UserError
 from data.votes import (
     ambiguous,
@@ -141,3 +142,48 @@ def test_a_column_of_votes_is_quick() -> None:
         draw_votes(counts, 0, sample, np.array([draw]))
         times.append(time.perf_counter() - start)
     assert min(times) < 0.01  # 0.6 ms on a free core
+
+
+def test_asymmetric_noise_confuses_similar_classes_of_cifar10():
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    labels = np.arange(20_000) % 10
+    noisy = votes.asymmetric_noise(labels, names, 0.2, seed=0)
+    changed = noisy != labels
+    assert changed.mean() == pytest.approx(0.2, abs=0.01)
+    pairs = {(names[a], names[b]) for a, b in zip(labels[changed], noisy[changed], strict=True)}
+    assert pairs == set(votes.CONFUSIONS.items())
+
+
+def test_asymmetric_noise_takes_the_next_class_of_others():
+    labels = np.array([0, 1, 2, -1] * 3000)
+    noisy = votes.asymmetric_noise(labels, ["x", "y", "z"], 0.4, seed=1)
+    changed = noisy != labels
+    assert set(noisy[changed] - labels[changed]) == {1, -2}
+    assert changed[labels >= 0].mean() == pytest.approx(0.4, abs=0.02)
+    assert (noisy[labels < 0] == -1).all()
+
+
+def test_asymmetric_noise_out_of_reach_says_the_range():
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    with pytest.raises(UserError, match="of the labels are of a class"):
+        votes.asymmetric_noise(np.arange(100) % 10, names, 0.6, seed=0)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3, 0.6])
+def test_instance_noise_reaches_its_rate_and_depends_on_the_image(noise):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (8000, 6, 6, 1)).astype(np.uint8), rng.integers(0, 5, 8000)
+    labels[:100] = -1
+    noisy = votes.instance_noise(images, labels, 5, noise, seed=3)
+    assert (noisy != labels)[100:].mean() == pytest.approx(noise, abs=0.02)
+    assert (noisy[:100] == -1).all()
+    assert noisy[100:].min() >= 0
+    np.testing.assert_array_equal(noisy, votes.instance_noise(images, labels, 5, noise, seed=3))
+    other = images[::-1].copy()
+    assert (votes.instance_noise(other, labels, 5, noise, seed=3) != noisy).any()
+
+
+def test_no_instance_noise_changes_nothing():
+    labels = np.arange(10) % 3
+    images = np.zeros((10, 2, 2, 1), np.uint8)
+    assert votes.instance_noise(images, labels, 3, 0.0, seed=0).tolist() == labels.tolist()
