@@ -13,6 +13,11 @@ from data.errors import UserError
 from pages.ui import frame
 
 TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
+NOISE = {
+    "symmetric": "any other class, each as likely",
+    "asymmetric": "a similar class",
+    "instance": "by what the image looks like",
+}
 SELECTORS = {
     "vanilla": "plain training",
     "co-teaching": "two networks, each learns what the other finds easy",
@@ -82,7 +87,7 @@ def start_form() -> None:
             format_func=lambda one: REGISTRY[one].title,
         )
         budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
-        noise, selector = 0.0, "vanilla"
+        noise, selector, noise_kind = 0.0, "vanilla", "symmetric"
     else:
         selector = left.selectbox(
             "Selector: how the model learns",
@@ -106,6 +111,15 @@ def start_form() -> None:
             help="Share of wrong initial labels, drawn from the votes where there are some. The images that nobody disagrees on "
             "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
         )
+        noise_kind = "symmetric"
+        if name in ("cifar10", "folder"):
+            noise_kind = left.selectbox(
+                "Kind of noise",
+                list(NOISE),
+                key=f"noise-kind-{name}",
+                format_func=lambda one: f"{one} — {NOISE[one]}",
+                help="How wrong labels are put among the right ones, where there are no votes to draw them from.",
+            )
         budget = right.number_input(
             "Labels a cycle",
             0,
@@ -175,6 +189,7 @@ def start_form() -> None:
                 "width": int(width),
                 "epochs": int(epochs),
                 "selector": selector,
+                "noise_kind": noise_kind,
                 "votes": votes,
                 "folds": int(folds),
                 "ensemble": int(ensemble),

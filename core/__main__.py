@@ -439,8 +439,13 @@ def evaluate(options: argparse.Namespace) -> None:
             else:
                 rows.append((members[0], classifier, "before"))
                 rows += [(arm, classifier, "after")] if arm is not None else []
+    # A classifier is trained as the selector of its name was, where the study has one
+    known = {
+        member.config.selector: member.config for member in reversed(members) if member.config.method == "cleaning"
+    }
     for seed in options.seed:
-        for member, classifier, which in dict.fromkeys(rows):
+        for member, name, which in dict.fromkeys(rows):
+            classifier = known.get(name) or dataclasses.replace(member.config, selector=name)
             evaluation.evaluate(
                 member, dataset, classifier, which, seed=seed, relabelled=options.relabelled, report=report
             )

@@ -16,7 +16,7 @@ from core import metrics
 from core.learner import Learner
 from core.relabel import Ints
 from core.run import Config, Run
-from core.tasks import SELECTORS, clean_labels, reference_counts
+from core.tasks import clean_labels, reference_counts
 from data import ImageDataset, votes
 from data.errors import UserError
 
@@ -62,7 +62,7 @@ def labels_of(run: Run, dataset: ImageDataset, which: Labelled, relabelled: floa
 def evaluate(
     run: Run,
     dataset: ImageDataset,
-    classifier: str,
+    classifier: Config,
     which: Labelled,
     *,
     seed: int,
@@ -71,27 +71,26 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train a classifier on the labels of a run and measure it on the clean test set.
 
-    classifier: one of `core.tasks.SELECTORS`. Returns accuracy, correctness (of the labels it learnt from, None where
-    nobody knows), n_labels (collected for them), relabelled and seconds; known results are not computed again. Bernhardt
-    et al. 2022, Table 1.
+    classifier: its selector, model and training, as a run has them. Returns accuracy, correctness (of the labels it learnt
+    from, None where nobody knows), n_labels (collected for them), relabelled and seconds; what is known is not computed
+    again. Bernhardt et al. 2022, Table 1.
     """
-    if classifier not in SELECTORS:
-        raise UserError(f'There is no classifier "{classifier}": choose one of {", ".join(SELECTORS)}.')
     if len(dataset.test_labels) == 0:
         raise UserError("This data set has no test images: classifiers cannot be compared on it.")
     share = relabelled if which == "after" else None
-    name = f"evaluation/{classifier}/{which}/{'all' if share is None else f'{share:g}'}/{seed}"
+    selector = classifier.selector
+    name = f"evaluation/{selector}/{which}/{'all' if share is None else f'{share:g}'}/{seed}"
     known = run.log.fact(name)
     if known is not None:
         return dict(known)
     began = time.monotonic()
     labels, collected = labels_of(run, dataset, which, share)
-    learner = Learner(_classifier(run.config, classifier, seed), dataset, run.path.parent)
+    learner = Learner(_alone(classifier, seed), dataset, run.path.parent)
     folder = run.path / name.replace("/", "-")
     accuracy = _accuracy(learner, folder, np.arange(len(dataset)), labels)
     reference = reference_counts(run.config, dataset)
     found = {
-        "classifier": classifier,
+        "classifier": selector,
         "labels": which,
         "seed": seed,
         "accuracy": accuracy,
@@ -101,7 +100,7 @@ def evaluate(
         "seconds": time.monotonic() - began,
     }
     run.log.set_fact(name, found)
-    report(f"{classifier} on the labels {which} cleaning, seed {seed}: test accuracy {accuracy:.2%}")
+    report(f"{selector} on the labels {which} cleaning, seed {seed}: test accuracy {accuracy:.2%}")
     return found
 
 
@@ -136,7 +135,7 @@ def select_models(
         name = "model-selection/" + "-".join(str(value) for value in settings.values()) + f"/{seed}"
         known = run.log.fact(name)
         if known is None:
-            config = dataclasses.replace(_classifier(run.config, "vanilla", seed), **settings)
+            config = dataclasses.replace(_alone(run.config, seed), **settings)
             learner, folder = Learner(config, dataset, run.path.parent), run.path / name.replace("/", "-")
             learner.train(folder, 0, rows, before[rows])
             scorers = learner.scorers(folder, 0)
@@ -153,10 +152,10 @@ def select_models(
     return found
 
 
-def _classifier(config: Config, selector: str, seed: int) -> Config:
-    return dataclasses.replace(
-        config, selector=selector, seed=seed, folds=1, ensemble=1, method="cleaning", evidence=False
-    )
+def _alone(config: Config, seed: int) -> Config:
+    """A single model that learns from whatever labels it is given, without folds."""
+    selector = "vanilla" if config.selector == "clean" else config.selector
+    return dataclasses.replace(config, selector=selector, seed=seed, folds=1, ensemble=1)
 
 
 def _accuracy(learner: Learner, folder: Path, rows: Ints, labels: Ints) -> float:

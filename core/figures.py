@@ -274,6 +274,34 @@ def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
     return _layout(figure, "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)", note)
 
 
+def places(table: pd.DataFrame, first: str, second: str, note: str) -> go.Figure:
+    """Every image by its place in two rankings, in % from the first to be taken: off the diagonal they disagree.
+
+    table: place_first, place_second in [0, 1], kind, sample_id.
+    """
+    figure, large = go.Figure(), len(table) > 10_000
+    for kind in ("correct", "", "difficult", "clear noise"):
+        part = table[table["kind"] == kind]
+        if len(part):
+            figure.add_trace(
+                (go.Scattergl if large else go.Scatter)(
+                    x=100 * part["place_first"],
+                    y=100 * part["place_second"],
+                    mode="markers",
+                    name=f"{kind or 'image'} ({len(part):,})",
+                    text=None if large else _escape(part["sample_id"].astype(str).tolist()),
+                    marker={
+                        "color": COLOURS[kind],
+                        "symbol": SYMBOLS[kind],
+                        "size": 5 if kind in ("correct", "") else 7,
+                        "opacity": 0.35 if kind in ("correct", "") else 0.85,
+                    },
+                    hovertemplate=("" if large else "%{text}<br>") + "%{x:.1f} %, %{y:.1f} %<extra></extra>",
+                )
+            )
+    return _layout(figure, f"Place by {first} (%)", f"Place by {second} (%)", note)
+
+
 def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray, given: int) -> go.Figure:
     """Posterior of one image beside the share of its votes for each class, in %; the given label in bold."""
     names = [f"<b>{name}</b>" if c == given else name for c, name in enumerate(_escape(class_names))]

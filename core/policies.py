@@ -248,7 +248,7 @@ def before_after(runs: Sequence[Run]) -> pd.DataFrame:
                 "after": after.mean() if len(after) else np.nan,
                 "before_sd": before.std(ddof=1) if len(before) > 1 else np.nan,
                 "after_sd": after.std(ddof=1) if len(after) > 1 else np.nan,
-                "n_seeds": max(len(before), len(after)),
+                "n_seeds": len(after) if arm else len(before),
                 "paper_before": row["before"],
                 "paper_after": row["after"],
             }

@@ -197,6 +197,41 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     )
 
 
+def rankings_beside(run: Run, cycle: int) -> dict[str, str]:
+    """What a ranking can be set beside: scores of the cycle, and other runs' own scores; key → title.
+
+    A key is "score" or "run/score"; other runs are those on the same data and noise that have come as far.
+    """
+    found = {name: scores.REGISTRY[name].title for name in run.ranking(cycle).columns if name in scores.REGISTRY}
+    for other in comparable(run):
+        if len(other.cycles()) > cycle and other.config.seed == run.config.seed:
+            config = other.config
+            found[f"{other.id}/{config.method}"] = (
+                f"{config.arm}: {scores.REGISTRY[config.method].title} ({other.id[:15]})"
+            )
+    return found
+
+
+def disagreement(run: Run, dataset: ImageDataset, cycle: int, first: str, second: str) -> pd.DataFrame:
+    """Images that two rankings place differently, the most first: `samples` with place_first, place_second, apart.
+
+    first, second: keys of `rankings_beside`. Places are shares in [0, 1] of the images that both can rank, 0 = checked or
+    labelled first; apart = |place_first − place_second|.
+    """
+    table = samples(run, dataset, cycle)
+
+    def of(key: str) -> pd.Series:
+        other, _, name = key.rpartition("/")
+        source = table if not other else Run(run.path.parent / other).ranking(cycle)
+        return source[name].where(source["rank"].notna())
+
+    values = pd.DataFrame({"first": of(first), "second": of(second)}).dropna()
+    places = values.rank(ascending=False, method="average").sub(1).div(max(1, len(values) - 1))
+    table = table.loc[values.index].assign(place_first=places["first"], place_second=places["second"])
+    table["apart"] = (table["place_first"] - table["place_second"]).abs()
+    return table.sort_values("apart", ascending=False, kind="stable")
+
+
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The labels at a cycle beside those of the start, one row a sample (`core.exchange.cleaned_labels`)."""
     initial = run.state(dataset.ids, 0)[0].majority

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import cifar10, cifar10h, fashion, folder
+from data import cifar10, cifar10h, fashion, folder, noisycxr
 from data.cache import home
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
@@ -55,6 +55,13 @@ SOURCES = {
         ("size",),
         5000,
     ),
+    "noisycxr": Source(
+        "NoisyCXR: chest X-rays with labels mined from reports, and the radiologists' to check them by",
+        noisycxr.load,
+        noisycxr.missing,
+        ("size",),
+        None,
+    ),
     "folder": Source(
         "Your own images: class folders, or a metadata.csv with labels and votes",
         folder.load,
@@ -70,8 +77,8 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
 
     root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself.
     limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. Further options: size
-    of "cifar10h" (images in the pool), size, class_names and votes of "folder". Raises UserError for a name, option or limit
-    that does not exist, and when the files are absent or damaged.
+    of "cifar10h" (images in the pool), size of "noisycxr" (pixels a side), size, class_names and votes of "folder". Raises
+    UserError for a name, option or limit that does not exist, and when the files are absent or damaged.
     """
     if name not in SOURCES:
         raise UserError(f"there is no data set {name!r}; choose from {', '.join(SOURCES)}")

@@ -1,5 +1,6 @@
 """Where data sets lie, and decoded arrays kept on disk: written once, memory-mapped afterwards."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,3 +48,17 @@ def cached(
     except OSError:
         return arrays
     return {part: np.load(file, mmap_mode="r", allow_pickle=False) for part, file in files.items()}
+
+
+def cached_images(
+    name: str, root: Path, files: list[str], size: int | None, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """`images` and `reasons` that `make` decodes from these files under `root`, kept in $NEXTLABEL_DATA/decoded.
+
+    A change of length or time of any file, or another size, makes them anew.
+    """
+    stats = [(root / file).stat() for file in files]
+    source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()
+    content = repr([(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)])
+    version = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    return cached(home() / "decoded", f"{name}-{source}", version, ("images", "reasons"), make)

@@ -24,8 +24,9 @@ class ImageDataset:
     labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes for each class, or None · class_names: K names ·
     test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted; annotators_source: where the votes
     come from, one sentence · noise_temperatures: nominal noise rate -> temperature of the published set-up, if there is
-    one · skipped: (id, reason) of the files that could not be read · noisy_labels: int64 [N], the labels as they were found,
-    where `labels` are better ones · annotations: votes that are the labels to start from, by people who may be wrong.
+    one · skipped: (id, reason) of the files that could not be read · noisy_labels: int64 [N], -1 for unknown, the labels as
+    they were found, which a cleaning run starts from, where `labels` are the clean reference · annotations: who gave
+    which label to which of the N images; people who may be wrong.
 
     Raises UserError when the parts do not fit together.
     """
@@ -54,15 +55,22 @@ class ImageDataset:
         require(n > 0, "there is no image in the pool; add images")
         require(n_classes >= 2, "there is only one class; a classifier needs at least two, add images of another class")
         require(len(set(self.class_names)) == n_classes, "two classes have the same name; rename one")
-        for what, images, labels, length in (
-            ("", self.images, self.labels, n),
-            ("test ", self.test_images, self.test_labels, len(self.test_labels)),
+        for what, images, length in (
+            ("", self.images, n),
+            ("test ", self.test_images, len(self.test_labels)),
         ):
             require(
                 images.dtype == np.uint8 and images.ndim == 4,
                 f"the {what}images must be uint8 [N,H,W,C], got {images.dtype} with shape {images.shape}",
             )
             require(len(images) == length, f"{len(images)} {what}images for {length} {what or 'ids or '}labels")
+        for what, labels, length in (
+            ("", self.labels, n),
+            ("test ", self.test_labels, len(self.test_labels)),
+            ("noisy ", self.noisy_labels, n),
+        ):
+            if labels is None:
+                continue
             require(
                 labels.dtype == np.int64 and labels.shape == (length,),
                 f"the {what}labels must be int64 [{length}], got {labels.dtype} with shape {labels.shape}",
@@ -78,12 +86,6 @@ class ImageDataset:
             f"test images of shape {self.test_images.shape[1:]} beside images of shape {self.images.shape[1:]}; "
             "bring them to one size",
         )
-        if self.noisy_labels is not None:
-            noisy = self.noisy_labels
-            require(
-                noisy.dtype == np.int64 and noisy.shape == (n,) and bool(((noisy >= 0) & (noisy < n_classes)).all()),
-                f"the noisy labels must be int64 [{n}] from 0 to {n_classes - 1}, got {noisy.dtype} with shape {noisy.shape}",
-            )
         commonest, times = Counter(self.ids).most_common(1)[0]
         require(times == 1, f"the id {commonest!r} appears {times} times; every image needs its own")
         if self.label_counts is not None:
@@ -99,6 +101,16 @@ class ImageDataset:
             require(
                 not empty.any(),
                 f"there is no vote for {self.ids[empty.argmax()]!r}; every image needs at least one, or leave it out",
+            )
+        if self.annotations is not None:
+            rows, given = self.annotations.rows, self.annotations.labels
+            require(
+                len(rows) == len(given) == len(self.annotations.annotators),
+                "every annotation needs an image, a label and an annotator",
+            )
+            require(
+                bool(((rows >= 0) & (rows < n)).all() and ((given >= 0) & (given < n_classes)).all()),
+                f"the annotations must be of the {n} images and the {n_classes} classes",
             )
 
     def __len__(self) -> int:
@@ -116,14 +128,25 @@ class ImageDataset:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             for start in range(0, len(array), CHUNK):
                 digest.update(array[start : start + CHUNK].tobytes())
+        # Nothing is added where there is none: runs that were recorded before these fields keep their fingerprint.
         if self.noisy_labels is not None:
-            digest.update(self.noisy_labels.tobytes())
+            digest.update(b"noisy labels" + self.noisy_labels.tobytes())
         if self.annotations is not None:
-            digest.update(self.annotations.rows.tobytes() + self.annotations.labels.tobytes())
+            votes = self.annotations
+            digest.update(b"annotations" + votes.rows.tobytes() + votes.labels.tobytes())
+            digest.update(repr(votes.annotators).encode())
         return digest.hexdigest()
 
     def subset(self, indices: np.ndarray) -> "ImageDataset":
         """The same data set with these pool rows only, in this order; ids and test set are kept. indices: int [n]."""
+        annotations = self.annotations
+        if annotations is not None:
+            place = np.full(len(self), -1, np.int64)
+            place[indices] = np.arange(len(indices))
+            rows = place[annotations.rows]
+            kept = np.flatnonzero(rows >= 0)
+            names = [annotations.annotators[i] for i in kept]
+            annotations = Annotations(rows[kept], annotations.labels[kept], names)
         return replace(
             self,
             ids=[self.ids[i] for i in indices],
@@ -131,16 +154,8 @@ class ImageDataset:
             labels=self.labels[indices],
             label_counts=None if self.label_counts is None else self.label_counts[indices],
             noisy_labels=None if self.noisy_labels is None else self.noisy_labels[indices],
-            annotations=None if self.annotations is None else self._votes_on(indices),
+            annotations=annotations,
         )
-
-    def _votes_on(self, indices: np.ndarray) -> Annotations:
-        assert self.annotations is not None
-        place = np.full(len(self.ids), -1, np.int64)
-        place[indices] = np.arange(len(indices))
-        rows = place[self.annotations.rows]
-        kept = np.flatnonzero(rows >= 0)
-        return Annotations(rows[kept], self.annotations.labels[kept], [self.annotations.annotators[i] for i in kept])
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:

@@ -8,13 +8,15 @@ metadata.csv may hold one more column for each class, named after it, with the v
 file_name and label is a class, unless `class_names` says which are. The fifth that is held out is drawn by class, with
 a fixed seed, from the labelled images.
 
+Where a table of votes comes with the images (`data.annotations`), they need no label: metadata.csv may do with file_name
+alone, and images may lie in no class folder.
+
 All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
 white; 16 bits become 8 (the full range); a turned photograph (EXIF) is set upright. An unreadable image is left out and
 listed in `skipped`. Links that lead out of ROOT are not followed.
 """
 
 import csv
-import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data import annotations
-from data.cache import cached, home
+from data.cache import cached_images
 from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
 
@@ -58,9 +60,9 @@ def load(
 
     size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
-    order, or the vote columns in theirs. votes: a table of annotators' votes (`data.annotations`), by the ids, whose votes
-    are the labels to start from; then metadata.csv may do without labels. Raises UserError when there is nothing to learn
-    from, or metadata.csv or the votes are wrong.
+    order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
+    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. Raises UserError when there is
+    nothing to learn from, or metadata.csv or the votes are wrong.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the path of a folder of images")
@@ -71,7 +73,7 @@ def load(
     if (root / "metadata.csv").is_file():
         entries, columns = _read_metadata(root, class_names, skipped, needs_label=votes is None)
     else:
-        entries, columns = _walk(root, skipped), []
+        entries, columns = _walk(root, skipped, needs_label=votes is None), []
     if not entries:
         raise UserError(
             f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "
@@ -83,10 +85,10 @@ def load(
     if not entries:
         raise UserError(f"no image in {root} can be read; the first one: {skipped[0][0]}: {skipped[0][1]}")
 
-    table = None if votes is None else annotations.table(Path(votes))
+    table = None if votes is None else annotations.table(Path(votes).expanduser())
     names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
     if not names and table is not None:
-        names = sorted(set(table["label"]))
+        names = annotations.class_names(table)
     index = {name: k for k, name in enumerate(names)}
     outside = next((e for e in entries if e.label is not None and e.label not in index), None)
     if outside is not None:
@@ -122,15 +124,15 @@ def load(
 def _source(root: Path, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
     if given is not None and votes is not None:
         people = len(set(given.annotators))
-        return f"{len(given.rows)} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
+        return f"{len(given.rows):,} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
     return f"The votes in {root / 'metadata.csv'}." if counted else f"Only the labels in {root}; no separate votes."
 
 
 # --- which images there are ------------------------------------------------------------------------------------------
 
 
-def _walk(root: Path, skipped: list[tuple[str, str]]) -> list[Entry]:
-    """The images of an ImageFolder tree, in the order of their paths."""
+def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool) -> list[Entry]:
+    """The images of an ImageFolder tree, in the order of their paths; a test image always needs its label."""
     test = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
     # A folder "train" that holds images itself is a class (trains), not a split.
     split = (root / "train").is_dir() and any(child.is_dir() for child in (root / "train").iterdir())
@@ -139,10 +141,10 @@ def _walk(root: Path, skipped: list[tuple[str, str]]) -> list[Entry]:
     for prefix, is_test in splits:
         for id in _files(root, prefix, skipped):
             parts = PurePosixPath(id.removeprefix(prefix)).parts
-            if len(parts) < 2:
+            if len(parts) < 2 and (needs_label or is_test):
                 skipped.append((id, "it lies in no class folder"))
             else:
-                entries.append(Entry(id, parts[0], is_test))
+                entries.append(Entry(id, parts[0] if len(parts) > 1 else None, is_test))
     return entries
 
 
@@ -272,13 +274,7 @@ def _images(
     root: Path, ids: list[str], size: int | None, skipped: list[tuple[str, str]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The readable images uint8 [n,H,W,C], and which ids they are, bool [len(ids)]; adds the others to skipped."""
-    stats = [(root / id).stat() for id in ids]
-    source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()
-    content = repr([(id, stat.st_size, stat.st_mtime_ns) for id, stat in zip(ids, stats, strict=True)])
-    version = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-    parts = cached(
-        home() / "decoded", f"folder-{source}", version, ("images", "reasons"), lambda: _decode_all(root, ids, size)
-    )
+    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size))
     reasons = parts["reasons"]
     skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
     return parts["images"], reasons == ""
@@ -300,7 +296,7 @@ def _decode_all(root: Path, ids: list[str], size: int | None) -> dict[str, np.nd
             height, width = next(iter(sizes))
         images = np.empty((len(ids), height, width, 1 if grey else 3), np.uint8)
         reasons, n = [], 0
-        for pixels in threads.map(lambda id: _decode(root / id, height, width, grey), ids):
+        for pixels in threads.map(lambda id: decode(root / id, height, width, grey), ids):
             if isinstance(pixels, str):
                 reasons.append(pixels)
             else:
@@ -319,10 +315,10 @@ def _head(path: Path) -> tuple[int, int, bool] | str:
                 width, height = height, width
             return height, width, image.mode in GREY
     except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
-        return _reason(error)
+        return reason(error)
 
 
-def _decode(path: Path, height: int, width: int, grey: bool) -> np.ndarray | str:
+def decode(path: Path, height: int, width: int, grey: bool) -> np.ndarray | str:
     """The pixels uint8 [height,width,1 or 3], or why the image cannot be read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -335,7 +331,7 @@ def _decode(path: Path, height: int, width: int, grey: bool) -> np.ndarray | str
                 upright = upright.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(upright).reshape(height, width, -1)
     except Exception as error:  # as in _head
-        return _reason(error)
+        return reason(error)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -350,7 +346,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why an image cannot be read, for the user, who sees its path beside it."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that can be read"  # this text, and that of the system, would repeat the path
     if isinstance(error, OSError) and error.strerror:

@@ -23,6 +23,7 @@ CONFUSIONS = {  # of CIFAR-10's classes, as Patrini et al. 2017 choose them
     "dog": "cat",
 }
 FLIP_SPREAD = 0.1  # standard deviation of the flip rates, as Xia et al. 2020
+CHUNK = 1024  # images projected at a time
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the constants of SplitMix64 (Steele, Lea & Flood 2014)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -129,8 +130,7 @@ def symmetric_noise(labels: np.ndarray, n_classes: int, noise: float, seed: int)
 
     Unknown labels (-1) stay unknown.
     """
-    if not 0 <= noise <= 1:
-        raise UserError(f"the noise rate must lie between 0 and 1, got {noise:g}")
+    _check_rate(noise)
     labels, sample = np.asarray(labels, np.int64), np.arange(len(labels))
     step = 1 + (uniforms(seed, sample, REPLACEMENT) * (n_classes - 1)).astype(np.int64)  # 1 … n_classes - 1
     replaced = (uniforms(seed, sample, REPLACED) < noise) & (labels >= 0)
@@ -153,59 +153,66 @@ def asymmetric_noise(labels: np.ndarray, class_names: list[str], noise: float, s
     most = confused.sum() / max(1, known.sum())
     if not 0 <= noise <= most:
         raise UserError(
-            f"asymmetric noise of {noise:g} is out of reach: {most:.3f} of the labels are of a class that is confused with "
-            "another; choose no more"
+            f"asymmetric noise of {noise:g} cannot be had: {most:.3f} of the labels are of a class that is mistaken for "
+            f"another; choose between 0 and {most:.3f}"
         )
-    flips = confused & (uniforms(seed, np.arange(len(labels)), REPLACED) * most < noise)
-    return np.where(flips, target[labels], labels)
+    replaced = confused & (uniforms(seed, np.arange(len(labels)), REPLACED) * most < noise)
+    return np.where(replaced, target[labels], labels)
 
 
 def instance_noise(images: np.ndarray, labels: np.ndarray, n_classes: int, noise: float, seed: int) -> np.ndarray:
     """Labels of which a share `noise` is wrong in ways that depend on the image: int64 [N]; unknown ones stay.
 
-    How easily a sample is mistaken is drawn from a normal distribution around `noise` (s.d. 0.1, cut to [0, 1]), and for
-    which class follows from a random projection of its pixels, one for each class. images: uint8 [N, ...]. Xia et al.,
-    NeurIPS 2020, Algorithm 2. Raises UserError for a rate outside [0, 1).
+    Xia et al., NeurIPS 2020, Algorithm 2: how easily a sample is mistaken, its flip rate, is drawn from a normal
+    distribution around `noise` (s.d. 0.1, cut to [0, 1]); for which class, from the softmax of its pixels' projections on
+    random directions, one a class, other ones for every true class. images: uint8 [N,H,W,C].
+
+    Unlike there, the pixels of an image are standardised, or else its brightness would decide; and the flip rates are
+    brought to `noise` by one factor, so that the share is met to within a sample. Raises UserError for a rate outside
+    [0, 1].
     """
     from scipy.stats import truncnorm  # half a second, which most loads do without
 
-    if not 0 <= noise < 1:
-        raise UserError(f"the noise rate must lie between 0 and 1, got {noise:g}")
-    labels = np.asarray(labels, np.int64)
-    n, sample = len(labels), np.arange(len(labels))
-    # The mean of the cut distribution is not the one it was cut from: shift it until the share is met
-    low, high = -2.0, 2.0
-    for _ in range(50):
-        centre = (low + high) / 2
-        spread = (0 - centre) / FLIP_SPREAD, (1 - centre) / FLIP_SPREAD
-        mean = truncnorm.mean(*spread, loc=centre, scale=FLIP_SPREAD)
-        low, high = (centre, high) if mean < noise else (low, centre)
-    rate = truncnorm.ppf(uniforms(seed, sample, FLIP_RATE), *spread, loc=centre, scale=FLIP_SPREAD)
-    size = int(np.prod(images.shape[1:]))
-    projections = np.random.default_rng(seed).standard_normal((n_classes, size, n_classes)).astype(np.float32)
-    wrong = labels.copy()
-    for start in range(0, n, 1024):
-        rows = sample[start : start + 1024]
-        pixels = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float32) / 255
-        pixels = pixels - pixels.mean(axis=1, keepdims=True)
-        pixels /= np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
-        for k in range(n_classes):
-            mine = np.flatnonzero(labels[rows] == k)
-            scores = (pixels[mine] @ projections[k]).astype(np.float64)
+    _check_rate(noise)
+    labels, sample = np.asarray(labels, np.int64), np.arange(len(labels))
+    known = np.flatnonzero(labels >= 0)
+    ends = (0 - noise) / FLIP_SPREAD, (1 - noise) / FLIP_SPREAD
+    rate = truncnorm.ppf(uniforms(seed, known, FLIP_RATE), *ends, loc=noise, scale=FLIP_SPREAD)
+    # Flipped are those of u < f · rate; the factor f that flips the right number is a quantile of u / rate.
+    ease = uniforms(seed, known, REPLACED) / np.maximum(rate, 1e-12)
+    flipped = sample[known][np.argsort(ease, kind="stable")[: round(noise * len(known))]]
+
+    noisy, rng = labels.copy(), np.random.default_rng(seed)
+    for k in range(n_classes):
+        directions = rng.standard_normal((int(np.prod(images.shape[1:])), n_classes), np.float32)
+        mine = np.sort(flipped[labels[flipped] == k])
+        for rows in np.split(mine, range(CHUNK, len(mine), CHUNK)):
+            pixels = images[rows].reshape(len(rows), -1).astype(np.float32)
+            pixels -= pixels.mean(axis=1, keepdims=True)
+            pixels /= np.maximum(pixels.std(axis=1, keepdims=True), 1.0)  # an image of one grey stays 0
+            scores = (pixels @ directions).astype(np.float64)
             scores[:, k] = -np.inf
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            drawn = uniforms(seed, rows[mine], REPLACEMENT)
-            wrong[rows[mine]] = _invert(weights, drawn[:, None])[:, 0]
-    flips = (uniforms(seed, sample, REPLACED) < rate) & (labels >= 0)
-    return np.where(flips & (noise > 0), wrong, labels)
+            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+            noisy[rows] = _invert(shares, uniforms(seed, rows, REPLACEMENT)[:, None])[:, 0]
+    return noisy
+
+
+def _check_rate(noise: float) -> None:
+    if not 0 <= noise <= 1:
+        raise UserError(f"the noise rate must lie between 0 and 1, got {noise:g}")
 
 
 def inject(
     kind: str, images: np.ndarray, labels: np.ndarray, class_names: list[str], noise: float, seed: int
 ) -> np.ndarray:
-    """Wrong labels of one of `NOISE_KINDS` put among right ones, a share `noise` of all: int64 [N]. Raises as they do."""
+    """Wrong labels of one of `NOISE_KINDS` put among right ones, a share `noise` of all that are known: int64 [N].
+
+    Arguments and errors are those of the function of that kind.
+    """
+    if kind == "symmetric":
+        return symmetric_noise(labels, len(class_names), noise, seed)
     if kind == "asymmetric":
         return asymmetric_noise(labels, class_names, noise, seed)
     if kind == "instance":
         return instance_noise(images, labels, len(class_names), noise, seed)
-    return symmetric_noise(labels, len(class_names), noise, seed)
+    raise UserError(f"there is no noise {kind!r}; choose from {', '.join(NOISE_KINDS)}")

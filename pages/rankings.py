@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core import figures, views
 from core.scores import REGISTRY
 from pages.ui import frame, widgets
 
@@ -57,7 +58,8 @@ def show(here: frame.Here) -> None:
 
     left, right = st.columns([3, 2])
     with left:
-        st.caption(f"**{len(kept):,}** of {len(table):,} images · {REGISTRY[by].meaning}")
+        said = "" if here.config.task == "active-learning" else f" · {frame.posterior(here.config)}"
+        st.caption(f"**{len(kept):,}** of {len(table):,} images · {REGISTRY[by].meaning}{said}")
         pages = max(1, -(-len(kept) // PAGE))
         # The widget stands below the table but decides what the table shows
         place = st.container()
@@ -124,6 +126,57 @@ def show(here: frame.Here) -> None:
         widgets.run_figure(here, here.key, "distribution") if name else widgets.score_distribution(here, here.key, by)
     )
     widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-distribution-{by}")
+    disagreement(here)
+
+
+def disagreement(here: frame.Here) -> None:
+    """Two rankings of the same images side by side, and what they differ on most."""
+    titles = views.rankings_beside(here.run, here.cycle)
+    if len(titles) < 2:
+        return
+    st.subheader("Where two rankings disagree")
+    left, right = st.columns(2)
+    keys = list(titles)
+    own = keys.index(here.config.method)
+    first = left.selectbox("First", keys, index=own, format_func=titles.get, key=f"first-{here.run.id}")
+    second = right.selectbox("Second", keys, index=0 if own else 1, format_func=titles.get, key=f"second-{here.run.id}")
+    table = widgets.disagreement(here, here.key, first, second)
+    if first == second or len(table) < 2:
+        st.info("Choose two different rankings of images that may still be chosen.")
+        return
+    agreed = table["place_first"].corr(table["place_second"])
+    k = min(len(table), here.config.budget or 100)
+    both = len(set(table.nsmallest(k, "place_first").index) & set(table.nsmallest(k, "place_second").index))
+    st.caption(
+        f"{len(table):,} images that both rank · rank correlation (Spearman) **{agreed:.2f}** · of the first {k:,} of each, "
+        f"**{both:,}** are the same"
+    )
+    drawn = figures.places(
+        table, titles[first], titles[second], views.note(here.run, f"cycle {here.cycle}; 0 %: first")
+    )
+    picture, list_ = st.columns([3, 2])
+    with picture:
+        widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-places")
+    with list_:
+        most = table.head(50)
+        st.dataframe(
+            most.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in most.index])[
+                ["image", "given", "suggested", "place_first", "place_second", "kind", "sample_id"]
+            ],
+            hide_index=True,
+            height=440,
+            row_height=40,
+            column_config={
+                "image": st.column_config.ImageColumn("Image", width="small"),
+                "given": "Given",
+                "suggested": "Suggested",
+                "place_first": st.column_config.NumberColumn("First", format="percent"),
+                "place_second": st.column_config.NumberColumn("Second", format="percent"),
+                "kind": "Kind",
+                "sample_id": "Sample",
+            },
+        )
+        widgets.table_export(lambda: table, len(table), f"{here.run.id}-disagreement")
 
 
 if (place := frame.here("Rankings")) is not None:

@@ -112,6 +112,12 @@ def policy_statistics(_here: Here, key: tuple[str, int, int], others: tuple[str,
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
+def disagreement(_here: Here, key: tuple[str, int, int], first: str, second: str) -> pd.DataFrame:
+    """Images that two rankings place differently."""
+    return views.disagreement(_here.run, _here.dataset, _here.cycle, first, second)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
 def relabels(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The relabels of the run up to the cycle we stand at."""
     return views.relabels(_here.run, _here.dataset, _here.cycle)

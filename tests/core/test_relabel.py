@@ -31,6 +31,7 @@ def one_label_at_a_time(counts, initial, cycles, seed):
     n, n_classes = len(counts), len(counts[0])
     q = [[x / sum(row) for x in row] for row in counts]
     truth = [row.index(max(row)) for row in counts]
+    oracle = relabel.oracle_priority(counts)  # tested below: two that differ by rounding alone are no tie
     entropy = [-sum(x * math.log(x) for x in row if x) for row in q]
     difficult = [h > 0.30 * math.log(n_classes) for h in entropy]
     histogram = [[int(c == label) for c in range(n_classes)] for label in initial]
@@ -50,9 +51,7 @@ def one_label_at_a_time(counts, initial, cycles, seed):
         for _ in range(budget):
             if open_visit is None:
                 if isinstance(ranking, str):
-                    priority = [(1 - q[i][majority[i]]) / expected_draws(q[i], majority[i]) for i in range(n)]
-                    priority = [round(x, 12) for x in priority]  # equal in exact arithmetic is equal here
-                    available = range(n)
+                    priority, available = [oracle[i][majority[i]] for i in range(n)], range(n)
                 else:
                     priority, available = ranking, [i for i in range(n) if not cleaned[i]]
                 if not available:
@@ -212,6 +211,12 @@ def test_one_class_leaves_nothing_to_correct():
         found = relabel.simulate(counts, initial, policy, budget=10, seeds=[0])
         assert found.collected == [collected]
         assert (found.correctness == 1).all()
+
+
+def test_the_oracle_equals_the_sum_over_all_orders_of_labels():
+    counts, _ = people(10, 5, 0)
+    plain = [[(1 - q[c]) / expected_draws(q, c) for c in range(5)] for q in (counts / 20).tolist()]
+    np.testing.assert_allclose(relabel.oracle_priority(counts), plain, atol=1e-12)
 
 
 def test_a_label_that_nobody_would_give_costs_as_many_draws_as_none_at_all():

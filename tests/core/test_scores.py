@@ -52,6 +52,12 @@ def test_bald_is_zero_where_passes_agree_and_ln_2_where_they_flip():
     np.testing.assert_allclose(scores.bald([flip, [[0.0, 1.0]]]), np.log(2))
 
 
+def test_bald_lies_between_zero_and_ln_c():
+    passes = np.random.default_rng(0).dirichlet(np.full(4, 0.1), (8, 50))
+    assert (scores.bald(passes) >= 0).all()
+    np.testing.assert_allclose(scores.bald(np.eye(4)[:, None]), np.log(4))
+
+
 def test_pixels_are_averaged():
     probs = np.random.default_rng(0).dirichlet(np.ones(3), (2, 4, 5)).transpose(0, 3, 1, 2)
     by_hand = [
@@ -66,6 +72,8 @@ def test_pixels_are_averaged():
         (lambda: scores.entropy([[np.nan, 1]]), "NaN.*first at row 0.*learning rate"),
         (lambda: scores.cross_entropy([[0, 0]], [[0.5, 0.5]]), "no vote"),
         (lambda: scores.cross_entropy([[1, 0, 0]], [[0.5, 0.5]]), "do not fit"),
+        (lambda: scores.cleaning_score([[1, 0, 0]], [[0.5, 0.5]]), "do not fit"),
+        (lambda: scores.cleaning_score([[1, 0]], [[np.nan, 0.5]]), "NaN"),
     ],
 )
 def test_says_what_is_wrong(call, message):

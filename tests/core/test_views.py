@@ -332,3 +332,19 @@ def test_a_seed_that_has_not_begun_does_not_disturb_the_curve(which, pool, reque
     alone, beside = (views.figure(one, pool, "curves", 1, others).data[-1] for others in ([], [waiting]))
     assert alone.name == beside.name
     np.testing.assert_array_equal(alone.y, beside.y)
+
+
+def test_disagreement_is_the_distance_between_two_places(cleaning, pool):
+    table = views.disagreement(cleaning, pool, 0, "cleaning", "entropy")
+    ranking = cleaning.ranking(0)
+    ranked = ranking[ranking["rank"].notna()]
+
+    def place(row, name):
+        better = (ranked[name] > ranked[name][row]).sum() + ((ranked[name] == ranked[name][row]).sum() - 1) / 2
+        return better / (len(ranked) - 1)
+
+    for row in table.index[:5]:
+        plain = abs(place(row, "cleaning") - place(row, "entropy"))
+        assert table["apart"][row] == pytest.approx(plain)
+    assert table["apart"].is_monotonic_decreasing
+    assert {"cleaning", "entropy", "self-confidence"} <= set(views.rankings_beside(cleaning, 0))
