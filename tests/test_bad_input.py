@@ -1,5 +1,6 @@
 """What a user can get wrong, and the one sentence that says what to do: exit code 2, no traceback, nothing lost."""
 
+import dataclasses
 import re
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import data
@@ -239,9 +241,69 @@ def cycle_that_is_not_there(here: Situation) -> list[str]:
     return ["export", here.a_run().id, "--table", "ranking", "--out", str(here.tmp_path / "r.csv")]
 
 
+def votes(here: Situation, text: str) -> list[str]:
+    root = here.pictures(cat=9, dog=9)
+    (here.tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + text)
+    return [*CLEAN, "--dataset", "folder", "--root", str(root), "--votes", str(here.tmp_path / "votes.csv")]
+
+
+def votes_on_an_unknown_sample(here: Situation) -> list[str]:
+    return votes(here, "cow/0.png,ann,cat\n")
+
+
+def votes_for_an_unknown_class(here: Situation) -> list[str]:
+    return votes(here, "".join(f"cat/{i}.png,ann,cow\n" for i in range(9)))
+
+
+def the_same_vote_twice(here: Situation) -> list[str]:
+    return votes(here, "cat/0.png,ann,cat\ncat/0.png,ann,cat\n")
+
+
+def nobody_to_simulate(here: Situation) -> list[str]:
+    root = here.pictures(cat=9, dog=9)
+    return [*CLEAN, "--dataset", "folder", "--root", str(root), "--annotator", "simulated"]
+
+
+def forget_rate_of_one(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "fashion", "--limit", "300", "--selector", "co-teaching", "--forget-rate", "1"]
+
+
+def weights_of_another_network(here: Situation) -> list[str]:
+    torch.save({"fc.weight": torch.zeros(2, 2)}, here.tmp_path / "w.pth")
+    file = str(here.tmp_path / "w.pth")
+    return [*CLEAN, "--dataset", "fashion", "--limit", "300", "--selector", "pretrained", "--weights", file]
+
+
+def labels_of_another_project(here: Situation) -> list[str]:
+    pool = data.load("fashion", limit=300)
+    pool = dataclasses.replace(pool, label_counts=None, annotators="none")
+    config = Config("label-cleaning", "fashion", "cleaning", 0, 1, limit=300, width=4, epochs=1, annotator="person")
+    one = run.create(tasks.prepare(config, pool), tasks.about(pool))
+    (here.tmp_path / "export.json").write_text('[{"data": {"text": "hello"}, "annotations": []}]')
+    return ["import", one.id, str(here.tmp_path / "export.json")]
+
+
+def labels_into_a_simulated_run(here: Situation) -> list[str]:
+    (here.tmp_path / "v.csv").write_text(f"sample_id,annotator,label\n{data.load('fashion', limit=300).ids[0]},ann,1\n")
+    return ["import", here.a_run().id, str(here.tmp_path / "v.csv")]
+
+
+def arm_that_is_not_there(here: Situation) -> list[str]:
+    return ["run", "--protocol", "cifar10h-15", "--arm", "simclr"]
+
+
 @pytest.mark.parametrize(
     ("situation", "says"),
     [
+        (votes_on_an_unknown_sample, r"votes.csv names 1 sample.* 'cow/0.png'"),
+        (votes_for_an_unknown_class, r"votes.csv names 1 class.* 'cow'"),
+        (the_same_vote_twice, r"'ann'.*'cat/0.png'.*keep one vote"),
+        (nobody_to_simulate, r"Nobody can be simulated.*--annotator person"),
+        (forget_rate_of_one, r"--forget-rate is 1.0: give a share"),
+        (weights_of_another_network, r"not those of torchvision's mobilenet_v2: give the file"),
+        (labels_of_another_project, r"export.json is of another project"),
+        (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
+        (arm_that_is_not_there, r'no arm "simclr": choose of vanilla, co-teaching'),
         (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
         (
             counts_of_another_length,
