@@ -338,7 +338,7 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
     if config.folds > n:
         raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
-    unlabelled = dataset.labels < 0
+    unlabelled = (dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels) < 0
     if dataset.annotations is not None and config.annotator != "simulated":
         unlabelled[dataset.annotations.rows] = False
     if dataset.label_counts is None and unlabelled.any():

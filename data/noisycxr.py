@@ -108,6 +108,8 @@ def load(root: Path, size: int = 64) -> ImageDataset:
 def _clean(root: Path) -> dict[str, int]:
     """RSNA id -> 1 for pneumonia, else 0; in the order of the file."""
     table = _table(root / LABELS, ["patientId", "Target"])
+    if table.empty:
+        raise UserError(f"{LABELS} holds no patient; download it again from {RSNA}")
     wrong = ~table["Target"].isin(["0", "1"])
     if wrong.any():
         first = table[wrong].iloc[0]

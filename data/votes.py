@@ -174,20 +174,20 @@ def instance_noise(images: np.ndarray, labels: np.ndarray, n_classes: int, noise
     from scipy.stats import truncnorm  # half a second, which most loads do without
 
     _check_rate(noise)
-    labels, sample = np.asarray(labels, np.int64), np.arange(len(labels))
+    labels, size = np.asarray(labels, np.int64), int(np.prod(images.shape[1:]))
     known = np.flatnonzero(labels >= 0)
     ends = (0 - noise) / FLIP_SPREAD, (1 - noise) / FLIP_SPREAD
     rate = truncnorm.ppf(uniforms(seed, known, FLIP_RATE), *ends, loc=noise, scale=FLIP_SPREAD)
     # Flipped are those of u < f · rate; the factor f that flips the right number is a quantile of u / rate.
     ease = uniforms(seed, known, REPLACED) / np.maximum(rate, 1e-12)
-    flipped = sample[known][np.argsort(ease, kind="stable")[: round(noise * len(known))]]
+    flipped = known[np.argsort(ease, kind="stable")[: round(noise * len(known))]]
 
     noisy, rng = labels.copy(), np.random.default_rng(seed)
     for k in range(n_classes):
-        directions = rng.standard_normal((int(np.prod(images.shape[1:])), n_classes), np.float32)
+        directions = rng.standard_normal((size, n_classes), np.float32)
         mine = np.sort(flipped[labels[flipped] == k])
         for rows in np.split(mine, range(CHUNK, len(mine), CHUNK)):
-            pixels = images[rows].reshape(len(rows), -1).astype(np.float32)
+            pixels = images[rows].reshape(len(rows), size).astype(np.float32)
             pixels -= pixels.mean(axis=1, keepdims=True)
             pixels /= np.maximum(pixels.std(axis=1, keepdims=True), 1.0)  # an image of one grey stays 0
             scores = (pixels @ directions).astype(np.float64)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.annotations import Annotations
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
 
@@ -28,6 +29,10 @@ def dataset(**changes: Any) -> ImageDataset:
     return ImageDataset(**(parts | changes))
 
 
+NOISY = np.array([0, 0, -1, 1, 1, 1])
+VOTES = Annotations(np.array([4, 1, 4, 0]), np.array([1, 0, 0, 1]), ["ann", "ann", "bob", "bob"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -36,6 +41,11 @@ def dataset(**changes: Any) -> ImageDataset:
         ({"labels": np.zeros(5, np.int64)}, r"must be int64 \[6\]"),
         ({"labels": np.zeros(6, np.float32)}, "must be int64"),
         ({"test_labels": np.array([0, 7])}, "test label 7 is outside"),
+        ({"noisy_labels": np.array([0, 1, 0, 1, 2, 1])}, "noisy label 2 is outside the 2 classes"),
+        ({"noisy_labels": np.zeros(5, np.int64)}, r"the noisy labels must be int64 \[6\]"),
+        ({"annotations": replace(VOTES, rows=np.array([4, 1, 6, 0]))}, "must be of the 6 images and the 2 classes"),
+        ({"annotations": replace(VOTES, labels=np.array([1, 0, 2, 1]))}, "must be of the 6 images"),
+        ({"annotations": replace(VOTES, annotators=["ann"])}, "an image, a label and an annotator"),
         ({"label_counts": np.ones((5, 2), np.int64)}, r"int64 \[6,2\].*got int64 with shape \(5, 2\)"),
         ({"label_counts": np.ones((6, 3), np.int64)}, r"int64 \[6,2\]"),
         ({"label_counts": np.ones((6, 2))}, "got float64"),
@@ -68,6 +78,23 @@ def test_subset_keeps_ids_and_the_test_set() -> None:
     assert len(part) == 2
 
 
+def test_subset_keeps_noisy_labels_and_renumbers_annotations() -> None:
+    part = dataset(noisy_labels=NOISY, annotations=VOTES).subset(np.array([4, 2, 0]))
+    assert part.noisy_labels is not None
+    np.testing.assert_array_equal(part.noisy_labels, [1, -1, 0])
+    assert part.annotations is not None
+    assert part.annotations.rows.tolist() == [0, 0, 2]
+    assert part.annotations.labels.tolist() == [1, 0, 1]
+    assert part.annotations.annotators == ["ann", "bob", "bob"]
+
+
+def test_the_fingerprint_of_a_set_without_noisy_labels_and_annotations_stays() -> None:
+    """Recorded runs find their data by it."""
+    assert dataset(
+        images=np.zeros((6, 4, 4, 1), np.uint8), test_images=np.zeros((2, 4, 4, 1), np.uint8)
+    ).fingerprint == ("ce8384791559ede29bf8d07a9b979147")
+
+
 def test_fingerprint_is_that_of_the_content(tmp_path: Any) -> None:
     whole = dataset()
     assert whole.fingerprint == dataset().fingerprint
@@ -82,6 +109,10 @@ def test_fingerprint_is_that_of_the_content(tmp_path: Any) -> None:
         dataset(label_counts=None),
         dataset(class_names=["cat", "cow"]),
         dataset(test_labels=np.array([1, 1])),
+        dataset(noisy_labels=NOISY),
+        dataset(annotations=VOTES),
+        dataset(annotations=replace(VOTES, annotators=["ann", "ann", "bob", "eve"])),
+        dataset(noisy_labels=NOISY, annotations=VOTES),
         replace(whole, ids=[f"other-{i}" for i in range(6)]),
         whole.subset(np.arange(5)),
         whole.subset(np.array([1, 0, 2, 3, 4, 5])),

@@ -194,6 +194,68 @@ def test_a_label_outside_the_given_classes(tmp_path: Path) -> None:
         data.load("folder", tree(tmp_path), class_names=["cat", "cow"])
 
 
+# --- tables of votes -------------------------------------------------------------------------------------------------
+
+
+def votes(root: Path, *lines: str) -> Path:
+    """A table of votes outside of the images' folder."""
+    file = root.parent / f"{root.name}-votes.csv"
+    file.write_text("\n".join(["sample_id,annotator,label", *lines]), encoding="utf-8")
+    return file
+
+
+def test_votes_stand_beside_the_labels_of_class_folders(tmp_path: Path) -> None:
+    file = votes(tree(tmp_path), *(f"cat/{i:02d}.png,{who},dog" for i in range(10) for who in ("ann", "bob")))
+    pool = data.load("folder", tmp_path, votes=file)
+    assert pool.annotations is not None
+    assert len(pool.annotations.rows) == 16  # not those on the two cats of the test set
+    assert {pool.ids[row][:3] for row in pool.annotations.rows} == {"cat"}
+    assert set(pool.annotations.labels) == {1}
+    assert pool.labels.tolist() == [0] * 8 + [1] * 8
+    assert pool.annotators == "human"
+    assert pool.annotators_source == f"16 votes of 2 people in {file.name}."
+
+
+def test_votes_do_without_any_label(tmp_path: Path) -> None:
+    table(tmp_path, "file_name\n" + "\n".join(f"cat/{i:02d}.png" for i in range(10)))
+    pool = data.load("folder", tmp_path, votes=votes(tmp_path, "cat/00.png,ann,owl", "cat/03.png,ann,elk"))
+    assert (pool.labels == -1).all()
+    assert pool.class_names == ["elk", "owl"]
+    assert len(pool) == 10
+    assert pool.test_images.shape == (0, 8, 8, 1)
+    assert pool.annotators_source.startswith("2 votes of 1 person in")
+
+
+def test_votes_on_images_in_no_class_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(4):
+        save(tmp_path, f"{i}.png")
+    votes(tmp_path, "0.png,ann,owl", "1.png,ann,elk").rename(tmp_path / "votes.csv")
+    monkeypatch.chdir(tmp_path)
+    pool = data.load("folder", tmp_path, votes="votes.csv")  # relative to the working directory
+    assert pool.ids == ["0.png", "1.png", "2.png", "3.png"]
+    assert pool.skipped == []
+    assert pool.labels.tolist() == [-1] * 4
+    assert (
+        data.load("folder", tree(tmp_path), votes="votes.csv", class_names=["cat", "dog", "elk", "owl"]).skipped == []
+    )
+
+
+def test_votes_on_unreadable_images_are_left_out(tmp_path: Path) -> None:
+    (tree(tmp_path) / "cat/broken.png").write_text("no image")
+    file = votes(tmp_path, "cat/broken.png,ann,cat", "dog/00.png,ann,cat", "dog/01.png,ann,cat", "dog/02.png,ann,cat")
+    pool = data.load("folder", tmp_path, votes=file)
+    assert pool.annotations is not None
+    assert len(pool.annotations.rows) == sum(f"dog/0{i}.png" in pool.ids for i in range(3))
+    with pytest.raises(UserError, match=r"1 sample that the data do not hold, the first 'cat/99\.png'"):
+        data.load("folder", tmp_path, votes=votes(tmp_path, "cat/99.png,ann,cat"))
+    with pytest.raises(UserError, match="1 class that the data do not have, the first 'cow'; the classes are cat, dog"):
+        data.load(
+            "folder",
+            tmp_path,
+            votes=votes(tmp_path, "cat/00.png,ann,cat", *(f"dog/{i:02d}.png,ann,cow" for i in range(10))),
+        )
+
+
 # --- pixels ----------------------------------------------------------------------------------------------------------
 
 
