@@ -191,15 +191,22 @@ def bring_in(run: Run, cycle: int) -> None:
             on_click="ignore",
             help="Tasks in the order of the ranking, with images and the labelling set-up.",
         )
+        # Another key is another, empty uploader: what was brought in is not offered a second time
+        turn = st.session_state.setdefault("turn", 0)
         file = st.file_uploader(
             "Labels to bring in",
             ["json", "csv", "parquet"],
-            key=f"labels-{run.id}",
+            key=f"labels-{run.id}-{turn}",
             help="Label Studio's JSON, or a table of votes.",
         )
         if file is not None and st.button("Bring in", type="primary", key="bring-in"):
             with frame.errors():
-                st.success(views.bring_in(run, dataset, file.name, file.getvalue()))
+                st.session_state["brought"] = run.id, views.bring_in(run, dataset, file.name, file.getvalue())
+                st.session_state["turn"] = turn + 1
+                st.rerun()
+        of, said = st.session_state.get("brought", ("", ""))
+        if of == run.id:
+            st.success(frame.plain(said))
 
 
 if run is None:

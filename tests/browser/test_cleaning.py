@@ -128,8 +128,8 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
             task["annotations"] = [{"id": number, "completed_by": 1, "result": [chosen]}]
         (tmp_path / "export.json").write_text(json.dumps(tasks))
         page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "export.json")
-        page.get_by_role("button", name="Bring in").click()
-        expect(page.get_by_text("10 new labels of 10 in export.json")).to_be_visible()
+        page.get_by_role("button", name="Bring in", exact=True).click()
+        expect(page.get_by_text("10 new labels of 10 in export.json")).to_be_visible(timeout=PATIENCE)
         page.get_by_role("button", name="Step: one cycle").click()
         expect(page.get_by_role("heading", name="What each relabel did")).to_be_visible(timeout=3 * PATIENCE)
         expect(page.get_by_text("Right labels, estimated").first).to_be_visible()
