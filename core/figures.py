@@ -240,36 +240,9 @@ def distribution(values: pd.Series, score: str, cut: float | None, note: str) ->
 
 
 def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
-    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise.
-
-    Above 10,000 images WebGL draws the points, and they lose their names on hover: 50,000 strings would be most of the page.
-    """
-    figure, large = go.Figure(), len(table) > 10_000
-
-    def names(part: pd.DataFrame) -> tuple[pd.Series, ...]:
-        return part["sample_id"], part["given"], part["suggested"]
-
-    for kind in ("correct", "", "difficult", "clear noise"):
-        part = table[table["kind"] == kind]
-        if len(part) == 0:
-            continue
-        figure.add_trace(
-            (go.Scattergl if large else go.Scatter)(
-                x=part["entropy"],
-                y=part["cross-entropy"],
-                mode="markers",
-                name=f"{kind or 'image'} ({len(part):,})",
-                customdata=part.index.to_numpy(),  # pool rows, for selections
-                text=None if large else _escape([f"{i}: {a} → {b}" for i, a, b in zip(*names(part), strict=True)]),
-                marker={
-                    "color": COLOURS[kind],
-                    "symbol": SYMBOLS[kind],
-                    "size": 6 if kind in ("correct", "") else 8,
-                    "opacity": 0.45 if kind in ("correct", "") else 0.85,
-                },
-                hovertemplate=("" if large else "%{text}<br>") + "H %{x:.2f}, CE %{y:.2f}<extra></extra>",
-            )
-        )
+    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise."""
+    names = [f"{i}: {a} → {b}" for i, a, b in zip(table["sample_id"], table["given"], table["suggested"], strict=True)]
+    figure = _by_kind(table, table["entropy"], table["cross-entropy"], names, "H %{x:.2f}, CE %{y:.2f}")
     figure.update_layout(dragmode="select")
     return _layout(figure, "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)", note)
 
@@ -279,27 +252,40 @@ def places(table: pd.DataFrame, first: str, second: str, note: str) -> go.Figure
 
     table: place_first, place_second in [0, 1], kind, sample_id.
     """
-    figure, large = go.Figure(), len(table) > 10_000
-    for kind in ("correct", "", "difficult", "clear noise"):
-        part = table[table["kind"] == kind]
-        if len(part):
-            figure.add_trace(
-                (go.Scattergl if large else go.Scatter)(
-                    x=100 * part["place_first"],
-                    y=100 * part["place_second"],
-                    mode="markers",
-                    name=f"{kind or 'image'} ({len(part):,})",
-                    text=None if large else _escape(part["sample_id"].astype(str).tolist()),
-                    marker={
-                        "color": COLOURS[kind],
-                        "symbol": SYMBOLS[kind],
-                        "size": 5 if kind in ("correct", "") else 7,
-                        "opacity": 0.35 if kind in ("correct", "") else 0.85,
-                    },
-                    hovertemplate=("" if large else "%{text}<br>") + "%{x:.1f} %, %{y:.1f} %<extra></extra>",
-                )
-            )
+    x, y = 100 * table["place_first"], 100 * table["place_second"]
+    figure = _by_kind(table, x, y, table["sample_id"].tolist(), "%{x:.1f} %, %{y:.1f} %")
     return _layout(figure, f"Place by {first} (%)", f"Place by {second} (%)", note)
+
+
+def _by_kind(table: pd.DataFrame, x: pd.Series, y: pd.Series, names: list[str], hover: str) -> go.Figure:
+    """A point an image, coloured by its `kind`; customdata is the pool row, for selections.
+
+    Above 10,000 images WebGL draws the points, and they lose their names on hover: 50,000 strings would be most of the page.
+    """
+    figure, large = go.Figure(), len(table) > 10_000
+    labels = pd.Series(_escape([str(name) for name in names]) if not large else "", index=table.index)
+    for kind in ("correct", "", "difficult", "clear noise"):
+        mine = (table["kind"] == kind).to_numpy()
+        if not mine.any():
+            continue
+        figure.add_trace(
+            (go.Scattergl if large else go.Scatter)(
+                x=x[mine],
+                y=y[mine],
+                mode="markers",
+                name=f"{kind or 'image'} ({mine.sum():,})",
+                customdata=table.index[mine].to_numpy(),
+                text=None if large else labels[mine].tolist(),
+                marker={
+                    "color": COLOURS[kind],
+                    "symbol": SYMBOLS[kind],
+                    "size": 6 if kind in ("correct", "") else 8,
+                    "opacity": 0.45 if kind in ("correct", "") else 0.85,
+                },
+                hovertemplate=("" if large else "%{text}<br>") + hover + "<extra></extra>",
+            )
+        )
+    return figure
 
 
 def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray, given: int) -> go.Figure:

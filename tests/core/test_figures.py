@@ -238,3 +238,34 @@ def test_samples_without_a_score_are_not_in_the_histogram():
 def test_a_map_of_images_of_unknown_kind_counts_them():
     (points,) = figures.noise_map(POINTS.assign(kind=""), "").data
     assert points.name == "image (3)"
+
+
+def test_places_show_every_image_once_in_per_cent():
+    table = pd.DataFrame(
+        {
+            "sample_id": ["a", "b", "<i>c"],
+            "place_first": [0.0, 0.5, 1.0],
+            "place_second": [1.0, 0.5, 0.25],
+            "kind": ["correct", "clear noise", "correct"],
+        }
+    )
+    drawn = figures.places(table, "Φ", "BALD", "note")
+    assert [trace.name for trace in drawn.data] == ["correct (2)", "clear noise (1)"]
+    assert list(drawn.data[0].x) == [0, 100]
+    assert list(drawn.data[0].y) == [100, 25]
+    assert drawn.data[0].text[1] == "&lt;i>c"
+    assert "BALD" in drawn.layout.yaxis.title.text
+
+
+def test_policies_are_named_with_their_areas_and_keep_their_colours():
+    x = [0, 1, 2]
+    curves = pd.concat(
+        pd.DataFrame({"policy": name, "n_labels": x, "mean": [0.7, 0.75, 0.8], "sd": 0.01, "low": 0.68, "high": 0.72})
+        for name in ("oracle", "random", "elr")
+    )
+    areas = pd.DataFrame({"policy": ["oracle", "random", "elr"], "auc": [0.9, 0.8, 0.85]})
+    for band in ("sd", "interval"):
+        drawn = figures.policy_curves(curves, areas, band, "note")
+        lines = {trace.name: trace.line.color for trace in drawn.data if trace.name}
+        assert lines["oracle (upper bound) · AUC 0.900"] == figures.BLUE
+        assert lines["elr · AUC 0.850"] == figures.COLOURS["elr"]
