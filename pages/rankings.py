@@ -145,7 +145,7 @@ def disagreement(here: frame.Here) -> None:
         st.info("Choose two different rankings of images that may still be chosen.")
         return
     agreed = table["place_first"].corr(table["place_second"])
-    k = min(len(table), here.config.budget or 100)
+    k = max(1, min(100, len(table) // 10))
     both = len(set(table.nsmallest(k, "place_first").index) & set(table.nsmallest(k, "place_second").index))
     st.caption(
         f"{len(table):,} images that both rank · rank correlation (Spearman) **{agreed:.2f}** · of the first {k:,} of each, "
