@@ -282,7 +282,11 @@ def start_form(first: bool) -> None:
     """Choose a protocol, strategies and seeds, and start a study."""
     protocols = study.protocols()
     name = st.selectbox(
-        "Protocol", list(protocols), format_func=lambda one: f"{one} — {protocols[one]}", key="protocol"
+        "Protocol",
+        list(protocols),
+        index=list(protocols).index("fashion"),  # its data are embedded
+        format_func=lambda one: f"{one} — {protocols[one]}",
+        key="protocol",
     )
     protocol = study.read(name)
     learning = protocol.run["task"] == "active-learning"

@@ -40,6 +40,9 @@ def run(
     if len(rows) == 0:
         raise UserError("There is no labelled sample to train on: label some first.")
     steps = math.ceil(len(rows) / settings.batch_size)
+    if len(rows) > 1 and len(rows) % settings.batch_size == 1:
+        steps -= 1  # batch normalisation has no variance over the one sample that is left over
+    used = min(len(rows), steps * settings.batch_size)
     optimiser = torch.optim.SGD(
         [p for part in parts for p in part.parameters() if p.requires_grad],
         lr=settings.lr,
@@ -55,8 +58,6 @@ def run(
         loss_sum.zero_()
         for step in range(steps):
             batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            if len(batch) == 1 and len(rows) > 1:
-                continue  # batch normalisation has no variance over one sample
             done = (epoch * steps + step) / (settings.epochs * steps)
             x = (views or augment)(images[rows[batch.numpy()]], generator)
             with autocast(images.device):
@@ -72,7 +73,7 @@ def run(
                 f"Training diverged in epoch {epoch + 1} (the loss is not finite): use a lower learning rate than "
                 f"{settings.lr:g}."
             )
-    return float(loss_sum) / len(rows)
+    return float(loss_sum) / used
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
 """ImageNet features: a torchvision network that has seen a million other images, and a head on its embedding."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -75,11 +75,13 @@ def _downloaded(name: str) -> dict[str, Any]:
 
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError) as error:
+        # The hash is checked of a download alone, not of a file that lies in the cache already
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} and give the file with "
-            "--weights."
+            f"The ImageNet weights of {name} could not be downloaded, or what lies in torch's cache is damaged ({reason}): "
+            f"fetch {weights.url} and give the file with --weights."
         ) from error
 
 

@@ -37,7 +37,9 @@ def prepare(
     width = model.stage_widths[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTION))
+        projection = nn.Sequential(
+            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, PROJECTION)
+        )
     projection.to(images.device).train()
     # With one positive each, SupCon is NT-Xent; the library's class of that name compares every pair with every other, which
     # took ten times as long as the rest of the training
@@ -68,15 +70,19 @@ def prepare(
 
 
 class Views:
-    """Two random views of every image of a normalised batch, one batch after the other: [n, C, H, W] → [2n, C, H, W]."""
+    """Two random views of every image of a normalised batch, one batch after the other: [n, C, H, W] → [2n, C, h, w].
+
+    Views are smaller than the images: `SHARE` of their sides, at least `LEAST` pixels or the image's own side.
+    """
 
     def __init__(self, images: Images) -> None:
         from kornia import augmentation
 
         height, width, channels = images.array.shape[1:]
+        size = tuple(max(round(SHARE * side), min(LEAST, side)) for side in (height, width))
         self.mean, self.std = images.mean, images.std
         steps: list[nn.Module] = [
-            augmentation.RandomResizedCrop((height, width), scale=(0.2, 1.0)),
+            augmentation.RandomResizedCrop(size, scale=(0.2, 1.0)),
             augmentation.RandomHorizontalFlip(),
         ]
         if channels == 3:

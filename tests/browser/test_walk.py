@@ -116,7 +116,7 @@ def test_select_on_the_map(visitor, server):
 
 
 def test_every_figure_format_and_table_format(visitor, server):
-    newest = latest(server, "cleaning")
+    newest = latest(server, "vanilla")
     visitor.open(f"/curves?run={newest}")
     visitor.page.get_by_role("button", name="Export figure").click()
     picture = Image.open(io.BytesIO(download(visitor, "PNG")))
@@ -178,9 +178,9 @@ def test_a_run_survives_its_server(chromium, tmp_path):
         page.close()
 
 
-def latest(server, method):
-    """The finished run that the fixture made with this method."""
-    return sorted(path.parent.name for path in server.home.glob(f"*-{method}-s0/config.json"))[0]
+def latest(server, arm):
+    """The finished run that the fixture made with this strategy or selector."""
+    return sorted(path.parent.name for path in server.home.glob(f"*-{arm}-s0/config.json"))[0]
 
 
 @pytest.mark.parametrize("link", [

@@ -17,13 +17,22 @@ def test_views_are_two_variations_of_each_image_and_repeat(channels):
     x, views = images[np.arange(6)], ssl.Views(images)
     before = torch.random.get_rng_state()
     first, again = views(x, torch.Generator().manual_seed(1)), views(x, torch.Generator().manual_seed(1))
-    assert first.shape == (12, channels, 20, 24)
+    assert first.shape == (12, channels, 16, 16)
     assert torch.equal(first, again)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not torch.equal(first[:6], first[6:])
     back = first * images.std + images.mean
     assert float(back.min()) >= -1e-5
     assert float(back.max()) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize(("side", "expected"), [(64, 32), (32, 16), (20, 16), (9, 9)])
+def test_views_have_half_the_side_but_not_too_few_pixels(side, expected):
+    images = Images(
+        np.zeros((2, side, side, 1), np.uint8), torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.device("cpu")
+    )
+    views = ssl.Views(images)(images[np.arange(2)], torch.Generator())
+    assert views.shape == (4, 1, expected, expected)
 
 
 def test_the_contrast_is_nt_xent():

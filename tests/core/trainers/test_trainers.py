@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 import data
 from core import models, trainers
 from core.batches import Images
-from core.trainers import TRAINERS, Settings, Shape, linear, place, predict
+from core.trainers import TRAINERS, Settings, Shape, linear, place, predict, pretrained
 from data.errors import UserError
 
 SHAPE = Shape("small-cnn", width=8, channels=1, n_classes=10, seed=0)
@@ -29,6 +29,12 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.pth"
     torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def small_side(monkeypatch):
+    """Images are not blown up for the pretrained network, which takes most of the time otherwise."""
+    monkeypatch.setattr(pretrained, "SIDE", 32)
 
 
 def shape(weights: str, **changes) -> Shape:
@@ -105,10 +111,10 @@ def test_an_unknown_selector_is_named():
         trainers.load("simclr")
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "pretrained"])
+@pytest.mark.parametrize("name", TRAINERS)
 def test_a_loss_that_is_not_finite_and_nothing_to_learn_from_are_said(name, pool, weights):
     trainer, given = trainers.load(name), images(name, pool)
-    model, wild = trainer.build(SHAPE), Settings(2, 1e9, 32, "constant")
+    model, wild = trainer.build(shape(weights)), Settings(2, 1e9, 32, "constant")
     with pytest.raises(UserError, match="diverged"):
         trainer.fit(model, given, np.arange(100), pool.labels[:100], wild, seed=0, noise=0.1)
     with pytest.raises(UserError, match="no labelled sample"):

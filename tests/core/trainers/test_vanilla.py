@@ -69,8 +69,11 @@ def test_augmentation_is_a_flip_and_a_shifted_crop():
 
 def test_one_image_left_over_in_a_batch_is_no_error(stripes):
     images, labels = stripes
-    model = models.build("resnet18", 1, 2, 2, seed=0)
-    vanilla.fit(model, images, np.arange(17), labels[:17], Settings(1, 0.01, 16, "step"), seed=0)
+    model, shares = models.build("resnet18", 1, 2, 2, seed=0), []
+    vanilla.fit(
+        model, images, np.arange(17), labels[:17], Settings(2, 0.01, 16, "step"), seed=0, progress=shares.append
+    )
+    assert shares == [0.5, 1]
 
 
 def test_divergence_and_emptiness_are_the_users_errors(stripes):
