@@ -75,7 +75,7 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
 
 
 def test_filter_sort_and_select_a_ranking(visitor, server):
-    visitor.open(f"/rankings?run={latest(server, 'cleaning')}&cycle=0")
+    visitor.open(f"/rankings?run={latest(server, 'vanilla')}&cycle=0")
     expect(visitor.page.get_by_text("400 of 400 images")).to_be_visible()
     visitor.picks("Given label", "coat")
     expect(visitor.page.get_by_text("400 of 400 images")).to_have_count(0)
@@ -88,7 +88,7 @@ def test_filter_sort_and_select_a_ranking(visitor, server):
 
 
 def test_select_in_the_gallery(visitor, server):
-    visitor.open(f"/gallery?run={latest(server, 'cleaning')}&cycle=0")
+    visitor.open(f"/gallery?run={latest(server, 'vanilla')}&cycle=0")
     tiles = visitor.page.get_by_role("button", name=re.compile("^fashion-train-"))
     expect(tiles.first).to_be_visible()
     assert tiles.count() == 100
@@ -102,7 +102,7 @@ def test_select_in_the_gallery(visitor, server):
 
 def test_select_on_the_map(visitor, server):
     """A box drawn over the whole map keeps all images in the grid, one over its upper half only the noisy ones."""
-    visitor.open(f"/gallery?run={latest(server, 'cleaning')}&cycle=0")
+    visitor.open(f"/gallery?run={latest(server, 'vanilla')}&cycle=0")
     expect(visitor.page.get_by_text("400 of 400 images")).to_be_visible()
     plot = visitor.page.locator(".plotly .nsewdrag").first.bounding_box()
     visitor.page.mouse.move(plot["x"] + 5, plot["y"] + 5)
