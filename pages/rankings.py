@@ -176,7 +176,7 @@ def disagreement(here: frame.Here) -> None:
                 "sample_id": "Sample",
             },
         )
-        widgets.table_export(lambda: table, len(table), f"{here.run.id}-disagreement")
+        widgets.table_export(lambda: table, len(table), f"{here.run.id}-disagreement", "Export both places")
 
 
 if (place := frame.here("Rankings")) is not None:
