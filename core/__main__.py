@@ -189,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run")
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--figure", choices=["curves", "policies", "distribution", "map"])
-    what.add_argument("--table", choices=["ranking", "labels", "cycles", "relabels", "cleaned", "issues"])
+    what.add_argument("--table", choices=["ranking", "labels", "votes", "cycles", "relabels", "cleaned", "issues"])
     what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
     sub.add_argument("--band", choices=list(views.BANDS), default="sd", help="of the figure policies")
@@ -506,21 +506,19 @@ def export_files(options: argparse.Namespace) -> None:
         return
     file_format = options.out.suffix.lstrip(".").lower()
     if options.figure:
-        dataset = load(found)
-        drawn = views.figure(found, dataset, options.figure, cycle, band=options.band)
+        drawn = views.figure(found, load(found), options.figure, cycle, band=options.band)
         content = export.figure_bytes(drawn, file_format)
     else:
         tables: dict[str, Callable[[], pd.DataFrame]] = {
             "ranking": lambda: views.samples(found, load(found), cycle),
             "labels": lambda: exchange.log_table(found.log.labels(cycle), found.about["class_names"]),
+            "votes": lambda: views.given_votes(found),
             "cycles": found.cycles,
             "relabels": lambda: views.relabels(found, load(found), cycle),
             "cleaned": lambda: views.cleaned(found, load(found), cycle),
             "issues": lambda: views.issues(found, load(found), cycle),
         }
-        exchange.write_table(tables[options.table](), options.out)
-        print(options.out)
-        return
+        content = export.table_bytes(tables[options.table](), file_format)
     export.write_file(options.out, content)
     print(options.out)
 

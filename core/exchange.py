@@ -20,14 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.export import table_bytes, write_file
+from core.export import unguarded, write_file
 from core.relabel import Floats, Ints, Labels
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
 
 LARGEST = 500_000_000  # bytes of a file that is read in whole
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of a formula, or of one that `_guarded` has quoted
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,15 @@ def log_table(events: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """A table as CSV or Parquet, by the suffix of its path.
+def votes_table(events: pd.DataFrame, annotators: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
+    """The votes that people gave, as `read_votes` takes them: sample_id, annotator, label (a class's name).
 
-    A text that a spreadsheet would compute, such as the sample id `=1+1`, has a ' before it in CSV, which `read_votes` takes
-    off again; numbers are left alone. Raises `UserError` for another suffix, or where the file cannot be written.
+    events: of the label log, those by people · annotators: the name of each event's. Of several votes of one annotator on
+    a sample the last holds.
     """
-    file_format = path.suffix.lstrip(".").lower()
-    write_file(path, table_bytes(_guarded(table) if file_format == "csv" else table, file_format))
-
-
-def _guarded(table: pd.DataFrame) -> pd.DataFrame:
-    def guard(cell: Any) -> Any:
-        return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
-
-    texts = table.select_dtypes(["object", "string"])
-    return table.assign(**{name: texts[name].map(guard) for name in texts})
+    names = np.array(class_names, dtype=object)[events["label"].to_numpy(np.int64)]
+    table = pd.DataFrame({"sample_id": events["sample_id"].to_numpy(), "annotator": list(annotators), "label": names})
+    return table.drop_duplicates(["sample_id", "annotator"], keep="last", ignore_index=True)
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
@@ -194,7 +186,7 @@ def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]
     votes = annotations.table(path)
     if path.suffix.lower() != ".parquet":
         for name in annotations.LONG:
-            votes[name] = [cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in votes[name]]
+            votes[name] = votes[name].map(unguarded)
     return Imported(annotations.resolve(votes, path.name, sample_ids, class_names), {})
 
 

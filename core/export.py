@@ -2,17 +2,20 @@
 
 import io
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from data.cache import write_atomically
 from data.errors import UserError
 
 FIGURE_FORMATS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf", "html": "text/html"}
 TABLE_FORMATS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SIZE = {"width": 900, "height": 540, "scale": 2}  # pixels; scale 2 is 300 dpi at 6 inches
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of what a spreadsheet computes, or of that already quoted
 
 _browser = threading.Lock()
 _started = False
@@ -48,9 +51,14 @@ def figure_bytes(figure: Any, file_format: str) -> bytes:
 
 
 def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
-    """A DataFrame as a file. Raises `UserError` for an unknown format."""
+    """A DataFrame as a file. Raises `UserError` for an unknown format.
+
+    A text that a spreadsheet would compute, such as the sample id `=1+1`, has a ' before it in CSV, which `unguarded` takes
+    off again; numbers are left alone.
+    """
     if file_format == "csv":
-        return table.to_csv(index=False).encode()
+        texts = table.select_dtypes(["object", "string"])
+        return table.assign(**{name: texts[name].map(_guarded) for name in texts}).to_csv(index=False).encode()
     if file_format == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -58,10 +66,21 @@ def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
     raise UserError(f'"{file_format}" is no table format: choose one of {", ".join(TABLE_FORMATS)}.')
 
 
+def _guarded(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The text that `table_bytes` wrote as this cell of a CSV file."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Put an exported file at `path`, whose folder is there. Raises `UserError` where it cannot be written."""
+    """Put an exported file at `path`, whose folder is there, whole or not at all. Raises `UserError` where it cannot."""
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent}: make it, or name a file in another one.")
     try:
-        path.write_bytes(content)
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise UserError(f"Cannot write {path} ({error.strerror}): name a file in a writable folder.") from error
 

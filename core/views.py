@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from core import exchange, figures, metrics, policies, relabel, scores
 from core.relabel import Floats
-from core.run import Config, Run, all_runs
+from core.run import PERSON, Config, Run, all_runs
 from core.tasks import initial_labels, reference_counts
 from data import ImageDataset, votes
 from data.errors import UserError
@@ -242,6 +242,14 @@ def issues(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """Suspected wrong labels in cleanlab's column names, one row a sample (`core.exchange.issues`)."""
     probs = run.posterior(cycle).astype(np.float64)
     return exchange.issues(samples(run, dataset, cycle), probs, dataset.class_names)
+
+
+def given_votes(run: Run) -> pd.DataFrame:
+    """The votes of people, as tables of votes are read (`core.exchange.votes_table`); those of the next cycle too."""
+    events = run.log.labels()
+    events = events[events["source"].str.startswith(PERSON)]
+    annotators = events["source"].str.removeprefix(PERSON).tolist()
+    return exchange.votes_table(events, annotators, run.about["class_names"])
 
 
 def label_studio(

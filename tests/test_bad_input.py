@@ -331,7 +331,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (comparison_of_a_run_that_is_not_there, r"no run .* `python -m core list` shows"),
         (
             output_that_cannot_be_written,
-            r"Cannot write .*c.csv \(No such file or directory\): name a file in a writable",
+            r"There is no folder .*nowhere: make it",
         ),
         (more_votes_than_people, r"line 2 .* '1e30' .* not a number of votes"),
         (a_name_too_long_for_a_file, r"line 2 .* add it or drop the line"),

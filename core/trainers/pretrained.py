@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.batches import Images
 from core.models import Headed, Model
-from core.trainers import Progress, Settings, Shape, Trainer, loop, place
+from core.trainers import Shape, Trainer, vanilla
 from data.errors import UserError
 
 BACKBONES = {
@@ -111,28 +110,4 @@ def statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
 
-def fit(
-    model: Model,
-    images: Images,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    settings: Settings,
-    *,
-    seed: int,
-    noise: float = 0.0,
-    progress: Progress = lambda share: None,
-) -> float:
-    """Fine-tune the whole network in place on the rows with `labels` int [n]; returns the last epoch's mean loss.
-
-    A head alone is what `core.trainers.linear` trains. noise: not used. Raises as `core.trainers.loop.run`.
-    """
-    place(model, images.device).train()
-    given = torch.from_numpy(labels).to(images.device)
-
-    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
-        return F.cross_entropy(model(x).float(), given[batch])
-
-    return loop.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
-
-
-TRAINER = Trainer(build, fit, prepared=True, statistics=statistics)
+TRAINER = Trainer(build, vanilla.fit, prepared=True, statistics=statistics)

@@ -14,9 +14,8 @@ from core.models import Classifier
 from core.trainers import Progress, Settings, Trainer, loop, place, vanilla
 
 TEMPERATURE = 0.2  # of NT-Xent: lower than the paper's 0.5, which takes hundreds of epochs to pull views together
-SHARE = (
-    0.5  # of the images' side that views have: an epoch takes a third of the time, and after equal time it knows more
-)
+# Of the images' side that views have: an epoch takes a third of the time, and after equal time the embedding knows more
+SHARE = 0.5
 LEAST = 16  # pixels of a view's side, unless images are smaller still: networks halve it three times
 PROJECTION = 128  # size of the space in which views are compared
 BATCH = 128  # a larger one has more to tell views apart from, and fewer steps: on 5,000 images steps count more

@@ -1,5 +1,6 @@
 """Files: each format opened again."""
 
+import csv
 import io
 import re
 from xml.etree import ElementTree
@@ -92,3 +93,26 @@ def test_a_folder_holds_tables_figures_and_how_they_were_made(tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="name another"):
         export.write_folder(tmp_path / "file" / "b", {}, {}, {})
+
+
+def test_a_spreadsheet_finds_no_formula():
+    texts = ["=1+1", "'=1+1", "+a", "-b", "@c", "\td", "a=1"]
+    table = pd.DataFrame({"sample_id": texts, "name": pd.Series(texts, dtype=object), "cleaning": -0.5})
+    cells = list(csv.reader(io.StringIO(export.table_bytes(table, "csv").decode(), newline="")))[1:]
+    assert not [cell for row in cells for cell in row[:2] if cell[0] in "=+-@\t\r"]
+    assert {row[2] for row in cells} == {"-0.5"}
+    assert [export.unguarded(row[0]) for row in cells] == texts
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    export.write_file(path, b"old")
+    monkeypatch.setattr(
+        export.Path, "write_bytes", lambda path, content: (_ for _ in ()).throw(OSError(28, "No space"))
+    )
+    with pytest.raises(UserError, match="No space"):
+        export.write_file(path, b"new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="There is no folder"):
+        export.write_file(tmp_path / "absent" / "table.csv", b"")
