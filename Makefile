@@ -4,7 +4,7 @@ BIN := .venv/bin
 PORT ?= 8501
 ADDRESS ?= 127.0.0.1
 
-.PHONY: app test lint bench
+.PHONY: app test lint bench example
 
 app: .venv/runtime
 	$(BIN)/streamlit run app.py --server.port $(PORT) --server.address $(ADDRESS)
@@ -20,6 +20,9 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+example: .venv/runtime
+	$(BIN)/python -m core.example
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NextLabel needs Python 3.11 or newer: call make with PYTHON=python3.11")'

@@ -10,7 +10,7 @@ from core.run import Config
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
 from data.errors import UserError
-from pages.ui import frame
+from pages.ui import doors, frame
 
 TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
 NOISE = {
@@ -35,6 +35,7 @@ st.markdown(
     "to check next** (active label cleaning, Bernhardt et al. 2022). It trains a model, ranks every image, collects labels, "
     "and shows after each cycle what your budget bought."
 )
+doors.show()
 
 
 def start_form() -> None:
@@ -76,6 +77,21 @@ def start_form() -> None:
             )
     elif not source.available:
         st.info(source.reason)
+    people = st.toggle(
+        "People give the labels",
+        key="people",
+        help="You and others label in the browser, on the page Annotate, and say when the next cycle is to train. Off: what "
+        "the data set knows answers.",
+    )
+    classes, initial = None, 0
+    if people and learning and name == "folder":
+        text = st.text_input(
+            "Classes (optional)",
+            placeholder="cat, dog",
+            key="classes",
+            help="For images in no class folders: the names to choose from, with commas between them.",
+        )
+        classes = [one.strip() for one in text.split(",") if one.strip()] or None
     preset = tasks.defaults(task, name)
     left, right = st.columns(2)
     if learning:
@@ -88,6 +104,17 @@ def start_form() -> None:
         )
         budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
         noise, selector, noise_kind = 0.0, "vanilla", "symmetric"
+        if people:
+            initial = left.number_input(
+                "Labels to start from",
+                0,
+                1_000_000,
+                0 if name == "folder" else preset["budget"],
+                50,
+                key=f"initial-{name}",
+                help="Of those that the data set has, drawn at random. 0: all of them; where there are none, people label the "
+                "first images.",
+            )
     else:
         selector = left.selectbox(
             "Selector: how the model learns",
@@ -105,9 +132,10 @@ def start_form() -> None:
             "Noise rate",
             0.0,
             0.95,
-            tasks.DEFAULT_NOISE if name != "folder" else 0.0,
+            tasks.DEFAULT_NOISE if name != "folder" and not people else 0.0,
             0.05,
-            key=f"noise-{name}",
+            key=f"noise-{name}-{people}",
+            disabled=people,
             help="Share of wrong initial labels, drawn from the votes where there are some. The images that nobody disagrees on "
             "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
         )
@@ -127,6 +155,7 @@ def start_form() -> None:
             0,
             50,
             key=f"collect-{name}",
+            disabled=people,
             help="0: three for each wrong label, over all cycles together, as in the paper.",
         )
     st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
@@ -136,6 +165,7 @@ def start_form() -> None:
         1000,
         preset["cycles"],
         key=f"cycles-{task}-{name}",
+        disabled=people,
         help="Training rounds. You can stop, go back and add more at any time.",
     )
     seed = right.number_input(
@@ -191,6 +221,9 @@ def start_form() -> None:
                 "selector": selector,
                 "noise_kind": noise_kind,
                 "votes": votes,
+                "annotator": "person" if people else None,
+                "classes": classes,
+                "initial": int(initial),
                 "folds": int(folds),
                 "ensemble": int(ensemble),
             }
@@ -199,7 +232,8 @@ def start_form() -> None:
             dataset = frame.dataset(config)
             run = runs.create(tasks.prepare(config, dataset), tasks.about(dataset))
             jobs.start(run)
-            st.switch_page("pages/cycles.py", query_params={"run": run.id})
+            page = "pages/annotate.py" if people else "pages/cycles.py"
+            st.switch_page(page, query_params={"run": run.id})
 
 
 def recent() -> None:
@@ -222,7 +256,7 @@ def recent() -> None:
                 "data": config.dataset,
                 "method": config.arm,
                 "seed": config.seed,
-                "state": frame.STATES[state],
+                "state": "example" if run.is_example else frame.STATES[state],
                 "cycles": f"{len(cycles)} of {run.target()}",
                 "labels": last.get("n_labels"),
                 "right labels": last.get("correctness"),
@@ -252,3 +286,4 @@ with st.container(border=True):
     start_form()
 st.subheader("Recent runs")
 recent()
+doors.open_bundle()

@@ -1,24 +1,38 @@
-"""The dashboard over a cleaning run of 50,000 samples: seconds to be healthy, server time of a rerun a page, memory."""
+"""The dashboard over cleaning runs of 50,000 and 1,000,000 samples: server time of a rerun, memory, a browser's view."""
 
+import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
 import data
-from core import run, tasks
+from core import run, store, tasks
 from core.jobs import ROOT
 from core.run import Config
 from data.errors import UserError
 
-PAGES = ("app.py", "pages/cycles.py", "pages/rankings.py", "pages/curves.py", "pages/gallery.py")
+PAGES = (
+    "app.py",
+    "pages/cycles.py",
+    "pages/rankings.py",
+    "pages/curves.py",
+    "pages/gallery.py",
+    "pages/annotate.py",
+)
+VIEWS = {"pages/rankings.py": ({}, {"view": "confusion"}, {"view": "scatter"}, {"range": "entropy:0.5:1.5"})}
+MILLION = 1_000_000
+TABS = 10
 REPEATS = 7
 BIG = Config(
     task="label-cleaning",
@@ -35,37 +49,134 @@ BIG = Config(
 
 
 def measure() -> None:
-    """Print the figures; the run needs the 50,000 images of CIFAR-10."""
+    """Print the figures; the run of 50,000 needs CIFAR-10, that of a million is made up."""
     print(f"health address answers after {health():.2f} s")
-    try:
-        dataset = data.load("cifar10")
-    except UserError as error:
-        print(f"skipped the run of 50,000: {error}")
-        return
     with tempfile.TemporaryDirectory() as home:
         os.environ["NEXTLABEL_HOME"] = home
-        made = run.create(tasks.prepare(BIG, dataset), tasks.about(dataset))
-        subprocess.run([sys.executable, "-m", "core", "resume", made.id], cwd=ROOT, check=True, capture_output=True)
-        # A process of its own: this one may hold torch and other measurements
-        code = f"from benchmarks import dashboard; dashboard.reruns('{made.id}')"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        try:
+            dataset = data.load("cifar10")
+        except UserError as error:
+            print(f"skipped the run of 50,000: {error}")
+        else:
+            made = run.create(tasks.prepare(BIG, dataset), tasks.about(dataset))
+            subprocess.run([sys.executable, "-m", "core", "resume", made.id], cwd=ROOT, check=True, capture_output=True)
+            # A process of its own: this one may hold torch and other measurements
+            code = f"from benchmarks import dashboard; dashboard.reruns('{made.id}')"
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+            browse(made.id)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["NEXTLABEL_HOME"] = home
+        subprocess.run(
+            [sys.executable, "-c", "from benchmarks import dashboard; dashboard.million()"], cwd=ROOT, check=True
+        )
+
+
+def million() -> None:
+    """Reruns over the run that `invent` made."""
+    big = pool_of_a_million()
+    data.load = lambda *_, **__: big  # the pages ask for the data set by name
+    (made,) = run.all_runs()
+    print(f"\n{MILLION:,} images; resident before the first page {resident('RssAnon'):.0f} MB")
+    reruns(made.id)
+
+
+def pool_of_a_million() -> data.ImageDataset:
+    """The embedded images over and over, on disk; their labels and votes in memory."""
+    pool, file = data.load("fashion"), Path(os.environ["NEXTLABEL_HOME"]) / "images.npy"
+    if not file.exists():
+        images = np.lib.format.open_memmap(file, "w+", np.uint8, (MILLION, *pool.images.shape[1:]))
+        for start in range(0, MILLION, len(pool)):
+            images[start : start + len(pool)] = pool.images[: MILLION - start]
+    rows = np.arange(MILLION) % len(pool)
+    assert pool.label_counts is not None
+    return dataclasses.replace(
+        pool,
+        ids=[f"image-{row:07}.png" for row in range(MILLION)],
+        images=np.load(file, mmap_mode="r"),
+        labels=pool.labels[rows],
+        label_counts=pool.label_counts[rows],
+    )
+
+
+def invent() -> None:
+    """A run of two cycles whose labels and posteriors are drawn at random; no model is trained."""
+    from core.cycle import ranking_table
+
+    pool = pool_of_a_million()
+    n, n_classes = len(pool), len(pool.class_names)
+    config = tasks.prepare(dataclasses.replace(BIG, dataset="fashion", budget=1000), pool)
+    made = run.create(config, tasks.about(pool))
+    task = tasks.TASKS[config.task](config, pool)
+    random = np.random.default_rng(0)
+    for cycle in range(config.cycles):
+        sample, given, sources = task.initial()
+        if cycle > 0:
+            sample = random.choice(n, config.budget, replace=False)
+            given, sources = pool.labels[sample], ["votes"] * config.budget
+        made.log.append(cycle, [pool.ids[row] for row in sample], given, sources, 1.0)
+        logits = random.normal(size=(n, n_classes))
+        logits[np.arange(n), pool.labels] += 3
+        probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        state, _, _ = made.state(pool.ids, cycle)
+        columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
+        store.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
+        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates)
+        store.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
+        made.log.finish(cycle, "train", 1.0, {"train_loss": 0.0})
+        made.log.finish(cycle, "score", 1.0, task.measure(state, cycle * config.budget, probs))
+
+
+def browse(run_id: str) -> None:
+    """What a visitor waits for: a cold first page, a page of thumbnails, and a page while ten tabs are open."""
+    from playwright.sync_api import sync_playwright
+
+    with serving() as url, sync_playwright() as playwright:
+        path = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(path).exists():
+            print("skipped the browser: no Chromium")
+            return
+        browser = playwright.chromium.launch(executable_path=path)
+
+        def opened(page: str, what: str) -> float:
+            tab = browser.new_page(viewport={"width": 1440, "height": 900})
+            began = time.perf_counter()
+            tab.goto(f"{url}/{page}?run={run_id}")
+            tab.locator(what).first.wait_for(timeout=120_000)
+            return time.perf_counter() - began
+
+        heading = "h1"
+        print(f"browser, cold: Home {opened('', heading):.2f} s")
+        print(
+            f"browser, first gallery {opened('gallery', 'button.tile'):.2f} s, again {opened('gallery', 'button.tile'):.2f} s"
+        )
+        times = [opened("rankings", "[data-testid=stDataFrame]") for _ in range(TABS)]
+        print(f"browser, rankings in {TABS} tabs that stay open: first {times[0]:.2f} s, last {times[-1]:.2f} s")
+        browser.close()
 
 
 def health() -> float:
     """Seconds until a fresh server answers on its health address, on a warm machine."""
+    began = time.perf_counter()
+    with serving():
+        return time.perf_counter() - began
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """A dashboard that answers; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    began = time.perf_counter()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
-                return time.perf_counter() - began
+                break
             except OSError:
                 time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait()
@@ -73,20 +184,30 @@ def health() -> float:
 
 def reruns(run_id: str) -> None:
     """Milliseconds of script time a page: the first visit, and the median of reruns that move the cycle to and fro."""
-    print("page               first ms  rerun ms")
+    print("page                                       first ms  rerun ms")
     for page in PAGES:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-        if page != "app.py":
-            app.switch_page(page)
-        times = []
-        for repeat in range(1 + 2 * REPEATS):
-            app.query_params["run"], app.query_params["cycle"] = run_id, str(repeat % 2)
-            began = time.perf_counter()
-            app.run()
-            times.append(1000 * (time.perf_counter() - began))
-            if app.exception:
-                raise RuntimeError(f"{page}: {app.exception}")
-        print(f"{page:18} {times[0]:8.0f}  {np.median(times[3:]):8.0f}")
+        for query in VIEWS.get(page, ({},)):
+            app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
+            if page != "app.py":
+                app.switch_page(page)
+            times = []
+            for repeat in range(1 + 2 * REPEATS):
+                app.query_params["run"], app.query_params["cycle"] = run_id, str(repeat % 2)
+                for name, value in query.items():
+                    app.query_params[name] = value
+                began = time.perf_counter()
+                app.run()
+                times.append(1000 * (time.perf_counter() - began))
+                if app.exception:
+                    raise RuntimeError(f"{page}: {app.exception}")
+            named = " ".join([page, *(f"{name}={value}" for name, value in query.items())])
+            print(f"{named:42} {times[0]:8.0f}  {np.median(times[3:]):8.0f}", flush=True)
+    print(
+        f"memory: {resident('RssAnon'):.0f} MB of its own, {resident('RssFile'):.0f} MB of mapped files (images and libraries)"
+    )
+
+
+def resident(kind: str) -> float:
+    """Megabytes of this process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    mb = {name: int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
-    print(f"memory: {mb['RssAnon']:.0f} MB of its own, {mb['RssFile']:.0f} MB of mapped files (images and libraries)")
+    return int(status[kind].split()[0]) / 1024

@@ -15,7 +15,22 @@ from typing import Any
 import pandas as pd
 
 import data
-from core import comparison, exchange, export, jobs, policies, published, run, study, tasks, views
+from core import (
+    bundle,
+    comparison,
+    exchange,
+    export,
+    jobs,
+    policies,
+    printed,
+    published,
+    report,
+    run,
+    study,
+    tasks,
+    views,
+)
+from core.printed import Layout
 from core.run import Config, Run
 from core.strategies import STRATEGIES
 from core.study import Protocol, Study
@@ -96,7 +111,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--annotator",
         choices=["simulated", "person"],
-        help="label cleaning: who is asked (default: simulated where votes or clean labels are known)",
+        help="who is asked (default: in label cleaning simulated where votes or clean labels are known; in active learning "
+        "the reference labels)",
     )
     sub.add_argument(
         "--relabel-seed", type=int, nargs="+", help="of collected votes, one run for each (default: the seed)"
@@ -113,7 +129,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--backbone", help="of the pretrained selector: mobilenet_v2 (default), resnet18, resnet50")
     sub.add_argument("--weights", type=Path, help="file of the backbone's ImageNet weights (default: downloaded)")
-    sub.add_argument("--initial", type=int, help="active learning: labels at the start (default: the budget)")
+    sub.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="of a folder whose labels do not name them all, for people to choose from",
+    )
+    sub.add_argument(
+        "--initial",
+        type=int,
+        help="active learning: labels at the start (default: the budget; of people: all that are there)",
+    )
     sub.add_argument(
         "--subset", type=int, help="active learning: rank so many images, drawn anew each cycle (default: all)"
     )
@@ -182,6 +208,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run")
     sub.add_argument("file", type=Path, help=".json of Label Studio; .csv or .parquet: sample_id, annotator, label")
 
+    sub = command("explain", explain_sample, "the gradient norm of one sample, layer by layer")
+    sub.add_argument("run")
+    sub.add_argument("sample", help="its id, as in the table ranking")
+    sub.add_argument("--cycle", type=int, help="default: the last")
+    sub.add_argument("--json", action="store_true")
+
     sub = command("list", list_runs, "list runs and studies, the newest first")
     sub.add_argument("--json", action="store_true")
 
@@ -193,6 +225,15 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
     sub.add_argument("--band", choices=list(views.BANDS), default="sd", help="of the figure policies")
+    size = sub.add_mutually_exclusive_group()
+    size.add_argument(
+        "--column",
+        choices=list(printed.COLUMNS),
+        help="a figure for print, as wide as a journal's column (85 mm) or its page (175 mm)",
+    )
+    size.add_argument("--width-mm", type=float, help="a figure for print, so wide")
+    sub.add_argument("--font-size", type=float, help="of a figure for print, in points (default: 8)")
+    sub.add_argument("--dpi", type=int, help="of a PNG for print, dots per inch (default: 300)")
     sub.add_argument(
         "--top", type=int, help="for Label Studio: so many of the ranking (default: all that may be chosen)"
     )
@@ -206,6 +247,22 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="its ending is the format: png svg pdf html, csv parquet; a folder for Label Studio",
     )
+
+    sub = command("report", report_run, "write a run on one page")
+    sub.add_argument("run")
+    sub.add_argument("--cycle", type=int, help="default: the last")
+    sub.add_argument("--out", type=Path, required=True, help="its ending is the format: html, pdf")
+
+    sub = command("bundle", bundle_run, "write a whole run as one file, which another installation opens")
+    sub.add_argument("run")
+    sub.add_argument("--out", type=Path, required=True, help="a .zip file")
+    sub.add_argument(
+        "--with-images", action="store_true", help="the images too: your own folder's, or of a data set that is not there"
+    )
+    sub.add_argument("--with-weights", action="store_true", help="the models of every cycle too")
+
+    sub = command("open", open_bundle, "open the bundle of a run: it is listed and shown like those made here")
+    sub.add_argument("file", type=Path)
 
     command("bench", bench, "measure this machine against the named rivals")
     return top
@@ -224,7 +281,19 @@ def datasets(options: argparse.Namespace) -> None:
 
 
 SETTINGS = (
-    *("dataset", "root", "limit", "selector", "gamma", "noise", "temperature", "initial", "subset", "warm_start"),
+    *(
+        "dataset",
+        "root",
+        "limit",
+        "classes",
+        "selector",
+        "gamma",
+        "noise",
+        "temperature",
+        "initial",
+        "subset",
+        "warm_start",
+    ),
     *("noise_kind", "votes", "annotator", "static", "folds", "ensemble", "forget_rate", "pretrain_epochs", "head"),
     *(
         "backbone",
@@ -358,6 +427,11 @@ def show(options: argparse.Namespace) -> None:
     print_summary(found, load(found), options.json)
 
 
+def portable(command: str) -> str:
+    """A command as another machine would be given it: of files that lie elsewhere, their names."""
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in shlex.split(command))
+
+
 def compare(options: argparse.Namespace) -> None:
     """The tables of the page Compare."""
     studies, members = named(options.what)
@@ -387,7 +461,7 @@ def compare(options: argparse.Namespace) -> None:
             print(f"# {titles[name]}\n{texts[name]}{shown}\n")
     if options.out is not None:
         about = {
-            "studies": [{"id": one.id, "title": one.title, "command": one.command} for one in studies],
+            "studies": [{"id": one.id, "title": one.title, "command": portable(one.command)} for one in studies],
             "runs": [member.id for member in members],
             "machines": sorted({str(member.log.fact("machine")) for member in members}),
             "compare": shlex.join(["python", "-m", "core", "compare", *options.what, "--out", options.out.name]),
@@ -395,6 +469,7 @@ def compare(options: argparse.Namespace) -> None:
         }
         if "accuracy" in tables:
             tables["runs"] = comparison.accuracy(members)
+        tables = {name: table.round(6) for name, table in tables.items() if not table.empty}
         for path in export.write_folder(options.out, tables, figures, about):
             print(path, file=sys.stderr)
 
@@ -458,6 +533,19 @@ def import_labels(options: argparse.Namespace) -> None:
     print(f"{views.bring_in(found, load(found), str(options.file))} `step {found.id}` trains on them.")
 
 
+def explain_sample(options: argparse.Namespace) -> None:
+    """Print the gradient norms of one sample."""
+    from core import explain
+
+    found = run.find(options.run)
+    table = explain.layer_norms(found, load(found), finished_cycle(found, options.cycle), options.sample)
+    if options.json:
+        print(table.to_json(orient="records"))
+        return
+    print(table.to_string(index=False, float_format="%.4g"))
+    print(f"sum {table['norm'].sum():.4g}: the entropy gradient norm")
+
+
 def list_runs(options: argparse.Namespace) -> None:
     """One line a run, and one a study."""
     rows = []
@@ -473,6 +561,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "seed": config.seed,
                     "status": state,
                     "cycles": len(found.cycles()),
+                    "example": found.is_example,
                 }
             )
         except UserError as error:
@@ -486,20 +575,16 @@ def list_runs(options: argparse.Namespace) -> None:
         except UserError as error:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
-        print(f"{row['run']}  {row['task']}  {row['status']}  {row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}")
-    if not rows:
-        print("No run yet: `python -m core run --task active-learning` starts one.")
+        shown = "example, read only" if row["example"] else row["status"]
+        print(f"{row['run']}  {row['task']}  {shown}  {row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}")
+    if all(row["example"] for row in rows):
+        print("No run of your own yet: `python -m core run --task active-learning` starts one.")
 
 
 def export_files(options: argparse.Namespace) -> None:
     """Write one figure or table."""
     found = run.find(options.run)
-    done = len(found.cycles())
-    if done == 0:
-        raise UserError(f"Run {found.id} has no finished cycle yet: resume it and export again.")
-    cycle = done - 1 if options.cycle is None else options.cycle
-    if not 0 <= cycle < done:
-        raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")
+    cycle = finished_cycle(found, options.cycle)
     if options.label_studio:
         for path in views.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
             print(path)
@@ -507,11 +592,11 @@ def export_files(options: argparse.Namespace) -> None:
     file_format = options.out.suffix.lstrip(".").lower()
     if options.figure:
         drawn = views.figure(found, load(found), options.figure, cycle, band=options.band)
-        content = export.figure_bytes(drawn, file_format)
+        content = export.figure_bytes(drawn, file_format, print_layout(options))
     else:
         tables: dict[str, Callable[[], pd.DataFrame]] = {
             "ranking": lambda: views.samples(found, load(found), cycle),
-            "labels": lambda: exchange.log_table(found.log.labels(cycle), found.about["class_names"]),
+            "labels": lambda: exchange.log_table(found.log.events(cycle), found.about["class_names"]),
             "votes": lambda: views.given_votes(found),
             "cycles": found.cycles,
             "relabels": lambda: views.relabels(found, load(found), cycle),
@@ -521,6 +606,50 @@ def export_files(options: argparse.Namespace) -> None:
         content = export.table_bytes(tables[options.table](), file_format)
     export.write_file(options.out, content)
     print(options.out)
+
+
+def report_run(options: argparse.Namespace) -> None:
+    """A run on one page."""
+    found = run.find(options.run)
+    cycle, file_format = finished_cycle(found, options.cycle), options.out.suffix.lstrip(".").lower()
+    if file_format not in ("html", "pdf"):
+        raise UserError(f'"{file_format}" is no format of a report: name a file that ends in .html or .pdf.')
+    dataset = load(found)
+    content = report.pdf(found, dataset, cycle) if file_format == "pdf" else report.html(found, dataset, cycle).encode()
+    export.write_file(options.out, content)
+    print(options.out)
+
+
+def bundle_run(options: argparse.Namespace) -> None:
+    """A whole run as one file."""
+    found = run.find(options.run)
+    content = bundle.to_bytes(found, load(found), images=options.with_images, weights=options.with_weights)
+    export.write_file(options.out, content)
+    print(options.out)
+
+
+def open_bundle(options: argparse.Namespace) -> None:
+    """The run of a bundle, among those made here."""
+    print(f"run {bundle.opened(options.file).id}")
+
+
+def print_layout(options: argparse.Namespace) -> Layout | None:
+    """How a figure is printed, if any option speaks of print."""
+    given = {"font_size": options.font_size, "dpi": options.dpi}
+    given["width_mm"] = options.width_mm if options.column is None else printed.COLUMNS[options.column]
+    given = {name: value for name, value in given.items() if value is not None}
+    return Layout(**given) if given else None
+
+
+def finished_cycle(found: run.Run, wanted: int | None) -> int:
+    """The cycle that is asked for, by default the last. Raises `UserError` where it is not finished."""
+    done = len(found.cycles())
+    if done == 0:
+        raise UserError(f"Run {found.id} has no finished cycle yet: resume it, then ask again.")
+    cycle = done - 1 if wanted is None else wanted
+    if not 0 <= cycle < done:
+        raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")
+    return cycle
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -547,7 +676,7 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
             "accuracy": "test accuracy",
         }
         parts = [f"{text} {100 * cycle[key]:.1f} %" for key, text in shown.items() if cycle.get(key) is not None]
-        print(f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels, " + ", ".join(parts))
+        print(", ".join([f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels", *parts]))
     if summary["auc"] is not None:
         normalised = summary["auc_normalised"]
         scale = "" if normalised is None else f" ({normalised:.2f} of the way from random to oracle)"

@@ -54,6 +54,7 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
         with run.lock:
             write_atomically(run.path / "worker.pid", str(os.getpid()).encode())
             run.log.set_fact("error", None)
+            run.log.set_fact("waiting", None)
             run.log.set_fact("machine", machine.describe())
             run.log.set_fact("starting", 0.0)
             pause = run.path / "pause"
@@ -63,6 +64,9 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
                 _Worker(run, dataset, report).finish()
             except UserError as error:
                 run.log.set_fact("error", str(error))
+                raise
+            except Waiting as waiting:
+                run.log.set_fact("waiting", str(waiting))
                 raise
             except Paused:
                 raise
@@ -77,6 +81,10 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
         raise UserError(
             f"Run {run.id} is being worked on by another process: wait for it, or cancel it first."
         ) from error
+
+
+class Waiting(Paused):
+    """People have to give labels first; the run says which."""
 
 
 class _Worker:
@@ -107,11 +115,16 @@ class _Worker:
     def label(self) -> None:
         state, _, events = self.run.state(self.dataset.ids)
         given = events.loc[events["cycle"] == self.cycle, "source"]
-        if len(given):  # people have answered already
+        if self.cycle > 0 and len(given):  # people have answered already
             result = {"labels": len(given), "source": ", ".join(sorted(set(given)))}
             return self.run.log.finish(self.cycle, "label", self.seconds(), result)
         if self.cycle == 0:
             rows, labels, sources = self.task.initial()
+            if self.config.annotator == "person" and self.task.people_first:
+                new = state.majority[rows] < 0  # people may have spoken before the first training
+                rows, labels = rows[new], labels[new]
+                sources = [source for source, kept in zip(sources, new, strict=True) if kept]
+                self.check_start(state, labels)
         else:
             ranking = self.run.ranking(self.cycle - 1)
             rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64))
@@ -124,6 +137,16 @@ class _Worker:
                     "to answer; export the labels, or start a run on more data."
                 )
         self.run.log.append(self.cycle, [self.dataset.ids[row] for row in rows], labels, sources, self.seconds())
+
+    def check_start(self, state: Labels, labels: Ints) -> None:
+        """Raise `Waiting` where the labels to start from, those of people and [n] more, are of fewer than two classes."""
+        known = len(np.unique(np.concatenate([labels, state.majority[state.majority >= 0]])))
+        if known < 2:
+            raise Waiting(
+                f"Run {self.run.id} waits for people: its labels are of {known} class{'es' * (known != 1)}, and the first "
+                "training takes two; label some images on the page Annotate, or bring labels in (`python -m core import`), "
+                "then resume."
+            )
 
     def train(self) -> None:
         if self.config.static and self.cycle > 0:
@@ -203,6 +226,8 @@ class _Worker:
                 columns[name] = np.full(len(probs), np.nan)
                 columns[name][candidates] = values
         write_array(self.run.cycle_path(self.cycle) / "posterior.npy", probs.astype(np.float32))
+        if trained == self.cycle:
+            write_array(self.run.cycle_path(self.cycle) / "embedding.npy", scorer.projection())
         write_table(
             self.run.cycle_path(self.cycle) / "ranking.parquet",
             ranking_table(self.dataset.ids, state, probs, columns, self.config.method, candidates),

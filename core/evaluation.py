@@ -83,6 +83,7 @@ def evaluate(
     known = run.log.fact(name)
     if known is not None:
         return dict(known)
+    run.check_work()
     began = time.monotonic()
     labels, collected = labels_of(run, dataset, which, share)
     learner = Learner(_alone(classifier, seed), dataset, run.path.parent)
@@ -126,6 +127,7 @@ def select_models(
     each its settings and its accuracy on the validation set with the noisy, the cleaned and the right labels, and on the
     test set, which says who is really better. Bernhardt et al. 2022, model selection.
     """
+    run.check_work()
     before, after = labels_of(run, dataset, "before")[0], labels_of(run, dataset, "after")[0]
     held_out = votes.random_order(len(dataset), seed) < len(dataset) // VALIDATION
     rows = np.flatnonzero(~held_out)

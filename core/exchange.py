@@ -93,9 +93,13 @@ def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, clas
 
 
 def log_table(events: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
-    """The label log with the labels' names: seq, cycle, sample_id, label, name, source, time."""
+    """The label log with the labels' names: seq, cycle, sample_id, label, name, source, time.
+
+    What is no label is below 0 (`core.store.Log.events`), and named as what it is.
+    """
     table = events.copy()
-    table.insert(4, "name", np.array(class_names, dtype=object)[table["label"].to_numpy(np.int64)])
+    names = np.array([*class_names, "unsure", "skipped", "taken back"], dtype=object)  # −3, −2 and −1
+    table.insert(4, "name", names[table["label"].to_numpy(np.int64)])
     return table
 
 

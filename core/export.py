@@ -1,14 +1,20 @@
 """Figures and tables as files: PNG, SVG, PDF and interactive HTML; CSV and Parquet."""
 
+import asyncio
+import base64
 import io
 import json
 import re
+import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
+from core.printed import Layout, printed
 from data.cache import write_atomically
 from data.errors import UserError
 
@@ -28,10 +34,17 @@ def has_browser() -> bool:
     return bool(Chromium.find_browser(skip_local=False))
 
 
-def figure_bytes(figure: Any, file_format: str) -> bytes:
-    """A plotly figure as a file. Raises `UserError` for an unknown format, or where no browser is there to draw it."""
+def figure_bytes(figure: Any, file_format: str, layout: Layout | None = None) -> bytes:
+    """A plotly figure as a file, light, at the size of a journal's column if a layout says so.
+
+    Raises `UserError` for an unknown format, or where no browser is there to draw it.
+    """
     if file_format not in FIGURE_FORMATS:
         raise UserError(f'"{file_format}" is no figure format: choose one of {", ".join(FIGURE_FORMATS)}.')
+    size: dict[str, float] = dict(SIZE)
+    if layout is not None:
+        figure = printed(figure, layout)
+        size = {"width": figure.layout.width, "height": figure.layout.height, "scale": layout.dpi / 96}
     if file_format == "html":
         return str(figure.to_html(include_plotlyjs=True, full_html=True)).encode()  # opens without a network
     if not has_browser():
@@ -46,8 +59,58 @@ def figure_bytes(figure: Any, file_format: str) -> bytes:
         if not _started:  # one browser for the life of the process: 0.15 s a figure in place of 3 s
             kaleido.start_sync_server(silence_warnings=True)
             _started = True
-        content = kaleido.calc_fig_sync(figure, opts={"format": file_format, **SIZE})
-    return bytes(content)
+        if layout is not None and file_format != "png":
+            size["scale"] = 1.0  # no dots: the size of the page is the size in print
+        content = bytes(kaleido.calc_fig_sync(figure, opts={"format": file_format, **size}))
+    if layout is None:
+        return content
+    return _with_dpi(content, layout.dpi) if file_format == "png" else _in_mm(content, file_format)
+
+
+def _with_dpi(content: bytes, dpi: int) -> bytes:
+    """A PNG that says how large it is to be printed."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").save(buffer, "PNG", dpi=(dpi, dpi), optimize=True)
+    return buffer.getvalue()
+
+
+def _in_mm(content: bytes, file_format: str) -> bytes:
+    """An SVG whose size is in mm, which every program reads alike; a PDF has its size in points already."""
+    if file_format != "svg":
+        return content
+
+    def in_mm(match: re.Match[bytes]) -> bytes:
+        return b'%s="%.2fmm"' % (match[1], float(match[2]) / 96 * 25.4)
+
+    head, end, rest = content.partition(b">")
+    return re.sub(rb'\b(width|height)="([\d.]+)"', in_mm, head) + end + rest
+
+
+def page_pdf(page: str) -> bytes:
+    """A page of HTML as PDF, on the paper that its style names. Raises `UserError` where no browser is there to print it."""
+    if not has_browser():
+        raise UserError(
+            "A PDF file is printed by Chrome or Chromium, and none was found: install one (on Debian and Ubuntu: apt "
+            "install chromium), or take HTML, which needs none."
+        )
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
+        path = Path(folder) / "page.html"
+        path.write_text(page)
+        return aside.submit(asyncio.run, _print(path.as_uri())).result()  # the caller may have a loop of its own
+
+
+async def _print(url: str) -> bytes:
+    import choreographer
+
+    async with choreographer.Browser() as browser:
+        tab = await browser.create_tab("about:blank")
+        await tab.send_command("Page.enable")
+        loaded = tab.subscribe_once("Page.loadEventFired")
+        await tab.send_command("Page.navigate", {"url": url})
+        await asyncio.wait_for(loaded, 60)
+        settings = {"printBackground": True, "preferCSSPageSize": True}
+        answer = await tab.send_command("Page.printToPDF", settings)
+        return base64.b64decode(answer["result"]["data"])
 
 
 def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:

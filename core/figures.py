@@ -5,6 +5,7 @@ Okabe & Ito (2008), told apart with every common form of colour blindness, and a
 """
 
 import textwrap
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -218,33 +219,165 @@ def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: st
     return _layout(figure, "Collected labels", "Right majority labels (%)", note, legend_rows=-(-len(policies) // 2))
 
 
-def distribution(values: pd.Series, score: str, cut: float | None, note: str) -> go.Figure:
-    """Histogram of a score; `cut` marks the lowest score that the next budget takes."""
-    known = values.dropna()
-    figure = go.Figure(
-        go.Histogram(
-            x=known,
-            nbinsx=60,
-            marker={"color": COLOURS.get(score, SKY), "line": {"width": 0}},
-            hovertemplate="%{x}<br>%{y} images<extra></extra>",
+def distribution(bins: pd.DataFrame, score: str, cut: float | None, note: str) -> go.Figure:
+    """Histogram of a score; `cut` marks the lowest score that the next budget takes.
+
+    bins: low, high, everything and kept, numbers of images; what does not pass a filter is grey. A box drawn on it is a range.
+    """
+    colour, middle = COLOURS.get(score, SKY), (bins["low"] + bins["high"]) / 2
+    figure = go.Figure()
+    hidden = bins["everything"] - bins["kept"]
+    ends = bins[["low", "high"]].to_numpy().tolist()  # as lists: an array would come back from the browser as a dict
+    parts = [("kept", bins["kept"], colour)] + ([("filtered out", hidden, GREY)] if hidden.any() else [])
+    for name, numbers, shade in parts:
+        figure.add_bar(
+            x=middle,
+            y=numbers,
+            width=bins["high"] - bins["low"],
+            customdata=ends,
+            name=name,
+            showlegend=len(parts) > 1,
+            marker={"color": shade, "line": {"width": 0}, "opacity": 1.0 if name == "kept" else 0.35},
+            hovertemplate="%{customdata[0]:.4g} … %{customdata[1]:.4g}<br>%{y:,} images<extra></extra>",
         )
-    )
     if cut is not None:
         figure.add_vline(
             x=cut, line={"color": GREY, "dash": "dash"}, annotation_text="taken next →", annotation_position="top left"
         )
-    meant = REGISTRY[score]
-    return _layout(
-        figure, f"{meant.title}: {meant.formula}" + (f" ({meant.unit})" if meant.unit else ""), "Images", note
+        figure.update_yaxes(range=[0, 1.15 * max(1, bins["everything"].max())])  # room for the words
+    figure.update_layout(barmode="stack", bargap=0, dragmode="select", selectdirection="h")
+    return _layout(figure, _axis(score), "Images", note)
+
+
+def confusion(table: pd.DataFrame, note: str) -> go.Figure:
+    """Images by given (rows) and suggested (columns) label, the number in each cell; a cell can be clicked.
+
+    table: numbers, index and columns are class names. Cells off the diagonal, where model and label differ, are coloured by
+    their number; those on it are grey.
+    """
+    names = sorted(set(table.index) | set(table.columns), key=lambda name: (name == "—", name))
+    table = table.reindex(
+        index=[n for n in names if n in table.index], columns=[n for n in names if n in table.columns]
+    )
+    off = table.to_numpy(dtype=float)
+    differ = np.array([[given != suggested for suggested in table.columns] for given in table.index])
+    shown = [_short(name) for name in table.columns], [_short(name) for name in table.index]
+    x, y = np.meshgrid(np.arange(table.shape[1]), np.arange(table.shape[0]))
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.where(differ, off, np.nan),
+            colorscale=[[0, "rgba(213, 94, 0, 0.04)"], [1, "rgba(213, 94, 0, 0.5)"]],
+            zmin=0,
+            showscale=False,
+            hoverinfo="skip",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=x.ravel(),
+            y=y.ravel(),
+            mode="markers+text",
+            marker={"size": 30, "symbol": "square", "opacity": 0, "color": GREY},
+            text=[f"{int(n):,}" if n else "" for n in off.ravel()],
+            customdata=[[given, suggested] for given in table.index for suggested in table.columns],
+            hovertext=[
+                f"{'<br>'.join(_escape([f'given {given}', f'suggested {suggested}']))}"
+                for given in table.index
+                for suggested in table.columns
+            ],
+            hovertemplate="%{hovertext}<br>%{text} images<extra></extra>",
+            showlegend=False,
+        )
+    )
+    _layout(figure, "Suggested by the model", "Given label", note)
+    side = {"tickmode": "array", "showgrid": False}
+    figure.update_xaxes(tickvals=np.arange(table.shape[1]), ticktext=shown[0], side="top", **side)
+    figure.update_yaxes(
+        tickvals=np.arange(table.shape[0]), ticktext=shown[1], autorange="reversed", automargin=True, **side
+    )
+    bottom = int(figure.layout.margin.b) - 40
+    figure.update_annotations(yshift=-18)
+    return figure.update_layout(
+        height=150 + bottom + 34 * max(3, len(table.index)), margin={"t": 110, "b": bottom}, dragmode=False
     )
 
 
-def noise_map(table: pd.DataFrame, note: str) -> go.Figure:
-    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise."""
-    names = [f"{i}: {a} → {b}" for i, a, b in zip(table["sample_id"], table["given"], table["suggested"], strict=True)]
-    figure = _by_kind(table, table["entropy"], table["cross-entropy"], names, "H %{x:.2f}, CE %{y:.2f}")
+def scatter(table: pd.DataFrame, x: str, y: str, note: str) -> go.Figure:
+    """Every image by two of its scores."""
+    figure = _by_kind(table, table[x], table[y], table["sample_id"].tolist(), "%{x:.3g}, %{y:.3g}")
+    figure.update_layout(dragmode="lasso")
+    return _layout(figure, _axis(x), _axis(y), note)
+
+
+def _axis(score: str) -> str:
+    """Title of a score's axis: name, formula, unit."""
+    meant = REGISTRY[score]
+    return f"{meant.title}: {meant.formula}" + (f" ({meant.unit})" if meant.unit else "")
+
+
+def _short(name: str, length: int = 18) -> str:
+    return _escape([name if len(name) <= length else f"{name[: length - 1]}…"])[0]
+
+
+MAP_AXES = "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)"
+
+
+def noise_map(table: pd.DataFrame, note: str, selected: Collection[int] | None = None) -> go.Figure:
+    """Every image by ambiguity H(p) (x) and noisiness CE(l̂, p) (y), both in nats: top left is clear label noise.
+
+    selected: pool rows to stand out from the others; None: all are alike.
+    """
+    figure = _by_kind(table, table["entropy"], table["cross-entropy"], _pairs(table), "H %{x:.2f}, CE %{y:.2f}")
+    if selected is not None:
+        chosen = set(selected)
+        for trace in figure.data:
+            trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if int(row) in chosen]
+            trace.unselected = {"marker": {"opacity": 0.12}}
     figure.update_layout(dragmode="select")
-    return _layout(figure, "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)", note)
+    return _layout(figure, *MAP_AXES, note)
+
+
+def picture_map(table: pd.DataFrame, pictures: list[str], cell: tuple[float, float], note: str) -> go.Figure:
+    """Some images of the same map, each drawn where it stands; customdata is the pool row.
+
+    table: of `core.query.Samples.mosaic`, n is how many images the cell holds · pictures: a data URL a row · cell: width and
+    height of a cell in nats.
+    """
+    x, y = table["entropy"], table["cross-entropy"]
+    figure = go.Figure(
+        go.Scatter(
+            x=x,
+            y=y,
+            mode="markers",
+            showlegend=False,
+            customdata=table.index.to_numpy(),
+            text=[f"{name}<br>{n:,} like it here" for name, n in zip(_escape(_pairs(table)), table["n"], strict=True)],
+            marker={
+                "size": 26,
+                "symbol": "square",
+                "color": GREY,
+                "opacity": 0,
+            },  # for the pointer; the images lie above
+            hovertemplate="%{text}<br>H %{x:.2f}, CE %{y:.2f}<extra></extra>",
+        )
+    )
+    for one, across, up in zip(pictures, x, y, strict=True):
+        figure.add_layout_image(
+            source=one, xref="x", yref="y", x=across, y=up, sizex=0.9 * cell[0], sizey=0.9 * cell[1], xanchor="center",
+            yanchor="middle", sizing="contain", layer="above",
+        )  # fmt: skip
+    figure.update_layout(dragmode="select")
+    _layout(figure, *MAP_AXES, note)
+    figure.update_xaxes(range=[x.min() - cell[0], x.max() + cell[0]])
+    figure.update_yaxes(range=[y.min() - cell[1], y.max() + cell[1]])
+    return figure.update_layout(height=560 + int(figure.layout.margin.b) - 62)
+
+
+def _pairs(table: pd.DataFrame) -> list[str]:
+    """What a point of the map says of its image."""
+    return [f"{i}: {a} → {b}" for i, a, b in zip(table["sample_id"], table["given"], table["suggested"], strict=True)]
 
 
 def places(table: pd.DataFrame, first: str, second: str, note: str) -> go.Figure:
@@ -304,6 +437,50 @@ def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray,
     figure.update_yaxes(autorange="reversed")
     _layout(figure, "Share (%)", "", "")
     return figure.update_layout(height=130 + 26 * len(class_names), barmode="group", hovermode="y unified")
+
+
+def norms(table: pd.DataFrame, note: str) -> go.Figure:
+    """Every image by the gradient norm of its entropy (x) and of the loss against its true label (y).
+
+    table: entropy-gradnorm, label-gradnorm, chosen (bool: taken by the budget), sample_id.
+    """
+    figure = go.Figure()
+    for chosen, name in ((False, "not chosen"), (True, "chosen")):
+        part = table[table["chosen"] == chosen]
+        figure.add_trace(
+            go.Scatter(
+                x=part["entropy-gradnorm"],
+                y=part["label-gradnorm"],
+                mode="markers",
+                name=f"{name} ({len(part):,})",
+                text=_escape(part["sample_id"].tolist()),
+                marker={"color": GREEN if chosen else GREY, "size": 6, "opacity": 0.8 if chosen else 0.35},
+                hovertemplate="%{text}<br>%{x:.1f}, %{y:.1f}<extra></extra>",
+            )
+        )
+    return _layout(figure, "‖∇θ H(p)‖, without the label", "‖∇θ L(x, y)‖, with the true label", note)
+
+
+def vote_steps(table: pd.DataFrame, given: str, note: str) -> go.Figure:
+    """The labels of one image as they come in: bars of a class side by side, a group a label.
+
+    table: step (0 is the label it came with), name, votes (so many of this class so far) · given: the class it came with.
+    """
+    figure = go.Figure()
+    others = [SKY, GREEN, PURPLE, BLUE, VERMILLION, GREY]
+    for k, name in enumerate(dict.fromkeys([given, *table["name"]])):
+        part = table[table["name"] == name]
+        figure.add_bar(
+            x=part["step"],
+            y=part["votes"],
+            name=_escape([name])[0],
+            marker={"color": ORANGE if name == given else others[(k - 1) % len(others)]},
+            hovertemplate="after label %{x}: %{y}<extra>" + _escape([name])[0] + "</extra>",
+        )
+    figure.update_xaxes(dtick=1)
+    figure.update_yaxes(dtick=1)
+    _layout(figure, "Labels drawn", "Labels of each class", note)
+    return figure.update_layout(barmode="group")
 
 
 def _over_seeds(part: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -375,11 +552,13 @@ def _layout(figure: go.Figure, x: str, y: str, note: str, legend_rows: int = 1) 
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
         modebar={"orientation": "v"},  # at the right edge, where it covers no legend
+        meta={"note": "\n".join(_escape(note.split("\n")))},  # `core.printed` wraps it to another width
     )
     figure.update_xaxes(title=x, zeroline=False)
     figure.update_yaxes(title=y, zeroline=False)
     if lines:  # below the axis title, so that an exported figure still says what it shows
         figure.add_annotation(
+            name="note",
             text="<br>".join(_escape(lines)),
             xref="paper",
             yref="paper",

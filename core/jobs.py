@@ -1,11 +1,13 @@
 """Start, watch and stop runs. Each is a child process of the command line, so that no browser or server holds one."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from core.run import Run, home
 from core.store import writing
@@ -17,12 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def start(run: Run, *, target: int | None = None) -> None:
     """Let a worker bring the run to `target` cycles (default: the target it has). Raises `UserError` if one is at it."""
+    run.check_work()
     if run.is_running():
         raise UserError(f"Run {run.id} is being worked on already: wait for it, or pause it first.")
     if target is not None:
         run.log.set_fact("target", target)
     (run.path / "pause").unlink(missing_ok=True)
     run.log.set_fact("error", None)
+    run.log.set_fact("waiting", None)
     run.log.set_fact("starting", time.time())
     _spawn(run.path)
 
@@ -55,6 +59,17 @@ def _spawn(path: Path) -> None:
 
 
 _children: list["subprocess.Popen[bytes]"] = []
+
+
+def explain(run: Run, cycle: int, sample_id: str) -> list[dict[str, Any]]:
+    """What `core.explain.layer_norms` finds, computed in a process of its own: a dashboard without torch stays small."""
+    command = [sys.executable, "-m", "core", "explain", run.id, sample_id, "--cycle", str(cycle), "--json"]
+    environment = {**os.environ, "NEXTLABEL_HOME": str(home())}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise UserError(said[-1].removeprefix("nextlabel: ") if said else "The worker died: try again.")
+    return list(json.loads(done.stdout))
 
 
 def pause(run: Run) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core import relabel
-from core.store import Log, write_atomically, writing
+from core.store import SKIPPED, TAKEN_BACK, UNSURE, Event, Log, standing, write_atomically, writing
 from data.errors import UserError
 
 Task = Literal["active-learning", "label-cleaning"]
@@ -23,6 +24,8 @@ PHASES = ("label", "train", "score")
 PERSON = "person: "  # how the source of a label begins that a person gave
 GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
+EXAMPLES = Path(__file__).resolve().parent.parent / "data" / "example"  # runs that come with NextLabel
+LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
 
@@ -39,6 +42,7 @@ class Config:
     # data
     root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
     limit: int | None = None  # use only so many of the pool's images
+    classes: list[str] | None = None  # of a folder whose labels do not name them all, in this order
     initial: int = 0  # active learning: labels at the start, drawn at random
     subset: int | None = (
         None  # active learning: rank so many of the unlabelled images, drawn anew each cycle; None: all
@@ -50,7 +54,7 @@ class Config:
     temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
     votes: str | None = None  # a table of annotators' votes, for a folder of images
     annotator: Literal["simulated", "person"] | None = (
-        None  # label cleaning: who is asked; None: simulated where the truth is known
+        None  # who is asked; None: in label cleaning simulated where the truth is known, else the reference labels
     )
     relabel_seed: int | None = None  # of the votes that are collected; None: `seed`
     # selector
@@ -95,7 +99,7 @@ class Config:
     @property
     def load_options(self) -> dict[str, Any]:
         """What `data.load` takes beside name and root."""
-        options = {"limit": self.limit, "votes": self.votes}
+        options = {"limit": self.limit, "votes": self.votes, "class_names": self.classes}
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -118,20 +122,31 @@ class Run:
     @property
     def log(self) -> Log:
         """The label log and finished phases."""
-        return Log(self.path / "run.sqlite")
+        return Log(self.path / "run.sqlite", frozen=self.is_example)
+
+    @property
+    def is_example(self) -> bool:
+        """Whether the run came with NextLabel: it is read, and never written to."""
+        return self.path.parent == EXAMPLES
 
     @property
     def lock(self) -> filelock.FileLock:
-        """Held by the worker for as long as it lives; the system releases it when the process dies."""
+        """Held by the worker for as long as it lives; the system releases it when the process dies.
+
+        Raises as `check_work`.
+        """
+        self.check_work()
         return filelock.FileLock(self.path / "worker.lock", timeout=3, is_singleton=False)
 
     @property
     def config(self) -> Config:
         """The configuration the run was started with. Raises `UserError` where the file is damaged."""
+        brought = self.path / "data"  # by the bundle that the run came in
         try:
-            return Config(**self._start()["config"])
+            config = Config(**self._start()["config"])
         except TypeError as error:
             raise self._damaged() from error
+        return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
 
     @property
     def about(self) -> dict[str, Any]:
@@ -215,34 +230,105 @@ class Run:
         A vote that its annotator has given before, and not changed since, is left out, so that a file may be read
         twice. Raises `UserError` where labels of this run are simulated, or none are asked for yet.
         """
+        asked = [
+            (sample_id, int(label), PERSON + who)
+            for sample_id, label, who in zip(sample_ids, labels, annotators, strict=True)
+        ]
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            last = {(e.sample_id, e.source): e.label for e in standing(events).itertuples()}
+            found = []
+            for sample_id, label, source in asked:
+                if last.get((sample_id, source)) != label:
+                    last[sample_id, source] = label
+                    found.append((sample_id, label, source))
+            return found
+
+        return self._answer(sorted({source for _, _, source in asked}), new)
+
+    def pass_over(self, sample_id: str, kind: Literal["skip", "unsure"], annotator: str) -> int:
+        """Note that a person left a sample for later, or to others; returns how many events that took.
+
+        What the person said of it since the last cycle is taken back. Raises as `record`.
+        """
+        source = PERSON + annotator
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            own = standing(events[events["sample_id"] == sample_id])
+            if kind == "unsure" and len(own) and own["label"].iloc[-1] == UNSURE:
+                return []
+            back = [(sample_id, TAKEN_BACK, source)] * int((own["cycle"] == cycle).sum())
+            return [*back, (sample_id, UNSURE if kind == "unsure" else SKIPPED, source)]
+
+        return self._answer([source], new)
+
+    def take_back(self, seq: int, annotator: str) -> bool:
+        """Take back what a person said of a sample, the event `seq` of the log; what the person said before holds again.
+
+        Nothing happens where the person has spoken of the sample since, has taken it back already, or a cycle has been
+        trained on it: asking twice is safe. Raises as `record`.
+        """
+        source = PERSON + annotator
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            last = standing(events).drop_duplicates("sample_id", keep="last")
+            found = last[(last["seq"] == seq) & (last["cycle"] == cycle)]
+            return [(sample_id, TAKEN_BACK, source) for sample_id in found["sample_id"]]
+
+        return self._answer([source], new) > 0
+
+    def check_people(self) -> None:
+        """Raise `UserError` where the labels of this run are simulated."""
         if self.config.annotator != "person":
             raise UserError(
                 f"Run {self.id} simulates its annotators: start one with --annotator person to bring labels in."
             )
+
+    def _answer(self, sources: list[str], new: Callable[[int, pd.DataFrame], list[Event]]) -> int:
+        self.check_people()
+        learning = self.config.task == "active-learning"
+
+        def decide(cycle: int, events: pd.DataFrame) -> list[Event]:
+            if cycle == 0 and not learning:  # of labels to check, the ranking says which
+                raise UserError(f"Run {self.id} has no ranking yet: wait for its first cycle.")
+            return new(cycle, events)
+
+        return self.log.answer(sources, decide)
+
+    def open_cycle(self) -> int:
+        """The cycle that takes the labels that people give now: the number of those that were begun."""
         phases = self.log.phases()
-        done = phases.loc[phases["phase"] == "label", "cycle"]
-        if done.empty:
-            raise UserError(f"Run {self.id} has no ranking yet: wait for its first cycle.")
-        sources = [PERSON + annotator for annotator in annotators]
-        events = self.log.labels()
-        last = {(e.sample_id, e.source): e.label for e in events[events["source"].str.startswith(PERSON)].itertuples()}
-        new = []
-        for i, (sample_id, source) in enumerate(zip(sample_ids, sources, strict=True)):
-            if last.get((sample_id, source)) != labels[i]:
-                last[sample_id, source] = int(labels[i])
-                new.append(i)
-        if new:
-            self.log.record(int(done.max()) + 1, [sample_ids[i] for i in new], labels[new], [sources[i] for i in new])
-        return len(new)
+        return int((phases["phase"] == "label").sum())
+
+    def check_work(self) -> None:
+        """Raise `UserError` where the run cannot go on: it is an example, or its images are not here."""
+        if self.is_example:
+            raise UserError(f"Run {self.id} is an example and stays as it is: start a run of your own.")
+        if self.log.fact("images") == LEFT_OUT:
+            raise UserError(
+                f"Run {self.id} was opened from a bundle without its images, so it cannot go on: open one that was made with "
+                "them (`python -m core bundle RUN --with-images`)."
+            )
 
     def check_step(self) -> None:
-        """Raise `UserError` where people are asked and have given no label since the last cycle."""
-        phases, events = self.log.phases(), self.log.labels()
-        done = phases.loc[phases["phase"] == "label", "cycle"]
-        if self.config.annotator == "person" and len(done) and not (events["cycle"] > done.max()).any():
+        """Raise `UserError` where people are asked and have given no label since the last cycle, or too few to begin.
+
+        Raises as `check_work` too.
+        """
+        self.check_work()
+        if self.config.annotator != "person":
+            return
+        events, cycle = self.log.labels(), self.open_cycle()
+        if cycle == 0 and self.config.task == "active-learning" and self.config.initial == 0:
+            if events["label"].nunique() < 2:
+                raise UserError(
+                    f"Run {self.id} has no labels of two classes yet: give some on the page Annotate, or bring them in "
+                    "(`python -m core import`), then train."
+                )
+        elif cycle > 0 and not (events["cycle"] >= cycle).any():
             raise UserError(
-                f"Nobody has given a label since the last ranking of run {self.id}: bring labels in (`python -m core import`, or "
-                "on the page Cycles), then step."
+                f"Nobody has given a label since the last ranking of run {self.id}: give some on the page Annotate, or bring "
+                "them in (`python -m core import`, or on the page Cycles), then step."
             )
 
     def target(self) -> int:
@@ -257,6 +343,9 @@ class Run:
             return ("pausing", "Stops after the present step.") if pausing else ("running", f"Working on cycle {done}.")
         if time.time() - self.log.fact("starting", 0.0) < START_SECONDS:
             return "running", "Starting the worker…"
+        waiting = self.log.fact("waiting")
+        if waiting:
+            return "stopped", str(waiting)
         error = self.log.fact("error")
         if error:
             return "failed", str(error)
@@ -266,6 +355,8 @@ class Run:
 
     def is_running(self) -> bool:
         """Whether a worker holds the run."""
+        if self.is_example:
+            return False
         lock = filelock.FileLock(self.path / "worker.lock", timeout=0, is_singleton=False)
         try:
             with lock:
@@ -329,21 +420,27 @@ def write_start(path: Path, config: Config, about: dict[str, Any]) -> Run:
 
 
 def find(run_id: str) -> Run:
-    """The run of this id below `home()`. Raises `UserError` where there is none."""
-    path = home() / run_id
-    try:
-        there = path.parent == home() and not run_id.startswith(".") and (path / "config.json").is_file()
-    except (OSError, ValueError):  # a name longer than the system allows, or with a null byte
-        there = False
-    if not there:
-        raise UserError(
-            f'There is no run "{run_id[:100]}" under {home()}: `python -m core list` shows those that are there.'
-        )
-    return Run(path)
+    """The run of this id below `home()`, or the example of this name. Raises `UserError` where there is none."""
+    for folder in (home(), EXAMPLES):
+        path = folder / run_id
+        try:
+            if path.parent == folder and not run_id.startswith(".") and (path / "config.json").is_file():
+                return Run(path)
+        except (OSError, ValueError):  # a name longer than the system allows, or with a null byte
+            continue
+    raise UserError(
+        f'There is no run "{run_id[:100]}" under {home()}: `python -m core list` shows those that are there.'
+    )
 
 
 def all_runs() -> list[Run]:
-    """All runs below `home()`, the newest first. Raises `UserError` where that is no folder."""
+    """All runs below `home()`, the newest first, then the examples. Raises `UserError` where that is no folder."""
     if home().exists() and not home().is_dir():
         raise UserError(f"{home()} is no folder: set NEXTLABEL_HOME to the folder where runs are kept.")
-    return sorted((Run(path.parent) for path in home().glob("*/config.json")), key=lambda run: run.id, reverse=True)
+    own = sorted((Run(path.parent) for path in home().glob("*/config.json")), key=lambda run: run.id, reverse=True)
+    return own + examples()
+
+
+def examples() -> list[Run]:
+    """The runs that come with NextLabel, by name."""
+    return [Run(path.parent) for path in sorted(EXAMPLES.glob("*/config.json"))]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from core import scores
 from core.batches import Images
@@ -19,6 +20,8 @@ from core.trainers import Progress, autocast, predict
 from data.errors import UserError
 
 SCORE_BATCH = 512
+BASIS_ROWS = 2_000  # samples that principal axes are taken from
+AXES = 32  # of them: 64 bytes a sample, and nearly all of the variance of a trained embedding
 BLOCK = 20_000  # samples whose stochastic posteriors are held at once
 Norm = Literal["sum", "l2", "head"]
 NORMS: tuple[Norm, ...] = ("sum", "l2", "head")  # all from one pass
@@ -45,7 +48,37 @@ class Scorer:
 
     def probs(self) -> NDArray[np.float32]:
         """Posterior of the whole pool, float32 [N, C]."""
-        return self.probs_of(self.images, "posterior")
+        if self.fixed or len(self.images) == 0:
+            return self.probs_of(self.images, "posterior")
+
+        def compute() -> NDArray[np.float32]:
+            probs, places = self._pass()
+            self.cache.get({**self.key, "score": "projection"}, lambda: places)
+            return probs
+
+        return self.cache.get({**self.key, "score": "posterior"}, compute)
+
+    def projection(self) -> NDArray[np.float16]:
+        """Embeddings of the whole pool in few dimensions, of unit length, float16 [N, d]: whose angle to whose is small."""
+        if self.fixed:
+            every = self.embeddings(np.arange(len(self.images)))
+            return _project(every, *_basis(every[:: max(1, len(every) // BASIS_ROWS)]))
+        return self.cache.get({**self.key, "score": "projection"}, lambda: self._pass()[1])
+
+    def _pass(self) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Posterior and projection of the pool by one pass over it."""
+        n = len(self.images)
+        mean, axes = _basis(self._embed(self.images, np.arange(0, n, max(1, n // BASIS_ROWS))))
+        probs, places, done = [], [], 0
+        self.model.eval()
+        with torch.inference_mode(), autocast(self.images.device):
+            for at, x in self.images.batches(np.arange(n), SCORE_BATCH):
+                embedding = self.model.embed(x)
+                probs.append(self.model.classify(embedding).float().softmax(dim=1).cpu().numpy())
+                places.append(_project(embedding.float(), mean, axes))
+                done += len(at)
+                self.progress(done / n)
+        return np.concatenate(probs), np.concatenate(places)
 
     def probs_of(self, images: Images, name: str) -> NDArray[np.float32]:
         """Posterior of images, cached under a name that goes with them, float32 [n, C]."""
@@ -146,3 +179,15 @@ class Scorer:
 
         key = {**self.key, "score": "gradient-norm", **what, "rows": digest(rows)}
         return self.cache.get(key, over_batches)
+
+
+def _basis(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and the first principal axes [D, d] of embeddings [n, D]."""
+    embeddings = torch.nan_to_num(embeddings)  # a model that diverged is reported by its posterior
+    mean = embeddings.mean(dim=0)
+    _, _, axes = torch.linalg.svd((embeddings - mean).double(), full_matrices=False)
+    return mean, axes[:AXES].T.float()
+
+
+def _project(embeddings: Tensor, mean: Tensor, axes: Tensor) -> NDArray[np.float16]:
+    return F.normalize((embeddings - mean).float() @ axes, dim=1).half().cpu().numpy()

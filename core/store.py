@@ -21,8 +21,15 @@ from numpy.typing import NDArray
 
 from data.errors import UserError
 
+# What an event of the label log says in place of a class
+TAKEN_BACK = -1  # the last thing that its source said of the sample, and that still stood, is taken back
+SKIPPED = -2  # seen, and left for later
+UNSURE = -3  # seen, and left to others
+
+Event = tuple[str, int, str]  # sample id, label, source
+
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS labels (      -- the label log: events, only ever appended
+CREATE TABLE IF NOT EXISTS labels (      -- the label log: events, only ever appended; a label below 0 is no class, see above
     seq INTEGER PRIMARY KEY, cycle INTEGER NOT NULL, sample_id TEXT NOT NULL, label INTEGER NOT NULL,
     source TEXT NOT NULL, time TEXT NOT NULL);
 CREATE TRIGGER IF NOT EXISTS labels_keep BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
@@ -72,10 +79,10 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 class Log:
-    """The SQLite file of one run."""
+    """The SQLite file of one run; `frozen` it is read alone, and nothing is written beside it either."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, frozen: bool = False) -> None:
+        self.path, self.frozen = path, frozen
 
     def create(self) -> None:
         """Make the tables where they are missing."""
@@ -92,10 +99,30 @@ class Log:
             named = sorted(set(sources))
             self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": ", ".join(named)})
 
-    def record(self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str]) -> None:
-        """Append label events that people gave for a cycle whose phase "label" is still to come."""
+    def answer(self, sources: list[str], decide: Callable[[int, pd.DataFrame], list[Event]]) -> int:
+        """Append events that people cause, for a cycle whose phase "label" is still to come; returns how many.
+
+        decide: what to append, as (sample_id, label, source), given the number of finished phases "label" and the `events`
+        of these sources so far. All other writers wait meanwhile, so that what it was given still holds when it is written.
+        """
         with writing(self.path.parent), self._transaction() as db:
-            self._record(db, cycle, sample_ids, labels, sources)
+            db.execute("BEGIN IMMEDIATE")
+            (done,) = db.execute("SELECT COALESCE(MAX(cycle) + 1, 0) FROM phases WHERE phase = 'label'").fetchone()
+            marks = ", ".join("?" * len(sources))
+            query = f"SELECT * FROM labels WHERE source IN ({marks}) ORDER BY seq"
+            new = decide(done, pd.read_sql_query(query, db, params=tuple(sources)))
+            labels = np.array([label for _, label, _ in new], dtype=np.int64)
+            self._record(db, done, [one for one, _, _ in new], labels, [source for _, _, source in new], "milliseconds")
+            return len(new)
+
+    def restore(self, events: pd.DataFrame, phases: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+        """Fill an empty log with what another one held: its `events`, `phases` (as records) and facts."""
+        columns = ["seq", "cycle", "sample_id", "label", "source", "time"]
+        with writing(self.path.parent), self._transaction() as db:
+            db.executemany(f"INSERT INTO labels VALUES ({', '.join('?' * len(columns))})", events[columns].values.tolist())
+            for phase in phases:
+                self._finish(db, phase["cycle"], phase["phase"], phase["seconds"], phase["result"])
+            db.executemany("INSERT INTO facts VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()])
 
     def finish(self, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         """Record that a phase is finished, and what it found."""
@@ -103,10 +130,19 @@ class Log:
             self._finish(db, cycle, phase, seconds, result)
 
     def labels(self, up_to_cycle: int | None = None) -> pd.DataFrame:
-        """Label events (seq, cycle, sample_id, label, source, time) in order, those of later cycles left out."""
+        """The label events that stand, as `events` has them: what was taken back, by these cycles, is as if never given."""
+        found = standing(self.events(up_to_cycle))
+        return found[found["label"] >= 0].reset_index(drop=True)
+
+    def events(self, up_to_cycle: int | None = None, sources: str = "") -> pd.DataFrame:
+        """The whole log (seq, cycle, sample_id, label, source, time) in order, events of later cycles left out.
+
+        label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted.
+        """
         last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
+        query = "SELECT * FROM labels WHERE cycle <= ? AND substr(source, 1, ?) = ? ORDER BY seq"
         with self._reading() as db:
-            return pd.read_sql_query("SELECT * FROM labels WHERE cycle <= ? ORDER BY seq", db, params=(int(last),))
+            return pd.read_sql_query(query, db, params=(int(last), len(sources), sources))
 
     def phases(self) -> pd.DataFrame:
         """Finished phases (cycle, phase, seconds, result) in order; result is a dict."""
@@ -137,12 +173,15 @@ class Log:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self.frozen:
+            raise UserError(f"Run {self.path.parent.name} is an example and stays as it is: start a run of your own.")
         with self._connection() as db, db:
             yield db
 
     def _connection(self) -> closing[sqlite3.Connection]:
-        """To the file that is there: plain `connect` would make an empty one."""
-        return closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=30))
+        """To the file that is there: plain `connect` would make an empty one. A frozen one is opened without any lock."""
+        mode = "mode=ro&immutable=1" if self.frozen else "mode=rw"
+        return closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30))
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -157,9 +196,14 @@ class Log:
 
     @staticmethod
     def _record(
-        db: sqlite3.Connection, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str]
+        db: sqlite3.Connection,
+        cycle: int,
+        sample_ids: list[str],
+        labels: NDArray[np.int64],
+        sources: list[str],
+        precision: str = "seconds",
     ) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec=precision)
         db.executemany(
             "INSERT INTO labels (cycle, sample_id, label, source, time) VALUES (?, ?, ?, ?, ?)",
             [
@@ -171,6 +215,31 @@ class Log:
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         db.execute("INSERT INTO phases VALUES (?, ?, ?, ?)", (cycle, phase, seconds, json.dumps(result)))
+
+
+def standing(events: pd.DataFrame) -> pd.DataFrame:
+    """The events of a log that were not taken back, without those that took back; in order, numbered from 0.
+
+    `TAKEN_BACK` takes back the last event of the same source on the same sample that still stands; where there is none,
+    nothing.
+    """
+    undone = events["label"] == TAKEN_BACK
+    if not undone.any():
+        return events
+    keys = ["sample_id", "source"]
+    touched = events[pd.MultiIndex.from_frame(events[keys]).isin(pd.MultiIndex.from_frame(events.loc[undone, keys]))]
+    stands: dict[tuple[str, str], list[int]] = {}
+    dropped = set(touched.index)
+    for place, sample_id, source, label in zip(
+        touched.index, *(touched[name] for name in (*keys, "label")), strict=True
+    ):
+        stack = stands.setdefault((sample_id, source), [])
+        if label != TAKEN_BACK:
+            stack.append(place)
+        elif stack:
+            stack.pop()
+    dropped -= {place for stack in stands.values() for place in stack}
+    return events.drop(index=list(dropped)).reset_index(drop=True)
 
 
 class ScoreCache:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import filelock
 
@@ -29,6 +29,7 @@ from data.errors import UserError
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 KEYS = ("title", "seeds", "run")
+TEXTS = ("reproduces", "takes")  # what a protocol may say of itself
 DECIDED = ("method", "seed", "study")  # settings of a run that its protocol does not give
 
 
@@ -36,7 +37,8 @@ DECIDED = ("method", "seed", "study")  # settings of a run that its protocol doe
 class Protocol:
     """How a study is made: a TOML file with `title`, `seeds`, a table `run` of settings (`Config`), and its arms.
 
-    Arms are `strategies`, a list of names, or `[[arms]]`, tables of the settings in which they differ.
+    Arms are `strategies`, a list of names, or `[[arms]]`, tables of the settings in which they differ. It may say what it
+    `reproduces` and how long one arm and seed `takes`.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Protocol:
     arms: list[dict[str, Any]]
     seeds: list[int]
     run: dict[str, Any]
+    reproduces: str = ""
+    takes: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -187,7 +191,7 @@ def read(name: str) -> Protocol:
     if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
         raise UserError(f"{path.name}: arms must be tables of settings, each below a line [[arms]].")
     fields = {field.name for field in dataclasses.fields(Config)} - set(DECIDED)
-    unknown = [key for key in content if key not in (*KEYS, "strategies", "arms")]
+    unknown = [key for key in content if key not in (*KEYS, *TEXTS, "strategies", "arms")]
     unknown += [f"run.{key}" for key in settings if key not in fields]
     unknown += [f"arms.{key}" for arm in arms for key in arm if key not in fields | {"method"}]
     if unknown:
@@ -206,11 +210,12 @@ def read(name: str) -> Protocol:
     if not _is_list(content["seeds"], int):
         raise UserError(f"{path.name}: seeds must be a list of whole numbers, such as [0, 1, 2].")
     for table in (settings, *arms):
-        _check_types(table, path.name)
+        check_types(table, path.name)
     arms = [{"method": name} for name in content.get("strategies", [])] + [
         {"method": "cleaning", **arm} for arm in arms
     ]
-    return Protocol(path.stem, str(content["title"]), arms, content["seeds"], settings)
+    texts = {key: str(content.get(key, "")) for key in TEXTS}
+    return Protocol(path.stem, str(content["title"]), arms, content["seeds"], settings, **texts)
 
 
 def _is_list(value: Any, kind: type) -> bool:
@@ -220,12 +225,13 @@ def _is_list(value: Any, kind: type) -> bool:
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def _check_types(settings: dict[str, Any], name: str) -> None:
+def check_types(settings: dict[str, Any], name: str) -> None:
     """Raise `UserError` for a setting whose value `Config` cannot hold."""
     hints = get_type_hints(Config)
 
     def choices(hint: Any) -> list[Any]:
-        return [part for one in get_args(hint) for part in choices(one)] if isinstance(hint, UnionType) else [hint]
+        several = get_origin(hint) in (Union, UnionType)
+        return [part for one in get_args(hint) for part in choices(one)] if several else [hint]
 
     def fits(value: Any, hint: Any) -> bool:
         if get_origin(hint) is Literal:
@@ -257,7 +263,7 @@ def create(
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
     settings = {**tasks.defaults(settings["task"], settings["dataset"]), **settings}
-    _check_types(settings, protocol.name)
+    check_types(settings, protocol.name)
     known = dict(zip(protocol.names, protocol.arms, strict=True))
     if settings["task"] == "active-learning":
         known = {name: {"method": name} for name in known if arms is None} | {

@@ -51,7 +51,6 @@ CLEANING_ONLY = {
     "folds": 1,
     "ensemble": 1,
     "static": False,
-    "annotator": None,
     "relabel_seed": None,
     "votes": None,
     "forget_rate": None,
@@ -66,6 +65,8 @@ class Task(ABC):
     """Columns of a ranking that follow from posterior and labels alone."""
     model_scores: tuple[str, ...] = ()
     """Further columns, of `MODEL_SCORES`."""
+    people_first = False
+    """Whether people may give labels before the first training."""
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         self.config, self.dataset = config, dataset
@@ -109,9 +110,10 @@ class Task(ABC):
 
 
 class ActiveLearning(Task):
-    """The pool is unlabelled; a chosen sample gets its reference label."""
+    """The pool is unlabelled; a chosen sample gets its reference label, or waits for people."""
 
     score_names = ("entropy", "margin")
+    people_first = True
 
     @property
     def strategy(self) -> Strategy:
@@ -121,12 +123,16 @@ class ActiveLearning(Task):
         known = np.flatnonzero(self.dataset.labels >= 0)
         order = np.random.default_rng([self.config.seed, 0]).permutation(known)
         rows = np.sort(order[: self.config.initial])
-        return rows, self.dataset.labels[rows], ["reference"] * len(rows)
+        source = GIVEN if self.config.annotator == "person" else "reference"
+        return rows, self.dataset.labels[rows], [source] * len(rows)
 
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
-        return (state.majority < 0) & (self.dataset.labels >= 0)
+        unlabelled = state.majority < 0
+        return unlabelled if self.config.annotator == "person" else unlabelled & (self.dataset.labels >= 0)
 
     def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+        if self.config.annotator == "person":
+            return nobody()
         ranked = np.flatnonzero(self.candidates(state) & np.isfinite(priority))  # the others were not in the subset
         rows = ranked[np.argsort(-priority[ranked], kind="stable")[: self.config.budget]]
         return rows, self.dataset.labels[rows], "reference"
@@ -165,8 +171,7 @@ class LabelCleaning(Task):
 
     def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
         if self.reference is None:
-            none = np.empty(0, dtype=np.int64)
-            return none, none, "nobody"
+            return nobody()
         config = self.config
         ranked = relabel.priorities("oracle", self.reference) if config.method == "oracle" else priority
         taken = relabel.collect(self.reference, state, ranked, budget=config.budget, seed=relabel_seed(config))
@@ -190,6 +195,12 @@ class LabelCleaning(Task):
         if self.config.method == "oracle" and self.reference is not None:
             columns["oracle"] = relabel.oracle_priority(self.reference)[np.arange(len(probs)), state.majority]
         return columns
+
+
+def nobody() -> tuple[Ints, Ints, str]:
+    """What is collected where people give the labels in their own time: rows, labels, and their source."""
+    none = np.empty(0, dtype=np.int64)
+    return none, none, "nobody"
 
 
 TASKS: dict[str, type[Task]] = {"active-learning": ActiveLearning, "label-cleaning": LabelCleaning}
@@ -303,19 +314,43 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
             raise UserError(f"--{name.replace('_', '-')} belongs to label cleaning: leave it out, or choose that task.")
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
-    config = dataclasses.replace(config, initial=config.initial or config.budget)
+    if config.annotator == "simulated":
+        raise UserError(
+            "--annotator simulated belongs to label cleaning: leave it out, and the reference labels answer; or take person."
+        )
     if config.subset is not None and config.subset < config.budget:
         raise UserError(
             f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
             "as many images as are to be labelled."
         )
     known = int((dataset.labels >= 0).sum())
+    if config.annotator == "person":
+        return _prepare_people(config, dataset, known)
+    config = dataclasses.replace(config, initial=config.initial or config.budget)
     wanted = config.initial + config.budget * (config.cycles - 1)
     if wanted > known:
         raise UserError(
             f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
             f"but the pool holds {known:,} images with a reference label: lower the budget, the "
             "initial labels or the number of cycles."
+        )
+    return config
+
+
+def _prepare_people(config: Config, dataset: ImageDataset, known: int) -> Config:
+    """Start from the labels that are there, rank once, and wait for people."""
+    if config.evidence:
+        raise UserError("--evidence needs to know every label, which people have yet to give: leave it out.")
+    if config.initial > known:
+        raise UserError(
+            f"--initial is {config.initial:,}, but the pool holds {known:,} images with a label: give at most as many, or leave "
+            "it out to start from all of them."
+        )
+    config = dataclasses.replace(config, initial=config.initial or known, cycles=1)
+    if config.initial == len(dataset):
+        raise UserError(
+            f"All {len(dataset):,} images of the pool have a label, so that none is left to ask people about: give --initial, "
+            "the number of labels to start from, or choose label cleaning to check those that are there."
         )
     return config
 

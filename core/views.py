@@ -3,6 +3,7 @@
 import io
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from core import exchange, figures, metrics, policies, relabel, scores
 from core.relabel import Floats
@@ -19,6 +21,7 @@ from data import ImageDataset, votes
 from data.errors import UserError
 
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
+BINS = 60  # of a histogram
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
@@ -101,7 +104,7 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
             bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
             auc = float(curve["correctness"].mean())
             normalised = metrics.normalised_auc(auc, bounds["random"], bounds["oracle"])
-    elif len(cycles):
+    elif "accuracy" in cycles:  # not so without a test set
         auc = metrics.area_under_curve(cycles["n_labels"], cycles["accuracy"])
     return {
         "run": run.id,
@@ -133,6 +136,58 @@ def samples(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     else:
         table["kind"] = ""
     return table
+
+
+def reason(sample: pd.Series, n_classes: int) -> str:
+    """Why a sample stands where it stands, in one sentence: "labelled cat; the model says dog 0.93 and is sure: …".
+
+    sample: a row of `samples` · sure: entropy below a third of its largest value ln C, unsure: above two thirds.
+    """
+    entropy = sample["entropy"] / np.log(n_classes)
+    sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
+    says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
+    if sample["given"] == "—":
+        means = {
+            "is sure": "it would learn little from the label",
+            "is unsure": "its label would teach the model much",
+            "is fairly sure": "its label would teach the model something",
+        }
+        return f"not labelled yet; {says}: {means[sure]}"
+    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
+    if sample["given"] != sample["suggested"]:
+        means = {
+            "is sure": "likely a wrong label",
+            "is unsure": "an ambiguous image, or one that is hard for the model",
+            "is fairly sure": "perhaps a wrong label",
+        }
+    else:
+        means = {
+            "is sure": "likely a right label",
+            "is unsure": "an ambiguous image, though the model agrees",
+            "is fairly sure": "probably a right label",
+        }
+    return f"labelled {sample['given']} ({votes}); {says}: {means[sure]}"
+
+
+def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]:
+    """What became of every label of a cleaning run by this cycle, [N]; "" where nobody knows the right one.
+
+    "corrected", "still wrong" and "missed" of the labels that were wrong at the start (people were asked; were asked in
+    vain; were not asked); "wrongly flagged", "spoilt" and "untouched" of those that were right.
+    """
+    reference = reference_counts(run.config, dataset) if run.config.task == "label-cleaning" else None
+    if reference is None:
+        return np.full(len(dataset), "", dtype=object)
+    state, taken, events = run.state(dataset.ids, cycle)
+    first = (events["cycle"] == 0).to_numpy()
+    initial = np.full(len(dataset), -1)
+    initial[taken.sample[first]] = taken.majority[first]  # the last event of a sample wins
+    asked = np.zeros(len(dataset), dtype=bool)
+    asked[taken.sample[~first]] = True
+    truth = reference.argmax(axis=1)
+    was, now = initial == truth, state.majority == truth
+    names = ["corrected", "still wrong", "missed", "spoilt", "wrongly flagged"]
+    return np.select([~was & now, ~was & asked, ~was, ~now, asked], names, "untouched").astype(object)
 
 
 def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
@@ -230,6 +285,22 @@ def disagreement(run: Run, dataset: ImageDataset, cycle: int, first: str, second
     table = table.loc[values.index].assign(place_first=places["first"], place_second=places["second"])
     table["apart"] = (table["place_first"] - table["place_second"]).abs()
     return table.sort_values("apart", ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two rankings agree: Spearman's correlation, and how many of the `first` of each are `shared`."""
+
+    correlation: float
+    first: int
+    shared: int
+
+
+def agreement(places: pd.DataFrame) -> Agreement:
+    """Of two rankings by `disagreement`: the first are a tenth, at most 100."""
+    first = max(1, min(100, len(places) // 10))
+    both = set(places.nsmallest(first, "place_first").index) & set(places.nsmallest(first, "place_second").index)
+    return Agreement(float(places["place_first"].corr(places["place_second"])), first, len(both))
 
 
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
@@ -344,8 +415,7 @@ def of_study(run: Run) -> list[Run]:
     """The other runs of the run's study that have a ranking; those that differ in their seed alone where it has none."""
     if run.config.study is None:
         return same_experiment(run)
-    found = [other for other in all_runs() if other.id != run.id and readable(other)]
-    return [other for other in found if other.config.study == run.config.study and len(other.cycles())]
+    return [other for other in _beside(run) if other.config.study == run.config.study and len(other.cycles())]
 
 
 def simulable(run: Run, dataset: ImageDataset) -> bool:
@@ -393,9 +463,10 @@ def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) 
     table = run.ranking(cycle)
     table = table[table["rank"].notna()]
     cut = next_cut(table, run.config) if score == run.config.method else None
-    return figures.distribution(
-        table[score], score, cut, note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")
-    )
+    numbers, edges = np.histogram(table[score].dropna(), bins=BINS)
+    bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "everything": numbers, "kept": numbers})
+    text = note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")
+    return figures.distribution(bins, score, cut, text)
 
 
 def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
@@ -424,10 +495,8 @@ def comparable(run: Run) -> list[Run]:
     same = ("task", "dataset", "root", "limit", "noise", "temperature")
     return [
         other
-        for other in all_runs()
-        if other.id != run.id
-        and readable(other)
-        and len(other.cycles())
+        for other in _beside(run)
+        if len(other.cycles())
         and all(getattr(other.config, name) == getattr(config, name) for name in same)
     ]
 
@@ -442,12 +511,15 @@ def same_experiment(run: Run) -> list[Run]:
     """The other runs that differ from this one in their seed alone and have come at least as far."""
     return [
         other
-        for other in all_runs()
-        if other.id != run.id
-        and readable(other)
-        and other.config.experiment == run.config.experiment
+        for other in _beside(run)
+        if other.config.experiment == run.config.experiment
         and len(other.cycles()) >= len(run.cycles())
     ]
+
+
+def _beside(run: Run) -> list[Run]:
+    """The other runs that can be read: of an example the examples, of the user's own runs those alone."""
+    return [o for o in all_runs() if o.id != run.id and o.is_example == run.is_example and readable(o)]
 
 
 def readable(run: Run) -> bool:
@@ -467,13 +539,15 @@ def next_cut(table: pd.DataFrame, config: Config) -> float | None:
 
 
 def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame:
-    """A ranking with the columns that the map needs. Cleaning has them; in active learning l̂ is the reference label."""
+    """A ranking with the columns that the map needs. Cleaning has them; in active learning l̂ is the reference label, or where
+    there is none the one that people gave, and images without either are left out."""
     if "cross-entropy" in table:
         return table
-    known = table[table["reference"] != "—"]
+    label = table["reference"].where(table["reference"] != "—", table["given"])
+    known = table[label != "—"]
     probs = run.posterior(cycle)[known.index].astype(np.float64)
     codes = {name: c for c, name in enumerate(run.about["class_names"])}
-    one_hot = np.eye(len(codes))[known["reference"].map(codes)]
+    one_hot = np.eye(len(codes))[label[known.index].map(codes)]
     noisiness = scores.cross_entropy(one_hot, probs)
     return known.assign(**{"cross-entropy": noisiness, "cleaning": noisiness - scores.entropy(probs)})
 

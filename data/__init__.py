@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import cifar10, cifar10h, fashion, folder, noisycxr
+from data import cifar10, cifar10h, fashion, folder, noisycxr, packed
 from data.cache import home
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
@@ -75,7 +75,8 @@ SOURCES = {
 def load(name: str, root: str | Path | None = None, *, limit: int | None = None, **options: Any) -> ImageDataset:
     """The data set `name`.
 
-    root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself.
+    root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself. One that
+    the bundle of a run brought (`data.packed`) is taken as it is, whatever the options.
     limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. Further options: size
     of "cifar10h" (images in the pool), size of "noisycxr" (pixels a side), size, class_names and votes of "folder". Raises
     UserError for a name, option or limit that does not exist, and when the files are absent or damaged.
@@ -89,6 +90,8 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
         raise UserError(f"the data set {name!r} has no option {unknown[0]!r}; its options are {allowed}")
     if name == "folder" and root is None:
         raise UserError("the data set 'folder' needs the path of your images; give it as root")
+    if root is not None and packed.is_packed(Path(root)):
+        return packed.load(Path(root))
     dataset = source.load(home() if root is None else Path(root).expanduser(), **options)
     if limit is None:
         return dataset

@@ -8,8 +8,8 @@ metadata.csv may hold one more column for each class, named after it, with the v
 file_name and label is a class, unless `class_names` says which are. The fifth that is held out is drawn by class, with
 a fixed seed, from the labelled images.
 
-Where a table of votes comes with the images (`data.annotations`), they need no label: metadata.csv may do with file_name
-alone, and images may lie in no class folder.
+Where a table of votes comes with the images (`data.annotations`), or their classes are named, they need no label:
+metadata.csv may do with file_name alone, and images may lie in no class folder.
 
 All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
 white; 16 bits become 8 (the full range); a turned photograph (EXIF) is set upright. An unreadable image is left out and
@@ -70,10 +70,11 @@ def load(
         raise UserError(f"the image size must be at least 1 pixel, got {size}")
     root = root.resolve()
     skipped: list[tuple[str, str]] = []
+    needs_label = votes is None and class_names is None
     if (root / "metadata.csv").is_file():
-        entries, columns = _read_metadata(root, class_names, skipped, needs_label=votes is None)
+        entries, columns = _read_metadata(root, class_names, skipped, needs_label)
     else:
-        entries, columns = _walk(root, skipped, needs_label=votes is None), []
+        entries, columns = _walk(root, skipped, needs_label), []
     if not entries:
         raise UserError(
             f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "

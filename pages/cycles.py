@@ -51,6 +51,21 @@ def controls(run: Run, state: str, done: int) -> None:
             st.rerun()
 
 
+def like_it(run: Run) -> None:
+    """In the place of the controls of an example: a run of one's own with its settings."""
+    if st.button(
+        "▶ Run it yourself",
+        type="primary",
+        key="like-it",
+        help="A new run with the same settings; it takes some minutes.",
+    ):
+        with frame.errors():
+            made = runs.create(run.config, run.about)
+            jobs.start(made)
+            st.query_params.from_dict({"run": made.id})
+            st.rerun()
+
+
 def follow() -> NoReturn:
     """Draw again at the newest cycle."""
     st.query_params.pop("cycle", None)
@@ -131,6 +146,8 @@ def history(run: Run, cycle: int) -> None:
     with st.container(horizontal=True):
         widgets.table_export(lambda: changes, len(changes), f"{run.id}-cycles")
         widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
+        widgets.report(here)
+        widgets.whole_run(here)
         if run.config.task == "label-cleaning":
             n = len(here.dataset)
             widgets.table_export(
@@ -176,11 +193,16 @@ def relabels(here: frame.Here) -> None:
 def bring_in(run: Run, cycle: int) -> None:
     """Labels that people gave: what to hand out, and a place to bring them back."""
     with st.container(border=True):
-        st.markdown(
-            "**People label this run.** Hand the ranking out, bring the labels in, then step: the next cycle trains on them. "
-            "Nobody knows the right labels here, so the share of right ones is an estimate (confident learning), too high where "
-            "the model has learnt from the labels it judges."
+        text = (
+            "**People label this run.** Label on the page Annotate, or hand the ranking out and bring the labels in; then step: "
+            "the next cycle trains on them."
         )
+        if run.config.task == "label-cleaning":
+            text += (
+                " Nobody knows the right labels here, so the share of right ones is an estimate (confident learning), too high "
+                "where the model has learnt from the labels it judges."
+            )
+        st.markdown(text)
         dataset = frame.dataset(run.config)
         st.download_button(
             "Label Studio file",
@@ -217,11 +239,17 @@ else:
         done = len(run.cycles())
         learning = run.config.task == "active-learning"
         source = "the reference labels of the data set" if learning else run.about["annotators_source"]
+        if learning and run.config.annotator == "person":
+            source = "people"
         st.caption(
             f"Run `{run.id}` · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
             f"labels: {frame.plain(source)}" + ("" if learning else f" · {frame.posterior(run.config)}")
         )
-        controls(run, state, done)
+        frame.mark(run)
+        if run.is_example:
+            like_it(run)
+        else:
+            controls(run, state, done)
         if state in ("running", "pausing"):
             watch(run.id, state, done)
         elif state == "failed":
@@ -233,6 +261,8 @@ else:
             st.warning(
                 f"{len(skipped)} unreadable file{'s' * (len(skipped) > 1)} left out, first: {skipped[0][0]} ({skipped[0][1]})."
             )
+        if run.config.annotator == "person":
+            st.page_link("pages/annotate.py", label="Label on the page Annotate", query_params={"run": run.id})
         if cycle is not None and run.config.annotator == "person":
             bring_in(run, cycle)
         if cycle is not None:

@@ -1,74 +1,338 @@
 """Gallery: the images themselves, from clear noise to ambiguous."""
 
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
+from core import figures, views
+from core.query import Filter, Samples
 from core.scores import REGISTRY
-from pages.ui import frame, widgets
+from pages.ui import filters, frame, tiles, widgets
 
-ORDERS = {"cleaning": "From clear noise to ambiguous: Φ = CE − H, high first", "rank": "Rank: taken next first"}
+POINTS = 4_000  # of the map: what a browser draws in no time
+CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
+CELL = 64  # pixels of an image on the map
+BESIDE = 2  # images on either side of an enlarged one that are at hand
+AXES = "entropy", "cross-entropy"
+MAPS = ("points", "images")
+QUICK = ("corrected", "missed", "wrongly flagged", "still wrong")
+GAMMAS = tuple(round(step / 20, 2) for step in range(21))
+NAMES = {
+    "cleaning": "Clear noise to ambiguous: Φ",
+    "rank": "Rank: taken next first",
+    "confidence": "Confidence of the suggestion",
+    "n_votes": "Number of votes",
+}
+NOTHING = "No image passes these filters: widen a range, or remove a filter or the selection above."
+# What is beside the grid stays in sight while the grid is scrolled; on a narrow page the two stand one above the other
+STICKY = """<style>
+@media (min-width: 700px) {
+  [data-testid="stColumn"]:has(.st-key-gallery-side) {
+    position: sticky; top: 3.75rem; align-self: flex-start; max-height: calc(100vh - 4.5rem); overflow-y: auto;
+  }
+}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How the images are to be shown."""
+
+    order: str
+    ascending: bool
+    grouped: bool
+    gamma: float
+    size: int  # images a page
+    top: int  # images of a group
+    tile: int  # pixels
 
 
 def show(here: frame.Here) -> None:
-    """The map, and the ordered grid of what is selected on it."""
-    table = widgets.map_table(here, here.key)
-    if here.config.task == "label-cleaning":
-        st.markdown(
-            "High on the map the model disagrees with the label; to the right it is unsure. So top left is most likely **clear "
-            "label noise**, and right is **ambiguous**. Draw a box or a lasso to see the images inside."
-        )
-    else:
-        st.markdown(
-            "High on the map the model disagrees with the reference label, which the strategy does not see; to the right it is "
-            "unsure. Draw a box or a lasso to see the images inside."
-        )
-    selected = widgets.figure(
-        widgets.run_figure(here, here.key, "map"), f"{here.run.id}-cycle{here.cycle}-map", selectable=True
-    )
-    scores = [name for name in REGISTRY if name in table]
-    orders = [name for name in ("cleaning", "rank", *scores) if name in table.columns]
-    first, second, third, fourth = st.columns(4)
-    order = first.selectbox(
-        "Order",
-        list(dict.fromkeys(orders)),
-        format_func=lambda one: ORDERS.get(one, one if one not in REGISTRY else REGISTRY[one].title),
-        key="order",
-    )
-    kinds = [kind for kind in ("clear noise", "difficult", "correct") if (table["kind"] == kind).any()]
-    kind = second.selectbox("Kind", ["All", *kinds], key="kind")
-    given = third.selectbox("Given label", ["All", *here.dataset.class_names], key="gallery-given")
-    size = fourth.select_slider(
-        "Thumbnails", [72, 104, 144, 200], 104, format_func=lambda side: f"{side} px", key="tile"
-    )
-    kept = table if not selected else table.loc[table.index.intersection(selected)]
-    if kind != "All":
-        kept = kept[kept["kind"] == kind]
-    if given != "All":
-        kept = kept[kept["given"] == given]
-    kept = kept.sort_values(order, ascending=order == "rank", na_position="last", kind="stable")
-    if len(kept) == 0:
-        st.info("No image passes these filters: clear one of them, or the selection on the map (double click).")
+    """The filters, the map, and the ordered grid of what passes."""
+    samples = widgets.cycle_samples(here, here.key)
+    kept = filters.bar(here, samples)
+    outcomes(here, samples, kept)
+    gallery(here, samples, kept)
+
+
+def outcomes(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """What cleaning has corrected, missed and wrongly flagged, each a button that filters; nothing where nobody knows."""
+    if not filters.values(samples, here.key, "outcome"):
         return
-    page_size = 100
-    pages = -(-len(kept) // page_size)
-    st.caption(
-        f"**{len(kept):,}** of {len(table):,} images"
-        + (" · selected on the map" if selected else "")
-        + " · below each: score, given → suggested label"
+    counts = samples.counts("outcome", dataclasses.replace(kept, outcome=()))
+    st.session_state["gallery-outcome"] = [name for name in QUICK if name in kept.outcome]
+
+    def wrote() -> None:
+        others = [name for name in kept.outcome if name not in QUICK]
+        st.query_params["outcome"] = [*others, *st.session_state["gallery-outcome"]]
+
+    st.pills(
+        "What became of the labels",
+        QUICK,
+        selection_mode="multi",
+        key="gallery-outcome",
+        on_change=wrote,
+        format_func=lambda name: f"{name.capitalize()} · {counts.get(name, 0):,}",
+        label_visibility="collapsed",
     )
-    grid, side = st.columns([3, 1])
-    with grid:
-        place = st.container()
-        page = st.pagination(pages, key=f"gallery-page-{here.run.id}") if pages > 1 else 1
-        with place:
-            shown = kept.iloc[(page - 1) * page_size : page * page_size]
-            score = here.config.method if order == "rank" else order
-            picked = widgets.thumbnails(here, shown, score, f"gallery-{here.run.id}", size)
-    with side:
-        match = table[table["sample_id"] == picked]
-        if len(match):
-            widgets.card(here, match.iloc[0])
-        else:
-            st.info("Click an image to see its votes, posterior and scores.")
+
+
+@st.fragment
+def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """Everything below the filters; a click in it draws nothing else anew."""
+    with frame.errors():
+        st.html(STICKY)
+        wish = wishes(here, samples)
+        if wish.gamma != here.config.gamma:
+            samples = samples.at_gamma(wish.gamma)
+        large = recalled("map", MAPS, "points") == "images"
+        if large:
+            noise_map(here, samples, kept)
+        if large and picked(here) is None:  # the map stands above, and there is no card: the grid takes the whole width
+            grid(here, samples, kept, wish)
+            if picked(here) is not None:
+                st.rerun(scope="fragment")
+            return
+        side, main = st.columns([2, 3], gap="medium")
+        with main:
+            grid(here, samples, kept, wish)
+        with side, st.container(key="gallery-side"):
+            sample_id = picked(here)
+            row = None if sample_id is None else samples.sample(sample_id)
+            if row is None:
+                noise_map(here, samples, kept)
+            else:
+                card(here, samples, kept, wish, row)
+
+
+def wishes(here: frame.Here, samples: Samples) -> Wish:
+    """The row of controls."""
+    scores = [name for name in dict.fromkeys(("cleaning", *samples.scores)) if samples.bounds(name) is not None]
+    orders = [*scores[:1], "rank", *scores[1:], "confidence", "n_votes"]
+    cleaning = here.config.task == "label-cleaning"
+    own = min(GAMMAS, key=lambda one: abs(one - here.config.gamma))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        order = choice(
+            st.selectbox,
+            "Order",
+            "order",
+            orders,
+            "cleaning" if cleaning else "rank",
+            format_func=order_title,
+            width=250,
+        )
+        direction = choice(
+            st.segmented_control, "Direction", "direction", ("high", "low"), "low" if order == "rank" else "high",
+            format_func=lambda one: f"{one.capitalize()} first", required=True,
+        )  # fmt: skip
+        shown = choice(
+            st.segmented_control, "Show as", "show", ("list", "groups"), "list",
+            format_func=str.capitalize, required=True, help="Groups: by given → suggested label, those that differ first",
+        )  # fmt: skip
+        gamma = choice(
+            st.select_slider, "γ of Φ", "gamma", GAMMAS, own, disabled=order != "cleaning", width=170,
+            help="Φ = CE − max(H − γ·ln C, 0): the larger γ, the less does ambiguity speak for a label. 0 in the paper, 0.30 in "
+            "its public code. Order by Φ to use it.",
+        )  # fmt: skip
+        with st.popover("Display"):
+            size = choice(st.segmented_control, "Images a page", "size", (50, 100, 200), 100, required=True)
+            tile = choice(
+                st.select_slider, "Size of an image", "tile", (72, 104, 144, 200), 104,
+                format_func=lambda one: f"{one} px",
+            )  # fmt: skip
+            top = choice(st.segmented_control, "Images of a group", "top", (5, 10, 20), 5, required=True)
+    gamma = gamma if order == "cleaning" and gamma != own else here.config.gamma
+    return Wish(order, direction == "low", shown == "groups", gamma, size, top, tile)
+
+
+def choice(widget: Callable[..., Any], label: str, name: str, options: Any, default: Any, **more: Any) -> Any:
+    """A widget whose value the address keeps, and the session for the next visit."""
+    st.session_state[f"gallery-{name}"] = recalled(name, options, default)
+    return widget(label, options, key=f"gallery-{name}", on_change=wrote, args=(name,), **more)
+
+
+def recalled(name: str, options: Any, default: Any) -> Any:
+    """What the address says, else what was chosen before in this session, else the default."""
+    wanted = st.query_params.get(name, st.session_state.get(f"kept-{name}"))
+    return next((one for one in options if str(one) == wanted), default)
+
+
+def wrote(name: str) -> None:
+    """Keep what was chosen; another order begins at its own end, and most changes on the first page."""
+    st.query_params[name] = st.session_state[f"kept-{name}"] = str(st.session_state[f"gallery-{name}"])
+    if name == "order":
+        st.query_params.pop("direction", None)
+        st.session_state.pop("kept-direction", None)
+    if name not in ("map", "tile", "page"):
+        st.query_params.pop("page", None)
+
+
+def noise_map(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """The CE × H plane: what a box or a lasso is drawn around is selected."""
+    visible = dataclasses.replace(kept, rows=None)  # a selection is made among all that pass the filters
+    drawn = choice(
+        st.segmented_control, "Map", "map", MAPS, "points", format_func=lambda one: f"Map of {one}", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    n, figure = samples.count(visible), None
+    if drawn == "points":
+        found = samples.points(*AXES, visible, POINTS)
+        if len(found):
+            some = (
+                f"{n:,} images"
+                if len(found) == n
+                else f"{len(found):,} of {n:,} images drawn, a box selects all inside"
+            )
+            figure = figures.noise_map(found, small_print(here, some), kept.rows)
+    elif (cells := samples.mosaic(*AXES, visible, *CELLS)) is not None:
+        some = f"{len(cells[0]):,} of {n:,} images drawn, one for each of {CELLS[0]} × {CELLS[1]} cells"
+        figure = mosaic(here, *cells, some)
+    if figure is None:
+        known = filters.bounds(samples, str(samples.path), AXES[1]) is not None
+        st.info(
+            NOTHING
+            if known
+            else "The map needs labels or reference labels, and no image here has one: the grid needs none."
+        )
+        return
+    name = f"{here.run.id}-cycle{here.cycle}-map-of-{drawn}"
+    widgets.figure(figure, name, selectable=True)
+    if here.config.task == "label-cleaning":
+        text = "High: the model disagrees with the label. Right: it is unsure. So top left is most likely **clear label noise**"
+    else:
+        text = (
+            "High: the model disagrees with the reference label, which the strategy does not see. Right: it is unsure. So top "
+            "left is what it gets wrong and is sure of"
+        )
+    st.caption(f"{text}, and right is **ambiguous**. Draw a box or a lasso to see the images inside.")
+    if outlines := widgets.outlines(name):
+        filters.select(here, samples.inside(*AXES, outlines, visible).tolist())
+        st.query_params.pop("page", None)
+        st.rerun()
+
+
+def mosaic(here: frame.Here, table: pd.DataFrame, cell: tuple[float, float], some: str) -> go.Figure:
+    """The map of images."""
+    return figures.picture_map(table, tiles.pictures(here, table, CELL), cell, small_print(here, some))
+
+
+def small_print(here: frame.Here, some: str) -> str:
+    return views.note(here.run, f"cycle {here.cycle}; {some}; {views.MAP_TEXT[here.config.task]}")
+
+
+def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
+    """The ordered images, page by page, or the first of each group."""
+    n = samples.count(kept)
+    if n == 0:
+        st.info(NOTHING)
+        return
+    score = here.config.method if wish.order == "rank" else wish.order
+    said = [
+        filters.count(samples, kept, n),
+        f"below each: {REGISTRY[score].title if score in REGISTRY else order_title(score)}, label ≠ what the model suggests",
+    ]
+    if here.config.task == "active-learning":
+        said.append("in italics *ref.*: the reference label, which the strategy does not see")
+    st.caption(" · ".join(said))
+    place = st.container()
+    if wish.grouped:
+        pairs, size = samples.pairs(kept), max(1, wish.size // wish.top)
+        page = pager(here, kept, wish, -(-len(pairs) // size))
+        pairs = pairs.iloc[(page - 1) * size : page * size].reset_index(drop=True)
+        shown = samples.of_pairs(pairs, kept, wish.order, wish.ascending, wish.top)
+        parts = shown.groupby(["given", "suggested"])
+        groups = [
+            tiles.Group(row.given, row.suggested, row.n, parts.get_group((row.given, row.suggested)))
+            for row in pairs.itertuples()
+        ]
+    else:
+        page = pager(here, kept, wish, -(-n // wish.size))
+        shown = samples.page(kept, wish.order, wish.ascending, (page - 1) * wish.size, wish.size)
+        groups = [tiles.Group("", "", n, shown)]
+    with place:
+        done = tiles.grid(here, groups, score, f"gallery-{here.run.id}", wish.tile)
+    if done.group is not None and done.group < len(groups):
+        filters.choose(given=groups[done.group].given, suggested=groups[done.group].suggested)
+        st.query_params["show"] = st.session_state["kept-show"] = "list"
+        st.rerun()
+    if done.chosen is not None:
+        pick(here, done.chosen)
+    if done.opened is not None:
+        pick(here, done.opened)
+        open_large(here, samples, kept, wish, done.opened)
+
+
+def pager(here: frame.Here, kept: Filter, wish: Wish, pages: int) -> int:
+    """Draw the page numbers, where there are several; returns the page. What changes the list begins at its first page."""
+    view = (here.run.id, kept, dataclasses.replace(wish, tile=0))
+    if st.session_state.get("gallery-view", view) != view:
+        st.query_params.pop("page", None)
+    st.session_state["gallery-view"] = view
+    if pages < 2:
+        return 1
+    wanted = st.query_params.get("page", "1")
+    page = min(max(1, int(wanted)), pages) if wanted.isdecimal() and len(wanted) < 9 else 1
+    key = f"gallery-page-{page}"  # a new widget a page: it takes no value from the session
+
+    def turned() -> None:
+        st.query_params["page"] = str(st.session_state[key])
+
+    st.pagination(pages, default=page, key=key, on_change=turned)
+    return page
+
+
+def pick(here: frame.Here, sample_id: str | None) -> None:
+    """Show the card of this image beside the grid, in all cycles of the run; None: of no image."""
+    st.session_state.setdefault("gallery-picked", {})[here.run.id] = sample_id
+
+
+def picked(here: frame.Here) -> str | None:
+    """The image whose card is shown."""
+    return st.session_state.get("gallery-picked", {}).get(here.run.id)
+
+
+def card(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, row: pd.Series) -> None:
+    """What is known of the image that was picked."""
+    with st.container(horizontal=True):
+        st.button("← Close", key="gallery-close", on_click=pick, args=(here, None), help="Back to the map")
+        if st.button("Enlarge", key="gallery-enlarge", help="A double click on an image does the same"):
+            open_large(here, samples, kept, wish, row["sample_id"])
+    widgets.card(here, row)
+
+
+def open_large(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, sample_id: str) -> None:
+    """Enlarge an image among those that are shown; alone where it is none of them."""
+    row = samples.sample(sample_id)
+    if wish.grouped and row is not None:
+        kept = dataclasses.replace(kept, given=(row["given"],), suggested=(row["suggested"],))
+    at = samples.place(sample_id, kept, wish.order, wish.ascending)
+    if at is None and row is not None:
+        kept, at = Filter(rows=(int(row.name),)), 0
+    opened = st.session_state["gallery-opened"] = st.session_state.get("gallery-opened", 0) + 1
+    enlarged(here, samples, kept, wish, at or 0, f"gallery-zoom-{opened}")
+
+
+@st.dialog("Enlarged", width="large", on_dismiss="rerun")
+def enlarged(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, start: int, key: str) -> None:
+    """One image, and with the arrow keys the others of the list, in its order."""
+    with frame.errors():
+        at, total = tiles.zoom_at(key, start), samples.count(kept)
+        first = max(0, at - BESIDE)
+        table = samples.page(kept, wish.order, wish.ascending, first, at + BESIDE + 1 - first)
+        images = {first + i: row for i, (_, row) in enumerate(table.iterrows())}
+        pick(here, images[at]["sample_id"])
+        score = here.config.method if wish.order == "rank" else wish.order
+        tiles.zoom(here, images, at, total, score, key)
+
+
+def order_title(name: str) -> str:
+    """What an order, or the score on a tile, is called."""
+    return NAMES.get(name) or REGISTRY[name].title
 
 
 if (place := frame.here("Gallery")) is not None:

@@ -1,90 +1,88 @@
 """Rankings: every score of a cycle as a column, sorted and filtered; one image in detail."""
 
+import dataclasses
+
 import streamlit as st
 
 from core import figures, views
+from core.query import Filter, Samples
 from core.scores import REGISTRY
-from pages.ui import frame, widgets
+from pages.ui import filters, frame, widgets
 
 PAGE = 100  # images a page
+POINTS = 5_000  # of the scatter: what a browser draws in no time
+VIEWS = {"table": "Table", "confusion": "Confusion", "scatter": "Two scores", "disagreement": "Two rankings"}
+COLUMNS = {
+    "image": st.column_config.ImageColumn("Image", width="small"),
+    "rank": st.column_config.NumberColumn("Rank", format="localized"),
+    "given": "Given",
+    "suggested": "Suggested",
+    "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
+    "status": "Status",
+    "kind": "Kind",
+    "outcome": "Outcome",
+    "n_votes": "Votes",
+    "reference": "Reference",
+    "sample_id": "Sample",
+    **{
+        name: st.column_config.NumberColumn(score.title, format="%.4f", help=f"{score.formula} — {score.meaning}")
+        for name, score in REGISTRY.items()
+    },
+}
 
 
 def show(here: frame.Here) -> None:
-    """Filters, distribution, table and card."""
-    table = widgets.samples(here, here.key)
-    scores = [name for name in REGISTRY if name in table]
-    everything = "All"
+    """The filters, and the view that the address names."""
+    samples = widgets.cycle_samples(here, here.key)
+    kept = filters.bar(here, samples)
+    wanted = st.query_params.get("view", "")
+    st.session_state["view"] = wanted if wanted in VIEWS else "table"  # the URL is the truth, the widget shows it
 
-    first, second, third, fourth = st.columns(4)
-    score = first.selectbox(
-        "Sort by",
-        ["rank", *scores],
-        format_func=lambda one: "Rank (taken next first)" if one == "rank" else REGISTRY[one].title,
-        key="sort",
+    def go() -> None:
+        st.query_params["view"] = st.session_state["view"]
+
+    view = st.segmented_control(
+        "View",
+        list(VIEWS),
+        format_func=VIEWS.get,
+        key="view",
+        on_change=go,
+        required=True,
+        label_visibility="collapsed",
     )
-    given = second.selectbox(
-        "Given label",
-        [everything, *here.dataset.class_names, *(["—"] if (table["given"] == "—").any() else [])],
-        key="given",
+    {"table": table, "confusion": confusion, "scatter": scatter, "disagreement": disagreement}[view](
+        here, samples, kept
     )
-    suggested = third.selectbox("Suggested label", [everything, *here.dataset.class_names], key="suggested")
-    statuses = sorted(set(table["status"]))
-    kinds = sorted(set(table["kind"]) - {""})
-    status = fourth.multiselect("Status", [*statuses, *kinds], key="status", placeholder="All")
 
-    kept = table
-    if given != everything:
-        kept = kept[kept["given"] == given]
-    if suggested != everything:
-        kept = kept[kept["suggested"] == suggested]
-    if chosen := [one for one in status if one in statuses]:
-        kept = kept[kept["status"].isin(chosen)]
-    if chosen := [one for one in status if one in kinds]:
-        kept = kept[kept["kind"].isin(chosen)]
-    by = here.config.method if score == "rank" else score
-    low, high = float(table[by].min()), float(table[by].max())
-    if low < high:
-        narrow = st.slider(
-            f"{REGISTRY[by].title}: from … to",
-            low,
-            high,
-            (low, high),
-            key=f"range-{here.run.id}-{here.cycle}-{by}",
-            format="%.3f",
-        )
-        if narrow != (low, high):
-            kept = kept[kept[by].between(*narrow)]
-    kept = kept.sort_values(score, ascending=score == "rank", na_position="last", kind="stable")
 
+def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """The sorted table, the distribution of what it is sorted by, and the card of one image."""
     left, right = st.columns([3, 2])
     with left:
+        orders = ["rank", *samples.scores, "confidence", "n_votes"]
+        first, second = st.columns([3, 2], vertical_alignment="bottom")
+        order = first.selectbox("Sort by", orders, format_func=title, key="sort")
+        ascending = second.segmented_control(
+            "Direction", [True, False], format_func={True: "Low first", False: "High first"}.get, key=f"ascending-{order}",
+            default=order == "rank", required=True, label_visibility="collapsed",
+        )  # fmt: skip
+        n = samples.count(kept)
+        if n == 0:
+            st.info("No image passes these filters: widen a range or remove a filter.")
+            return
+        by = order if order in REGISTRY else here.config.method
         said = "" if here.config.task == "active-learning" else f" · {frame.posterior(here.config)}"
-        st.caption(f"**{len(kept):,}** of {len(table):,} images · {REGISTRY[by].meaning}{said}")
-        pages = max(1, -(-len(kept) // PAGE))
+        st.caption(f"{filters.count(samples, kept, n)} · {REGISTRY[by].meaning}{said}")
         # The widget stands below the table but decides what the table shows
         place = st.container()
-        page = st.pagination(pages, key=f"page-{here.run.id}") if pages > 1 else 1
-        shown = kept.iloc[(page - 1) * PAGE : page * PAGE]
-        if len(shown) == 0:
-            place.info("No image passes these filters: widen the range or clear a filter.")
-            return
+        pages = -(-n // PAGE)
+        page = st.pagination(pages, key=f"page-{here.run.id}-{n}") if pages > 1 else 1
+        shown = samples.page(kept, order, ascending, (page - 1) * PAGE, PAGE)
+        columns = ["image", "rank", "given", "suggested", *samples.scores, "confidence", "status", "kind", "outcome"]
+        columns = [name for name in columns if name not in ("kind", "outcome") or shown[name].any()]
         with place:
             event = st.dataframe(
-                shown.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in shown.index])[
-                    [
-                        "image",
-                        "rank",
-                        "given",
-                        "suggested",
-                        *scores,
-                        "confidence",
-                        "status",
-                        "kind",
-                        "n_votes",
-                        "reference",
-                        "sample_id",
-                    ]
-                ],
+                with_images(here, shown)[[*columns, "n_votes", "reference", "sample_id"]],
                 hide_index=True,
                 placeholder="—",
                 on_select="rerun",
@@ -92,91 +90,143 @@ def show(here: frame.Here) -> None:
                 height=560,
                 row_height=40,
                 key=f"table-{here.run.id}-{here.cycle}-{page}",
-                column_config={
-                    "image": st.column_config.ImageColumn("Image", width="small"),
-                    "rank": "Rank",
-                    "given": "Given",
-                    "suggested": "Suggested",
-                    "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
-                    "status": "Status",
-                    "kind": "Kind",
-                    "n_votes": "Votes",
-                    "reference": "Reference",
-                    "sample_id": "Sample",
-                    **{
-                        name: st.column_config.NumberColumn(
-                            REGISTRY[name].title,
-                            format="%.4f",
-                            help=REGISTRY[name].formula + " — " + REGISTRY[name].meaning,
-                        )
-                        for name in scores
-                    },
-                },
+                column_config=COLUMNS,
             )
-        widgets.table_export(lambda: kept, len(kept), f"{here.run.id}-cycle{here.cycle}-ranking")
+        name = f"{here.run.id}-cycle{here.cycle}-ranking"
+        widgets.table_export(lambda: samples.page(kept, order, ascending).drop(columns="label"), n, name)
+        distribution(here, samples, kept, by)
     with right:
         rows = event["selection"]["rows"]
         if rows and rows[0] < len(shown):
             widgets.card(here, shown.iloc[rows[0]])
         else:
             st.info("Click the box at the left of a row to see the image with its votes, posterior and scores.")
-    st.subheader("Distribution")
-    name = by if by == here.config.method else None
-    drawn = (
-        widgets.run_figure(here, here.key, "distribution") if name else widgets.score_distribution(here, here.key, by)
+
+
+def distribution(here: frame.Here, samples: Samples, kept: Filter, score: str) -> None:
+    """The histogram of a score; a box drawn on it becomes a range of the filter."""
+    cut = samples.cut(score, here.config.budget) if score == here.config.method else None
+    text = f"cycle {here.cycle}; {samples.count():,} images"
+    drawn = figures.distribution(samples.histogram(score, kept), score, cut, views.note(here.run, text))
+    name = f"{here.run.id}-cycle{here.cycle}-distribution-{score}"
+    brush = widgets.brush(drawn, name)
+    st.caption("Draw a box on the histogram to keep what lies inside.")
+    if brush is not None:
+        filters.narrow(score, *brush)
+        filters.forget_drawn()
+        st.rerun()
+
+
+def confusion(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """How often which given label meets which suggestion; a cell filters."""
+    counts = samples.confusion(kept)
+    if counts.empty:
+        st.info("No image passes these filters: widen a range or remove a filter.")
+        return
+    st.caption(
+        f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number to keep its images, here and "
+        "in the gallery."
     )
-    widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-distribution-{by}")
-    disagreement(here)
+    drawn = figures.confusion(counts, views.note(here.run, f"cycle {here.cycle}; numbers of images"))
+    picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-confusion", selectable=True)
+    if picked:
+        given, suggested = picked[0]
+        filters.choose(given=given, suggested=suggested)
+        filters.forget_drawn()
+        st.rerun()
+    widgets.table_export(counts.reset_index, len(counts), f"{here.run.id}-cycle{here.cycle}-confusion")
+    st.page_link("pages/gallery.py", label="See them in the gallery", query_params=frame.link(filtered=True))
 
 
-def disagreement(here: frame.Here) -> None:
+def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
+    """Two scores against one another; a lasso selects images, whatever the filters become."""
+    scores = list(samples.scores)
+    if len(scores) < 2:
+        st.info("This cycle has one score alone: two are needed to set them against one another.")
+        return
+    left, right = st.columns(2)
+    x = left.selectbox("Across", scores, format_func=title, index=len(scores) - 1, key="scatter-x")
+    y = right.selectbox("Up", scores, format_func=title, index=0, key="scatter-y")
+    visible = dataclasses.replace(kept, rows=None)  # the selection is made among all that pass the filters
+    points = samples.points(x, y, visible, POINTS)
+    if points.empty:
+        st.info("No image passes these filters with both scores: remove a filter, or choose other scores.")
+        return
+    n = samples.count(visible)
+    some = "" if len(points) == n else f" · {len(points):,} of them drawn, always the same ones"
+    st.caption(f"{filters.count(samples, visible, n)}{some} · draw a lasso to select images")
+    drawn = figures.scatter(points, x, y, views.note(here.run, f"cycle {here.cycle}; {len(points):,} images drawn"))
+    selected = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-{x}-{y}", selectable=True)
+    if selected:
+        filters.select(here, selected)
+        st.rerun()
+    if kept.rows is not None:
+        st.markdown(f"**Selected:** {samples.count(kept):,} images that pass the filters too")
+        shown = samples.page(kept, "rank", True, 0, PAGE)
+        columns = ["image", "rank", "given", "suggested", x, y, "kind", "sample_id"]
+        st.dataframe(
+            with_images(here, shown)[columns], hide_index=True, placeholder="—", row_height=40, column_config=COLUMNS
+        )
+
+
+def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     """Two rankings of the same images side by side, and what they differ on most."""
     titles = views.rankings_beside(here.run, here.cycle)
     if len(titles) < 2:
+        st.info(
+            "There is one ranking of these images alone: run another strategy or selector on the same data and seed."
+        )
         return
-    st.subheader("Where two rankings disagree")
     left, right = st.columns(2)
     keys = list(titles)
     own = keys.index(here.config.method)
     first = left.selectbox("First", keys, index=own, format_func=titles.get, key=f"first-{here.run.id}")
     second = right.selectbox("Second", keys, index=0 if own else 1, format_func=titles.get, key=f"second-{here.run.id}")
-    table = widgets.disagreement(here, here.key, first, second)
-    if first == second or len(table) < 2:
+    both_ranked = widgets.disagreement(here, here.key, first, second)
+    if first == second or len(both_ranked) < 2:
         st.info("Choose two different rankings of images that may still be chosen.")
         return
-    agreed = table["place_first"].corr(table["place_second"])
-    k = max(1, min(100, len(table) // 10))
-    both = len(set(table.nsmallest(k, "place_first").index) & set(table.nsmallest(k, "place_second").index))
+    found = views.agreement(both_ranked)
     st.caption(
-        f"{len(table):,} images that both rank · rank correlation (Spearman) **{agreed:.2f}** · of the first {k:,} of each, "
-        f"**{both:,}** are the same"
+        f"{len(both_ranked):,} images that both rank · rank correlation (Spearman) **{found.correlation:.2f}** · of the first "
+        f"{found.first:,} of each, **{found.shared:,}** are the same"
     )
-    drawn = figures.places(
-        table, titles[first], titles[second], views.note(here.run, f"cycle {here.cycle}; 0 %: first")
-    )
-    picture, list_ = st.columns([3, 2])
+    points = both_ranked if len(both_ranked) <= POINTS else both_ranked.sample(POINTS, random_state=0)
+    some = "" if len(points) == len(both_ranked) else f"; {len(points):,} images drawn"
+    text = views.note(here.run, f"cycle {here.cycle}; 0 %: first{some}")
+    picture, most = st.columns([3, 2])
     with picture:
+        drawn = figures.places(points, titles[first], titles[second], text)
         widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-places")
-    with list_:
-        most = table.head(50)
+    with most:
+        columns = ["image", "given", "suggested", "place_first", "place_second", "kind", "sample_id"]
+        places = {
+            "place_first": st.column_config.NumberColumn("First", format="percent"),
+            "place_second": st.column_config.NumberColumn("Second", format="percent"),
+        }
         st.dataframe(
-            most.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in most.index])[
-                ["image", "given", "suggested", "place_first", "place_second", "kind", "sample_id"]
-            ],
+            with_images(here, both_ranked.head(50))[columns],
             hide_index=True,
             height=440,
             row_height=40,
-            column_config={
-                "image": st.column_config.ImageColumn("Image", width="small"),
-                "given": "Given",
-                "suggested": "Suggested",
-                "place_first": st.column_config.NumberColumn("First", format="percent"),
-                "place_second": st.column_config.NumberColumn("Second", format="percent"),
-                "kind": "Kind",
-                "sample_id": "Sample",
-            },
+            column_config={**COLUMNS, **places},
         )
-        widgets.table_export(lambda: table, len(table), f"{here.run.id}-disagreement", "Export both places")
+        widgets.table_export(lambda: both_ranked, len(both_ranked), f"{here.run.id}-disagreement", "Export both places")
+
+
+def title(name: str) -> str:
+    """What a column is called."""
+    others = {
+        "rank": "Rank (taken next first)",
+        "confidence": "Confidence of the suggestion",
+        "n_votes": "Number of votes",
+    }
+    return others[name] if name in others else REGISTRY[name].title
+
+
+def with_images(here: frame.Here, shown):
+    """The table with a small picture a row."""
+    return shown.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in shown.index])
 
 
 if (place := frame.here("Rankings")) is not None:

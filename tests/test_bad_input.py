@@ -288,6 +288,28 @@ def labels_into_a_simulated_run(here: Situation) -> list[str]:
     return ["import", here.a_run().id, str(here.tmp_path / "v.csv")]
 
 
+def nobody_left_to_ask(here: Situation) -> list[str]:
+    return [*LEARN, "--annotator", "person", "--limit", "100"]
+
+
+def simulated_annotators_in_active_learning(here: Situation) -> list[str]:
+    return [*LEARN, "--annotator", "simulated"]
+
+
+def more_initial_labels_than_there_are(here: Situation) -> list[str]:
+    root = str(here.pictures(cat=9, dog=9))
+    return [*LEARN, "--annotator", "person", "--initial", "20", "--dataset", "folder", "--root", root]
+
+
+def classes_that_the_folder_contradicts(here: Situation) -> list[str]:
+    root = str(here.pictures(cat=9, dog=9))
+    return [*LEARN, "--annotator", "person", "--dataset", "folder", "--root", root, "--classes", "cat", "elk"]
+
+
+def classes_of_a_set_that_has_its_own(here: Situation) -> list[str]:
+    return [*LEARN, "--classes", "cat", "dog"]
+
+
 def arm_that_is_not_there(here: Situation) -> list[str]:
     return ["run", "--protocol", "cifar10h-15", "--arm", "simclr"]
 
@@ -303,6 +325,11 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (weights_of_another_network, r"not those of torchvision's mobilenet_v2: give the file"),
         (labels_of_another_project, r"export.json is of another project"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
+        (nobody_left_to_ask, r"All 100 images of the pool have a label.*give --initial"),
+        (simulated_annotators_in_active_learning, r"--annotator simulated belongs to label cleaning: leave it out"),
+        (more_initial_labels_than_there_are, r"--initial is 20, but the pool holds \d+ images with a label"),
+        (classes_that_the_folder_contradicts, r"'dog'.* is not one of the classes cat, elk"),
+        (classes_of_a_set_that_has_its_own, r"'fashion' has no option 'class_names'"),
         (arm_that_is_not_there, r'no arm "simclr": choose of vanilla, co-teaching'),
         (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
         (
@@ -369,7 +396,7 @@ def test_one_unreadable_image_among_many_is_left_out_and_named(tmp_path, home, r
 
 def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):
     one = Situation(tmp_path, home, request).a_run()
-    monkeypatch.setattr(scoring, "predict", lambda *_, **__: np.full((300, 10), np.nan, dtype=np.float32))
+    monkeypatch.setattr(scoring.Scorer, "probs", lambda _: np.full((300, 10), np.nan, dtype=np.float32))
     assert main(["resume", one.id]) == 2
     assert "NaN, infinite or negative) for 300 of 300 samples" in capsys.readouterr().err
     assert one.log.phases()["phase"].tolist() == ["label", "train"]  # what was computed is kept

@@ -19,7 +19,11 @@ PAGES = {
     "pages/curves.py": "Curves",
     "pages/compare.py": "Compare",
     "pages/gallery.py": "Gallery",
+    "pages/annotate.py": "Annotate",
+    "pages/learn.py": "Learn",
 }
+FILTERED = ("Rankings", "Gallery")  # pages that share the filters of `pages.ui.filters`
+FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 STATES = {
     "running": "● running",
     "pausing": "◐ pausing",
@@ -77,9 +81,8 @@ def sidebar() -> tuple[Run | None, int | None]:
             st.sidebar.warning(plain(str(error)))
     with st.sidebar:
         st.markdown("### NextLabel")
-        place = st.query_params.to_dict()
         for path, name in PAGES.items():
-            st.page_link(path, label=name, query_params={k: v for k, v in place.items() if k in ("run", "cycle")})
+            st.page_link(path, label=name, query_params=link(filtered=name in FILTERED))
         st.divider()
         if not readable:
             st.caption("No run yet. Start one on the Home page.")
@@ -98,9 +101,17 @@ def sidebar() -> tuple[Run | None, int | None]:
         st.selectbox("Run", ids, format_func=lambda one: labels[one], key="run", on_change=go)
         st.query_params["run"] = wanted
         run = readable[ids.index(wanted)][0]
+        if run.is_example:
+            st.caption("Example: it came with NextLabel and stays as it is.")
         with errors():
             return run, _cycle_control(run)
         return run, None
+
+
+def link(*, filtered: bool) -> dict[str, list[str]]:
+    """What the address of another page takes over from this one's: run and cycle, and the filters."""
+    kept = ("run", "cycle", *(FILTERS if filtered else ()))
+    return {name: st.query_params.get_all(name) for name in kept if name in st.query_params}
 
 
 def _cycle_control(run: Run) -> int | None:
@@ -151,6 +162,7 @@ def here(title: str) -> Here | None:
     if run is None:
         nothing_yet()
         return None
+    mark(run)
     with errors():
         state, sentence = run.status()
         if cycle is not None:
@@ -163,6 +175,12 @@ def here(title: str) -> Here | None:
     return None
 
 
+def mark(run: Run) -> None:
+    """Say below a heading that a run is an example."""
+    if run.is_example:
+        st.badge("Example", help="It came with NextLabel, made by `make example`, and stays as it is.")
+
+
 def nothing_yet() -> None:
     """What to do where no run is there."""
     st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
@@ -172,6 +190,8 @@ def nothing_yet() -> None:
 def describe(run: Run) -> str:
     """A run in a few words, and when it began: two runs never read the same."""
     config = run.config
+    if run.is_example:
+        return f"Example · {config.dataset} · {config.arm} · seed {config.seed}"
     began = re.fullmatch(r"\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
     if began is None:  # the user gave the folder another name
         return f"{run.id} · {config.dataset} · {config.arm} · seed {config.seed}"

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,32 +11,33 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-from core import export, figures, views
-from core.run import find
+import core.report
+from core import bundle, export, figures, jobs, printed, query, views
+from core.printed import Layout
+from core.run import Run, find
 from core.scores import REGISTRY
-from pages.ui.frame import Here, plain
+from pages.ui import filters
+from pages.ui.frame import Here, errors, plain
 
 # Caches of this module hold resources, not data: they hand out the object itself, where a copy of 50,000 rows a rerun would
 # cost most of it. Pages read them and never write into them.
 
-MAP_KINDS = {"clear noise": "✕ clear noise", "difficult": "◆ difficult", "correct": "● correct", "": ""}
 
-
-def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[int]:
-    """A figure with its export; returns the pool rows selected in it, if `selectable`."""
+def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[Any]:
+    """A figure with its export; returns the customdata of the points selected in it, such as pool rows, if `selectable`."""
     event = st.plotly_chart(
         drawn,
-        key=f"figure-{name}",
+        key=f"figure-{name}-{filters.turn()}" if selectable else f"figure-{name}",
         theme="streamlit",
         config={"displaylogo": False},
         **({"on_select": "rerun", "selection_mode": ("points", "box", "lasso")} if selectable else {}),
     )
     with st.popover("Export figure"):
-        browser = _has_browser()
+        browser, layout = _has_browser(), _layout(name)
         for file_format, mime in export.FIGURE_FORMATS.items():
             st.download_button(
                 file_format.upper() if file_format != "html" else "Interactive HTML",
-                lambda f=file_format: export.figure_bytes(drawn, f),
+                lambda f=file_format: export.figure_bytes(drawn, f, layout),
                 f"{name}.{file_format}",
                 mime,
                 key=f"export-{name}-{file_format}",
@@ -50,7 +52,43 @@ def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[int
             )
     if not selectable:
         return []
-    return [int(point["customdata"]) for point in event["selection"]["points"]]
+    return [point["customdata"] for point in event["selection"]["points"]]
+
+
+SIZES = {"screen": "Screen", "single": "Column, 85 mm", "double": "Page, 175 mm"}
+
+
+def _layout(name: str) -> Layout | None:
+    """How large the export of a figure is to be: as on the screen, or as a journal prints it."""
+    size = st.segmented_control(
+        "Size",
+        list(SIZES),
+        format_func=SIZES.get,
+        default="screen",
+        required=True,
+        key=f"size-{name}",
+        help="For print, text and legend are set anew to the width of a journal's column or page. Always on white.",
+    )
+    if size == "screen":
+        return None
+    left, right = st.columns(2)
+    points = left.number_input("Text (pt)", 5.0, 14.0, 8.0, 0.5, format="%.1f", key=f"points-{name}")
+    dpi = right.selectbox("PNG (dpi)", [300, 600], key=f"dpi-{name}")
+    return Layout(printed.COLUMNS[size], points, dpi)
+
+
+def outlines(name: str) -> list[query.Outline]:
+    """The boxes and lassos that are drawn on a selectable figure, each by its corners."""
+    drawn = st.session_state.get(f"figure-{name}-{filters.turn()}", {}).get("selection", {})
+    boxes = [((box["x"][0], box["x"][1]), (box["y"][0], box["y"][1])) for box in drawn.get("box", [])]
+    corners = [([left, right, right, left], [low, low, high, high]) for (left, right), (low, high) in boxes]
+    return [*corners, *((list(lasso["x"]), list(lasso["y"])) for lasso in drawn.get("lasso", []))]
+
+
+def brush(drawn: go.Figure, name: str) -> tuple[float, float] | None:
+    """A histogram of `core.figures.distribution` with its export; returns the range of the bars that a box selected."""
+    ends = figure(drawn, name, selectable=True)
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
 
 @st.cache_data(ttl=60)
@@ -73,10 +111,77 @@ def table_export(load: Callable[[], pd.DataFrame], rows: int, name: str, label: 
             )
 
 
+def report(here: Here) -> None:
+    """Download buttons for the run on one page."""
+    run, name = here.run, f"{here.run.id}-cycle{here.cycle}-report"
+    with st.popover("Report"):
+        st.caption(
+            "The run on one page: what was run, its curve and key figures, its cycles, and images before and after."
+        )
+        st.download_button(
+            "HTML",
+            lambda: core.report.html(run, here.dataset, here.cycle).encode(),
+            f"{name}.html",
+            "text/html",
+            key=f"{name}-html",
+            on_click="ignore",
+            width="stretch",
+        )
+        st.download_button(
+            "PDF",
+            lambda: core.report.pdf(run, here.dataset, here.cycle),
+            f"{name}.pdf",
+            "application/pdf",
+            key=f"{name}-pdf",
+            on_click="ignore",
+            width="stretch",
+            disabled=not _has_browser(),
+            help=None if _has_browser() else "PDF is printed by Chrome or Chromium, and none was found.",
+        )
+
+
+def whole_run(here: Here) -> None:
+    """A download button for the run as one file, which another installation opens."""
+    run, dataset = here.run, here.dataset
+    with st.popover("Whole run"):
+        st.caption(
+            "One file with labels, rankings and cycles. Another installation opens it on its Home page and draws every figure."
+        )
+        images = False
+        if here.config.dataset not in bundle.EMBEDDED:
+            size, most = dataset.images.nbytes + dataset.test_images.nbytes, bundle.MOST_IMAGES
+            images = st.checkbox(
+                f"With the images ({size / 1e6:,.0f} MB)",
+                key=f"bundle-images-{run.id}",
+                disabled=size > most,
+                help="Without them the pages elsewhere show grey in their place, unless the data set is there."
+                if size <= most
+                else f"More than the {most >> 20:,} MB that a bundle holds.",
+            )
+        weights = st.checkbox(
+            "With the models", key=f"bundle-weights-{run.id}", help="Gradient norms by layer need them."
+        )
+        st.download_button(
+            "Bundle",
+            lambda: bundle.to_bytes(run, dataset, images=images, weights=weights),
+            f"{run.id}.zip",
+            "application/zip",
+            key=f"bundle-{run.id}",
+            on_click="ignore",
+            width="stretch",
+        )
+
+
 @st.cache_resource(max_entries=16, show_spinner=False)
 def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The ranking of the cycle we stand at, with names."""
     return views.samples(_here.run, _here.dataset, _here.cycle)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Reading the cycle…")
+def cycle_samples(_here: Here, key: tuple[str, int, int]) -> query.Samples:
+    """The samples of the cycle we stand at, on disk."""
+    return query.samples(_here.run, _here.dataset, _here.cycle)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -134,124 +239,97 @@ def png(image: np.ndarray, side: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def data_url(content: bytes) -> str:
-    """PNG bytes as a URL that needs no request."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
-_GRID = st.components.v2.component(
-    "nextlabel.thumbnails",
-    html='<div class="grid" role="list"></div>',
-    css="""
-    .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(var(--tile, 104px), 1fr)); gap: 10px;
-            align-items: start; }
-    button { all: unset; cursor: pointer; border: 2px solid transparent; border-radius: 6px; padding: 4px; box-sizing: border-box;
-             color: var(--st-text-color); font-family: var(--st-font); min-width: 0; }
-    button:hover { border-color: var(--st-border-color); }
-    button:focus-visible, button[aria-pressed="true"] { border-color: var(--st-primary-color); }
-    .picture { width: 100%; aspect-ratio: 1; background-repeat: no-repeat; image-rendering: pixelated; border-radius: 3px; }
-    .score { font-size: 12px; font-variant-numeric: tabular-nums; margin-top: 3px; opacity: .75; }
-    .label { font-size: 12px; line-height: 1.3; overflow-wrap: anywhere; overflow: hidden;
-             display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; }
-    .suggested { color: var(--st-primary-color); font-weight: 600; }
-    """,
-    js="""
-    export default function({ parentElement, data, setTriggerValue }) {
-      const grid = parentElement.querySelector(".grid");
-      grid.style.setProperty("--tile", data.tile + "px");
-      const { columns, rows } = data.sprite;
-      grid.replaceChildren(...data.tiles.map((tile, i) => {
-        const make = (tag, name, text) => {
-          const element = document.createElement(tag);
-          element.className = name;
-          if (text !== undefined) element.textContent = text;   // never HTML: names come from files
-          return element;
-        };
-        const button = make("button", "tile");
-        button.title = tile.id;
-        button.setAttribute("aria-label", tile.id + ", " + tile.given + (tile.suggested ? ", suggested " + tile.suggested : ""));
-        button.setAttribute("aria-pressed", String(tile.id === data.selected));
-        const picture = make("div", "picture");
-        picture.style.backgroundImage = "url(" + data.sprite.url + ")";
-        picture.style.backgroundSize = columns * 100 + "% " + rows * 100 + "%";
-        const step = (k, n) => n > 1 ? 100 * k / (n - 1) + "%" : "0%";
-        picture.style.backgroundPosition = step(i % columns, columns) + " " + step(Math.floor(i / columns), rows);
-        const label = make("div", "label");
-        label.append(make("span", "given", tile.given));
-        if (tile.suggested) label.append(" → ", make("span", "suggested", tile.suggested));
-        button.append(picture, make("div", "score", tile.score), label);
-        if (tile.note) button.append(make("div", "score", tile.note));
-        button.onclick = () => setTriggerValue("picked", tile.id);
-        return button;
-      }));
-    }
-    """,
-)
-
-
-def thumbnails(here: Here, table: pd.DataFrame, score: str, key: str, tile: int = 104) -> str | None:
-    """A grid of images in the order of `table`, each with its score and labels; returns the id that was clicked."""
-    if len(table) == 0:
-        return None
-    images = np.asarray(here.dataset.images[table.index.to_numpy()])
-    n, height, width, channels = images.shape
-    columns = min(20, n)
-    rows = -(-n // columns)
-    sheet = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    sheet[:n] = images
-    sheet = (
-        sheet.reshape(rows, columns, height, width, channels)
-        .swapaxes(1, 2)
-        .reshape(rows * height, columns * width, channels)
-    )
-    state = f"picked-{key}"
-    tiles = [
-        {
-            "id": row.sample_id,
-            "score": "" if pd.isna(value) else f"{value:.3f}".replace("-0.000", "0.000"),
-            "given": row.given if row.given != "—" else row.reference,
-            "suggested": row.suggested if row.suggested != (row.given if row.given != "—" else row.reference) else "",
-            "note": MAP_KINDS.get(row.kind, ""),
-        }
-        for row, value in zip(table.itertuples(), table[score], strict=True)
-    ]
-    result = _GRID(
-        key=key,
-        data={
-            "tiles": tiles,
-            "tile": tile,
-            "selected": st.session_state.get(state),
-            "sprite": {"url": data_url(png(sheet)), "columns": columns, "rows": rows},
-        },
-        on_picked_change=lambda: None,
-    )
-    if result.picked:
-        st.session_state[state] = result.picked
-    return st.session_state.get(state)
+def data_url(content: bytes, kind: str = "png") -> str:
+    """An encoded image as a URL that needs no request."""
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
 def card(here: Here, row: pd.Series) -> None:
-    """One image, large, with its labels, votes, posterior and scores. `row` is a line of `samples`, its name the pool row."""
-    position = int(row.name)
-    state = _histograms(here, here.key)
+    """One image, large, with the reason for its place, its votes, posterior, scores, history and neighbours.
+
+    `row` is a line of `core.query.Samples`, its name the pool row.
+    """
+    position, sample_id = int(row.name), row["sample_id"]
     with st.container(border=True):
         st.markdown("**Image**")
-        st.code(row["sample_id"], language=None)
+        st.code(sample_id, language=None)
         st.image(png(here.dataset.images[position], 224), width=224)
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
-        votes = state[position]
+        votes = _histograms(here, here.key)[position]
         drawn = figures.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]))
-        st.plotly_chart(drawn, key=f"posterior-{row['sample_id']}", theme="streamlit", config={"displayModeBar": False})
+        st.plotly_chart(drawn, key=f"posterior-{sample_id}", theme="streamlit", config={"displayModeBar": False})
         scores = [(REGISTRY[name].title, row[name], REGISTRY[name].meaning) for name in REGISTRY if name in row.index]
         st.dataframe(
-            pd.DataFrame(scores, columns=["Score", "Value", "Meaning"]),
+            pd.DataFrame(scores, columns=["Score", "Value", "Meaning"]).dropna(subset="Value"),
             hide_index=True,
             column_config={"Value": st.column_config.NumberColumn(format="%.4f")},
         )
+        if here.n_cycles > 1:
+            _history(here, position)
+        _neighbours(here, position)
+        _layers(here, sample_id)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+def _history(here: Here, position: int) -> None:
+    """What the cycles said of the image."""
+    with st.expander("Through the cycles"):
+        st.dataframe(
+            query.history(here.run, position),
+            hide_index=True,
+            placeholder="—",
+            column_config={
+                "cycle": "Cycle",
+                "rank": st.column_config.NumberColumn("Rank", format="localized"),
+                "label": "Label",
+                "suggested": "Suggested",
+                "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
+                "status": "Status",
+                here.config.method: st.column_config.NumberColumn(REGISTRY[here.config.method].title, format="%.4f"),
+            },
+        )
+
+
+def _neighbours(here: Here, position: int) -> None:
+    """The images that the model finds most alike, with their labels."""
+    near = query.neighbours(here.run, here.cycle, position)
+    if len(near) == 0:
+        return
+    names = [*here.dataset.class_names, "—"]
+    labels = _histograms(here, here.key)[near]
+    with st.expander("Nearest in the model's embedding"):
+        captions = [names[votes.argmax()] if votes.sum() else "—" for votes in labels]
+        st.image([png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
+
+
+def _layers(here: Here, sample_id: str) -> None:
+    """The gradient norm, layer by layer: computed when it is asked for, by a process that has torch."""
+    with st.expander("Gradient norm by layer"):
+        wanted = f"layers-{here.run.id}-{here.cycle}-{sample_id}"
+        if st.session_state.get(wanted) or st.button("Compute (some seconds)", key=f"ask-{wanted}"):
+            st.session_state[wanted] = True
+            with errors():
+                table = _layer_norms(here.run, here.run.id, here.cycle, sample_id)
+                st.caption(
+                    f"‖∇ H(p)‖ for each parameter tensor, their sum {table['norm'].sum():.4g} is the entropy gradient norm "
+                    "(Wang et al. 2022, Eq. 7)."
+                )
+                columns = {
+                    "parameter": "Parameter",
+                    "shape": "Shape",
+                    "norm": st.column_config.ProgressColumn(
+                        "Norm", max_value=float(table["norm"].max()), format="%.4g"
+                    ),
+                }
+                st.dataframe(table, hide_index=True, column_config=columns)
+
+
+@st.cache_data(max_entries=64, show_spinner="One backward pass…")
+def _layer_norms(_run: Run, run_id: str, cycle: int, sample_id: str) -> pd.DataFrame:
+    return pd.DataFrame(jobs.explain(_run, cycle, sample_id))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _histograms(_here: Here, key: tuple[str, int, int]) -> np.ndarray:
     return _here.run.state(_here.dataset.ids, _here.cycle)[0].histogram
 
@@ -259,25 +337,13 @@ def _histograms(_here: Here, key: tuple[str, int, int]) -> np.ndarray:
 def _sentence(here: Here, row: pd.Series) -> str:
     """Why the image stands where it stands."""
     rank = f"Rank **{int(row['rank']):,}**" if pd.notna(row["rank"]) else f"Not in the ranking ({row['status']})"
-    confidence = f"the model says **{plain(row['suggested'])}** with {100 * row['confidence']:.0f} %"
-    given = (
-        "no label yet"
-        if row["given"] == "—"
-        else f"labelled **{plain(row['given'])}** ({int(row['n_votes'])} vote{'' if row['n_votes'] == 1 else 's'})"
-    )
-    text = f"{rank}: {given}; {confidence}."
+    text = f"{rank}: {plain(views.reason(row, len(here.dataset.class_names)))}."
     if row["reference"] != "—":
         whose = {"human": "human votes", "simulated": "simulated votes", "none": "the reference"}[
             here.dataset.annotators
         ]
         text += f" Majority of {whose}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."
     return text
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def map_table(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
-    """`samples` with the two scores of the map."""
-    return views.with_noise_scores(_here.run, views.samples(_here.run, _here.dataset, _here.cycle), _here.cycle)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -121,6 +121,13 @@ class Visitor:
         self.page.get_by_role("option", name=option, exact=True).click()
         self.settled()
 
+    def ticks(self, label: str, option: str) -> None:
+        """Add an option to a box that takes several, and close it."""
+        self.page.get_by_role("combobox", name=label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.keyboard.press("Escape")
+        self.settled()
+
     def types(self, label: str, value: str) -> None:
         """Type into a field and leave it."""
         box = self.page.get_by_label(label, exact=True)

@@ -75,8 +75,7 @@ def test_compare_shows_the_tables_of_a_cleaning_study(guest):
 
 def test_two_rankings_are_set_side_by_side(guest, cleaning):
     one = next(path.parent.name for path in cleaning.home.glob("*vanilla*/config.json"))
-    guest.open(f"/rankings?run={one}")
-    expect(guest.page.get_by_role("heading", name="Where two rankings disagree")).to_be_visible()
+    guest.open(f"/rankings?run={one}&view=disagreement")
     guest.picks("Second", "Graph")
     expect(guest.page.get_by_text("rank correlation (Spearman)")).to_be_visible()
 

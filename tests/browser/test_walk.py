@@ -74,19 +74,6 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
     visitor.page.wait_for_url(re.compile("cycle=2"))
 
 
-def test_filter_sort_and_select_a_ranking(visitor, server):
-    visitor.open(f"/rankings?run={latest(server, 'vanilla')}&cycle=0")
-    expect(visitor.page.get_by_text("400 of 400 images")).to_be_visible()
-    visitor.picks("Given label", "coat")
-    expect(visitor.page.get_by_text("400 of 400 images")).to_have_count(0)
-    visitor.picks("Sort by", "Entropy")
-    table = visitor.page.get_by_test_id("stDataFrame").first
-    box = table.bounding_box()
-    visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row; the grid is a canvas
-    expect(visitor.page.get_by_text(re.compile(r"labelled coat .* the model says"))).to_be_visible()
-    expect(visitor.page.get_by_text("votes (n =")).to_be_visible()
-
-
 def test_select_in_the_gallery(visitor, server):
     visitor.open(f"/gallery?run={latest(server, 'vanilla')}&cycle=0")
     tiles = visitor.page.get_by_role("button", name=re.compile("^fashion-train-"))
@@ -109,7 +96,7 @@ def test_select_on_the_map(visitor, server):
     visitor.page.mouse.down()
     visitor.page.mouse.move(plot["x"] + plot["width"] - 5, plot["y"] + plot["height"] / 2, steps=5)
     visitor.page.mouse.up()
-    expect(visitor.page.get_by_text("selected on the map")).to_be_visible()
+    expect(visitor.page.get_by_text("Selected on a figure")).to_be_visible()
     visitor.settled()
     count = visitor.page.get_by_text(re.compile(r"\d+ of 400 images")).inner_text()
     assert 0 < int(count.split(" of ")[0]) < 400

@@ -122,6 +122,8 @@ def test_the_log_says_what_the_classes_are_called():
     found = exchange.log_table(events, CLASSES)
     assert list(found) == ["seq", "cycle", "sample_id", "label", "name", "source", "time"]
     assert found["name"].tolist() == ["c"]
+    others = exchange.log_table(pd.concat([events.assign(label=label) for label in (-1, -2, -3)]), CLASSES)
+    assert others["name"].tolist() == ["taken back", "skipped", "unsure"]
 
 
 # Two ids may differ in a quote alone, and one may hold a quote of its own

@@ -40,9 +40,15 @@ def test_one_seed_has_no_band():
     assert not figure.layout.annotations
 
 
+def bins(values, kept=None):
+    """Each value in an interval of its own."""
+    low = np.array(values, dtype=float)
+    return pd.DataFrame({"low": low - 0.05, "high": low + 0.05, "everything": 1, "kept": 1 if kept is None else kept})
+
+
 def test_a_method_has_one_colour_everywhere():
     learning = figures.learning_curves(curve("accuracy", [0]), None, "")
-    histogram = figures.distribution(pd.Series([0.1, 0.2]), "margin", 0.15, "")
+    histogram = figures.distribution(bins([0.1, 0.2]), "margin", 0.15, "")
     assert learning.data[0].line.color == histogram.data[0].marker.color == figures.COLOURS["margin"]
 
 
@@ -75,6 +81,25 @@ def test_the_map_puts_noisiness_over_ambiguity_and_escapes_names():
     assert len({trace.marker.symbol for trace in figure.data}) == 3
 
 
+def test_selected_images_stand_out_on_the_map():
+    figure = figures.noise_map(POINTS, "", selected={1})
+    assert [list(trace.selectedpoints) for trace in figure.data] == [[], [0], []]  # kind by kind: rows 2, 1, 0
+    assert all(trace.selectedpoints is None for trace in figures.noise_map(POINTS, "").data)
+
+
+def test_the_map_of_images_draws_each_where_it_stands():
+    figure = figures.picture_map(POINTS.assign(n=[1, 20, 3]), ["data:a", "data:b", "data:c"], (0.5, 1.0), "note")
+    assert [one.source for one in figure.layout.images] == ["data:a", "data:b", "data:c"]
+    assert [(one.x, one.y) for one in figure.layout.images] == list(
+        zip(POINTS["entropy"], POINTS["cross-entropy"], strict=True)
+    )
+    (points,) = figure.data
+    assert list(points.customdata) == POINTS.index.tolist()
+    assert "b: &lt;b> → dog<br>20 like it here" in points.text
+    assert figure.layout.xaxis.title.text == "Ambiguity H(p) (nats)"
+    assert figure.layout.annotations[-1].text == "note"
+
+
 @pytest.mark.parametrize(("n", "kind"), [(10_000, "scatter"), (10_001, "scattergl")])
 def test_the_map_of_many_images_is_drawn_by_webgl(n, kind):
     table = pd.concat([POINTS.iloc[:1]] * n, ignore_index=True)
@@ -98,7 +123,7 @@ def test_long_curves_are_thinned_to_their_ends():
 
 
 def test_the_small_print_is_wrapped_and_escaped():
-    note = figures.distribution(pd.Series([1.0, 2.0]), "margin", None, "a <b> " * 30).layout.annotations[0].text
+    note = figures.distribution(bins([1.0, 2.0]), "margin", None, "a <b> " * 30).layout.annotations[0].text
     assert "&lt;b>" in note
     assert max(len(line.replace("&lt;", "<")) for line in note.split("<br>")) <= figures.NOTE_WIDTH
 
@@ -113,9 +138,9 @@ def bounds(sd=0.0):
         (lambda note: figures.learning_curves(curve("accuracy", [0]), 0, note), "Labelled images", "Test accuracy (%)"),
         (lambda note: figures.cleaning_curves(curve("correctness", [0]), bounds(), 10, note),
          "Collected labels", "Right majority labels (%)"),
-        (lambda note: figures.distribution(pd.Series([1.0, 2.0]), "entropy", None, note),
+        (lambda note: figures.distribution(bins([1.0, 2.0]), "entropy", None, note),
          "Entropy: H(p) = −Σ p ln p (nats)", "Images"),
-        (lambda note: figures.distribution(pd.Series([0.1, 0.2]), "self-confidence", None, note),  # without a unit
+        (lambda note: figures.distribution(bins([0.1, 0.2]), "self-confidence", None, note),  # without a unit
          "Self-confidence (1 − p): 1 − p[label]", "Images"),
         (lambda note: figures.noise_map(POINTS, note), "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)"),
     ],
@@ -160,7 +185,7 @@ def test_methods_of_a_task_have_looks_of_their_own_the_same_in_every_figure(meth
         learning = figures.learning_curves(curve("accuracy", [0]).assign(method=method), None, "").data[-1]
         cleaning = figures.cleaning_curves(curve("correctness", [0]).assign(method=method), bounds(), None, "").data[-1]
         together = figures.compared(compared([method]), "", "%", "").data[-1]
-        histogram = figures.distribution(pd.Series([0.1, 0.2]), method, None, "").data[0]
+        histogram = figures.distribution(bins([0.1, 0.2]), method, None, "").data[0]
         assert learning.line.color == cleaning.line.color == together.line.color == histogram.marker.color, method
         assert learning.marker.symbol == together.marker.symbol
         found.append((learning.line.color, learning.line.dash))
@@ -225,14 +250,24 @@ def test_the_mark_stands_where_the_cycle_stands():
     marked = figures.learning_curves(curve("accuracy", [0]), 1, "")
     assert [shape.x0 for shape in marked.layout.shapes] == [20]
     assert not figures.learning_curves(curve("accuracy", [0]), 7, "").layout.shapes  # no such cycle yet
-    cut = figures.distribution(pd.Series([0.1, 0.2]), "margin", 0.15, "")
+    cut = figures.distribution(bins([0.1, 0.2]), "margin", 0.15, "")
     assert [shape.x0 for shape in cut.layout.shapes] == [0.15]
-    assert not figures.distribution(pd.Series([0.1, 0.2]), "margin", None, "").layout.shapes
+    assert not figures.distribution(bins([0.1, 0.2]), "margin", None, "").layout.shapes
 
 
-def test_samples_without_a_score_are_not_in_the_histogram():
-    histogram = figures.distribution(pd.Series([0.1, np.nan, 0.2]), "margin", None, "").data[0]
-    np.testing.assert_array_equal(histogram.x, [0.1, 0.2])
+def test_the_histogram_shows_what_filters_leave_out_in_grey():
+    kept, hidden = figures.distribution(bins([0.1, 0.2], kept=[1, 0]), "margin", None, "").data
+    assert (list(kept.y), list(hidden.y)) == ([1, 0], [0, 1])
+    assert hidden.marker.color == figures.GREY
+
+
+def test_a_cell_of_the_confusion_says_its_classes_and_its_number():
+    table = pd.DataFrame([[5, 1], [0, 7]], index=["<b>a", "b"], columns=["<b>a", "b"])
+    heat, cells = figures.confusion(table, "note").data
+    assert cells.text == ("5", "1", "", "7")
+    assert cells.customdata[1] == ["<b>a", "b"]
+    assert cells.hovertext[1] == "given &lt;b>a<br>suggested b"
+    np.testing.assert_array_equal(heat.z, [[np.nan, 1], [0, np.nan]])  # the diagonal is agreement: no colour
 
 
 def test_a_map_of_images_of_unknown_kind_counts_them():

@@ -136,3 +136,105 @@ def test_labels_before_the_first_ranking_are_refused(tmp_path, monkeypatch, pool
     found = run.create(tasks.prepare(config, pool), tasks.about(pool))
     with pytest.raises(UserError, match="no ranking yet"):
         found.record([pool.ids[0]], np.array([1]), ["ann"])
+
+
+def learning(pool, **settings) -> run.Run:
+    config = Config(
+        task="active-learning", method="margin", budget=10, cycles=4, annotator="person", **TINY, **settings
+    )
+    return run.create(tasks.prepare(config, pool), tasks.about(pool))
+
+
+@pytest.fixture
+def unlabelled(pool):
+    """Images without any label, nor a test set."""
+    return dataclasses.replace(
+        pool, labels=np.full(120, -1), test_images=pool.test_images[:0], test_labels=pool.test_labels[:0]
+    )
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
+
+
+def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool):
+    found = learning(pool, initial=30)
+    cycle.work(found, pool)
+    assert found.cycles()["n_labels"].tolist() == [30]
+    assert found.status()[0] == "finished"
+    with pytest.raises(UserError, match="Nobody has given a label"):
+        found.check_step()
+    asked = found.ranking(0).sort_values("rank")["sample_id"].iloc[:5].tolist()
+    found.record(asked, np.zeros(5, dtype=np.int64), ["ann"] * 5)
+    found.check_step()
+    found.log.set_fact("target", 2)
+    cycle.work(found, pool)
+    assert found.cycles()["n_labels"].tolist() == [30, 35]
+    last = found.ranking(1).set_index("sample_id")
+    assert last.loc[asked, "rank"].isna().all()
+    assert (last.loc[asked, "label"] == 0).all()
+    assert found.log.labels()["source"].value_counts().to_dict() == {"given": 30, "person: ann": 5}
+
+
+def test_the_whole_pool_may_be_labelled(home, pool):
+    found = learning(pool, initial=110)
+    cycle.work(found, pool)
+    asked = found.ranking(0).dropna(subset="rank")["sample_id"].tolist()
+    found.record(asked, np.zeros(10, dtype=np.int64), ["ann"] * 10)
+    found.log.set_fact("target", 2)
+    cycle.work(found, pool)
+    assert found.cycles()["n_labels"].tolist() == [110, 120]
+    assert found.ranking(1)["rank"].isna().all()
+
+
+def test_without_any_label_people_give_the_first(home, unlabelled):
+    found = learning(unlabelled)
+    with pytest.raises(cycle.Waiting, match="its labels are of 0 classes"):
+        cycle.work(found, unlabelled)
+    assert found.status()[0] == "stopped"
+    assert "waits for people" in found.status()[1]
+    found.record(unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
+    with pytest.raises(UserError, match="no labels of two classes"):
+        found.check_step()
+    found.record(unlabelled.ids[2:3], np.array([5]), ["bob"])
+    found.check_step()
+    cycle.work(found, unlabelled)
+    assert found.cycles()["n_labels"].tolist() == [3]
+    assert "accuracy" not in found.cycles()
+    assert views.summary(found, unlabelled)["auc"] is None
+    assert len(views.with_noise_scores(found, views.samples(found, unlabelled, 0), 0)) == 3
+
+
+def test_what_people_say_before_the_first_training_wins_over_what_was_there(home, pool):
+    found = learning(pool, initial=119)
+    (row, *_), _, _ = tasks.ActiveLearning(found.config, pool).initial()
+    found.record([pool.ids[row]], np.array([other(pool.labels[row])]), ["ann"])
+    cycle.work(found, pool)
+    assert found.ranking(0)["label"][row] == other(pool.labels[row])
+    assert found.cycles()["n_labels"].tolist() == [119]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "none is left to ask people about"),
+        ({"initial": 200}, "at most as many"),
+        ({"evidence": True}, "--evidence"),
+    ],
+)
+def test_active_learning_says_why_people_cannot_be_asked(home, pool, settings, why):
+    with pytest.raises(UserError, match=why):
+        learning(pool, **settings)
+
+
+def test_a_vote_that_was_taken_back_may_be_brought_in_again(one, pool):
+    vote = [pool.ids[0]], np.array([2]), ["ann"]
+    one.record(*vote)
+    assert one.take_back(int(one.log.events()["seq"].iloc[-1]), "ann")
+    with pytest.raises(UserError, match="Nobody has given a label"):
+        one.check_step()
+    assert one.record(*vote) == 1
+    assert one.state(pool.ids)[0].majority[0] == 2
+    assert views.given_votes(one)["annotator"].tolist() == ["ann"]
+    assert len(views.relabels(one, pool)) == 1

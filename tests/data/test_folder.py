@@ -126,6 +126,14 @@ def test_metadata(tmp_path: Path) -> None:
     assert {id[:3] for id, label in zip(named.ids, named.labels, strict=True) if label == 0} == {"dog"}
 
 
+def test_images_need_no_label_where_the_classes_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "cat/c.png"):
+        save(tmp_path, name)
+    pool = data.load("folder", tmp_path, class_names=["cat", "dog"])
+    assert (pool.ids, pool.labels.tolist(), pool.test_labels.tolist()) == (["a.png", "b.png"], [-1, -1], [0])
+    assert pool.skipped == []
+
+
 def test_votes_of_people(tmp_path: Path) -> None:
     table(tmp_path, "file_name,label,dog,cat,cow\n" + lines("1|4", "4.0|1", "|2"))
     pool = data.load("folder", tmp_path)

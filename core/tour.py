@@ -1,0 +1,135 @@
+"""What the page Learn shows: the steps of both papers, computed on runs that are there. Needs no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from core import figures, views
+from core.relabel import Floats
+from core.run import Run
+from data import ImageDataset
+
+CASES = {  # of the plane of noisiness and ambiguity
+    "clear noise": "The model is sure of another label: most likely a wrong label.",
+    "ambiguous": "The model is unsure: another label may be as wrong.",
+    "agreed": "The model is sure of the same label: nothing to check.",
+}
+
+
+def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The images of lowest, middle and highest score among those that may be chosen: rows of `core.views.samples`.
+
+    at_logits: norm of `entropy_gradient` of each.
+    """
+    table, probs = views.samples(run, dataset, cycle), run.posterior(cycle)
+    ranked = table[table["rank"].notna()].sort_values("rank", ascending=False)
+    found = ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]]
+    norms = [np.linalg.norm(entropy_gradient(np.asarray(probs[row], dtype=np.float64))) for row in found.index]
+    return found.assign(at_logits=norms)
+
+
+def entropy_gradient(probs: Floats) -> Floats:
+    """Derivative of the entropy H(p) by the logits, [K] → [K]: −p (ln p + H), which vanishes where the model is sure."""
+    log = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
+    entropy = -(probs * log).sum()
+    return np.asarray(-probs * (log + entropy))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How well the gradient norm without the label stands in for that with it.
+
+    correlation: Spearman's, over the ranked images · chosen: images that the budget takes · shared: those of them that are
+    among the `chosen` of highest norm with the true label · chance: how many a random choice would share.
+    """
+
+    figure: go.Figure
+    correlation: float
+    chosen: int
+    shared: int
+    chance: float
+
+
+def bound(run: Run, dataset: ImageDataset, cycle: int) -> Bound:
+    """Of a run of active learning by gradient norm that measured its evidence."""
+    table = views.samples(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    k = min(run.config.budget, len(table))
+    table = table.assign(chosen=table["rank"] <= k)
+    shared = int(table.nlargest(k, "label-gradnorm")["chosen"].sum())
+    correlation = float(table["entropy-gradnorm"].rank().corr(table["label-gradnorm"].rank()))
+    drawn = figures.norms(table, views.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
+    return Bound(drawn, correlation, k, shared, k * k / len(table))
+
+
+def advantage(run: Run, other: Run) -> tuple[int, float]:
+    """Points of test accuracy by which a run of active learning is ahead of another: (labels, points) at their end."""
+    mine, theirs = (one.cycles().set_index("n_labels")["accuracy"] for one in (run, other))
+    ahead = (100 * (mine - theirs)).dropna()
+    return int(ahead.index[-1]), float(ahead.iloc[-1])
+
+
+def cases(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """An image of each of `CASES`, in their order: rows of `core.views.samples`."""
+    table = views.samples(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    differ = table[table["given"] != table["suggested"]]
+    found = [differ.nlargest(1, "cleaning"), differ.nlargest(1, "entropy"), table.nsmallest(1, "cross-entropy")]
+    return pd.concat(found)
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Algorithm 1 on one image.
+
+    row: in the pool · given: the label it came with · score: Φ when it was chosen · votes: the labels drawn, in order ·
+    after: its label at the end · steps: step, name, votes (so many of the class so far) · agreed: after each label, whether
+    one class has more than any other.
+    """
+
+    row: int
+    given: str
+    score: float
+    votes: list[str]
+    after: str
+    steps: pd.DataFrame
+    agreed: list[bool]
+
+
+def relabel(run: Run, dataset: ImageDataset) -> Relabel:
+    """The first relabel of a cleaning run that changed a label and took at least three votes, or else the longest."""
+    table = views.relabels(run, dataset)
+    changed = table[table["formed"] & (table["before"] != table["after"])]
+    long = changed[changed["n_votes"] >= 3]
+    one = (long if len(long) else table.nlargest(1, "n_votes")).iloc[0]
+    events, names = run.log.labels(), run.about["class_names"]
+    labels = [names[label] for label in events.loc[events["sample_id"] == one["sample_id"], "label"]]
+    labels = labels[: 1 + one["n_votes"]]
+    rows, agreed = [], []
+    for step in range(len(labels)):
+        counts = pd.Series(labels[: step + 1]).value_counts()
+        rows += [{"step": step, "name": name, "votes": int(counts.get(name, 0))} for name in dict.fromkeys(labels)]
+        agreed.append(len(counts) == 1 or bool(counts.iloc[0] > counts.iloc[1]))
+    return Relabel(
+        row=dataset.ids.index(one["sample_id"]),
+        given=labels[0],
+        score=float(one["score"]),
+        votes=labels[1:],
+        after=str(one["after"]),
+        steps=pd.DataFrame(rows),
+        agreed=agreed,
+    )
+
+
+def areas(run: Run, dataset: ImageDataset) -> dict[str, float]:
+    """Areas under the curves of a cleaning run: run, random, oracle, and normalised between these."""
+    found, curve = views.summary(run, dataset), views.cleaning_curve(run, dataset)
+    bounds = views.envelopes(run.config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
+    return {
+        "run": found["auc"],
+        "random": float(bounds["random"]),
+        "oracle": float(bounds["oracle"]),
+        "normalised": found["auc_normalised"],
+    }

@@ -1,0 +1,94 @@
+"""A data set as plain arrays in one folder, as the bundle of a run brings it: `dataset.json` and .npy files, no pickle.
+
+Where the images were left out, the pool shows an even grey in their place: labels, curves and rankings need none.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.annotations import Annotations
+from data.dataset import ImageDataset
+from data.errors import UserError
+
+MARK = "dataset.json"
+ARRAYS = ("labels", "test_labels", "label_counts", "noisy_labels", "vote_rows", "vote_labels", "vote_annotators")
+IMAGES = ("images", "test_images")
+GREY = 200
+
+
+def is_packed(root: Path) -> bool:
+    """Whether a folder is one of ours."""
+    return (root / MARK).is_file()
+
+
+def describe(dataset: ImageDataset, *, images: bool) -> dict[str, Any]:
+    """What `dataset.json` says: all but the arrays."""
+    return {
+        "name": dataset.name,
+        "ids": dataset.ids,
+        "class_names": dataset.class_names,
+        "annotators": dataset.annotators,
+        "annotators_source": dataset.annotators_source,
+        "noise_temperatures": sorted(dataset.noise_temperatures.items()),
+        "skipped": [list(pair) for pair in dataset.skipped],
+        "voters": [] if dataset.annotations is None else sorted(set(dataset.annotations.annotators)),
+        "shape": list(dataset.images.shape[1:]),
+        "images": images,
+    }
+
+
+def arrays(dataset: ImageDataset, *, images: bool) -> dict[str, np.ndarray]:
+    """The arrays beside it, by the names of their files."""
+    found = {"labels": dataset.labels, "label_counts": dataset.label_counts, "noisy_labels": dataset.noisy_labels}
+    if dataset.annotations is not None:
+        codes = {name: code for code, name in enumerate(sorted(set(dataset.annotations.annotators)))}
+        found["vote_rows"], found["vote_labels"] = dataset.annotations.rows, dataset.annotations.labels
+        found["vote_annotators"] = np.array([codes[name] for name in dataset.annotations.annotators], dtype=np.int64)
+    if images:
+        found |= {"images": dataset.images, "test_images": dataset.test_images, "test_labels": dataset.test_labels}
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def load(root: Path) -> ImageDataset:
+    """The data set in a folder. Raises `UserError` where something in it is missing or damaged."""
+    try:
+        about = json.loads((root / MARK).read_text())
+        found = {
+            name: np.load(root / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in (*ARRAYS, *IMAGES)
+            if (root / f"{name}.npy").is_file()
+        }
+        n, shape = len(about["ids"]), tuple(int(side) for side in about["shape"])
+        if len(shape) != 3 or not all(1 <= side <= 1 << 14 for side in shape):
+            raise ValueError
+        voters = [str(name) for name in about["voters"]]
+        annotations = None
+        if "vote_rows" in found:
+            names = [voters[code] for code in found["vote_annotators"]]
+            annotations = Annotations(np.asarray(found["vote_rows"]), np.asarray(found["vote_labels"]), names)
+        none = np.broadcast_to(np.uint8(GREY), (0, *shape))
+        return ImageDataset(
+            name=str(about["name"]),
+            ids=[str(one) for one in about["ids"]],
+            images=found.get("images", np.broadcast_to(np.uint8(GREY), (n, *shape))),
+            labels=np.asarray(found["labels"]),
+            label_counts=_plain(found.get("label_counts")),
+            class_names=[str(name) for name in about["class_names"]],
+            test_images=found.get("test_images", none),
+            test_labels=np.asarray(found.get("test_labels", np.empty(0, dtype=np.int64))),
+            annotators=about["annotators"],
+            annotators_source=str(about["annotators_source"]),
+            noise_temperatures={float(rate): float(t) for rate, t in about["noise_temperatures"]},
+            skipped=[(str(name), str(reason)) for name, reason in about["skipped"]],
+            noisy_labels=_plain(found.get("noisy_labels")),
+            annotations=annotations,
+        )
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+        raise UserError(f"the data in {root} are damaged: open the bundle that they came in once more") from error
+
+
+def _plain(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else np.asarray(array)

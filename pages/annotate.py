@@ -1,0 +1,254 @@
+"""Annotate: label the next images by hand, one at a time; the next cycle trains on what was said."""
+
+from typing import Any, NoReturn
+
+import pandas as pd
+import streamlit as st
+
+from core import annotate, jobs, views
+from core import run as runs
+from core.annotate import Desk
+from core.run import Run
+from data import ImageDataset
+from data.errors import UserError
+from pages.ui import desk, frame
+
+AHEAD, BACK = 8, 10  # images at hand in the browser: the next ones show at once, the last ones can be looked at again
+SMOOTH = 200  # pixels a side, above which an enlarged image is smoothed
+KEY = "desk"
+LEFT = "Nothing is left for you here: you have answered every image of this ranking."
+ALL = "Nothing is left to ask: every image of the pool has its label."
+
+frame.setup("Annotate")
+run, cycle = frame.sidebar()
+st.title("Annotate")
+
+
+def simulated() -> None:
+    """What to do where people are not asked."""
+    st.info(
+        "This run simulates its annotators and takes no votes: start one on the Home page with “People give the labels”."
+    )
+    st.page_link("app.py", label="Go to Home")
+
+
+def settings(run: Run) -> tuple[str | None, bool]:
+    """The annotator, kept in session and address, and whether to show what the run knows before the vote."""
+    wanted, name = st.query_params.get("annotator") or st.session_state.get("annotator-name"), None
+    if wanted:
+        with frame.errors():
+            name = annotate.annotator_name(wanted)
+    if name is not None:
+        st.session_state["annotator-name"] = st.query_params["annotator"] = name
+    st.session_state["annotator"] = name  # the URL is the truth, the widget shows it
+
+    def chosen() -> None:
+        st.session_state["annotator-name"] = st.query_params["annotator"] = st.session_state["annotator"] or ""
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox(
+            "Annotator",
+            sorted({*annotate.annotators(run), *([name] if name is not None else [])}),
+            key="annotator",
+            placeholder="Type your name",
+            accept_new_options=True,
+            on_change=chosen,
+            width=260,
+        )
+        shown = st.toggle(
+            "Show guidance",
+            key="guidance",
+            bind="query-params",
+            help="The given and the suggested label, score and rank before your vote. Off, you vote blind, and see them after.",
+        )
+    return name, shown
+
+
+def take() -> None:
+    """Write down what was done at the desk, each thing once: the browser sends it until it sees that it was."""
+    tab, actions = desk.actions(KEY)
+    done = st.session_state.setdefault("desk-done", {"tab": tab, "number": 0})
+    if done["tab"] != tab:
+        done.update(tab=tab, number=0)
+    for action in actions:
+        if action["number"] <= done["number"]:
+            continue
+        done["number"] = action["number"]
+        try:
+            place = runs.find(action["place"][0])
+            annotate.act(place, frame.dataset(place.config), action["place"][1], action)
+        except UserError as error:
+            st.session_state["desk-error"] = f"Something was not written down: {error}"
+
+
+@st.fragment
+def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: bool) -> None:
+    """The desk, how far the round is, and what follows it."""
+    with frame.errors():
+        if error := st.session_state.pop("desk-error", None):
+            st.error(frame.plain(error))
+        dataset, found, goal = frame.dataset(run.config), annotate.desk(run, ranking, name), annotate.goal(run, ranking)
+        parts = [
+            f"**{found.votes:,} of {goal:,}** votes",
+            f"{found.mine:,} of them yours",
+            *([f"{found.skipped:,} skipped"] if found.skipped else []),
+            *([f"{found.unsure:,} unsure"] if found.unsure else []),
+            *([f"{found.pace:.0f} a minute"] if found.pace is not None else []),
+            f"{len(found.queue):,} images left for you",
+        ]
+        st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
+        desk.draw(KEY, desk_data(run, ranking, cycle, name, shown, dataset, found), take)
+        round_(run, goal, found.votes)
+        people(run)
+
+
+def desk_data(
+    run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: bool, dataset: ImageDataset, found: Desk
+) -> dict[str, Any]:
+    """What the browser needs of the next and the last images."""
+
+    def image(row: int, guided: bool) -> dict[str, Any]:
+        guide = annotate.guidance(ranking, row, run.config) if guided and cycle is not None else None
+        url = desk.picture(run.id, dataset.ids[row], dataset.images[row])
+        return {"id": dataset.ids[row], "url": url, "guide": guide}
+
+    return {
+        "place": [run.id, name, cycle],
+        "classes": dataset.class_names,
+        "queue": [image(int(row), shown) for row in found.queue[:AHEAD]],
+        # What was skipped comes back, and stays blind until then
+        "said": [
+            {**image(one.row, shown or one.label != annotate.SKIPPED), "seq": one.seq, "label": one.label}
+            for one in found.said[-BACK:]
+        ],
+        "left": len(found.queue),
+        "empty": LEFT if ranking["rank"].notna().any() else ALL,
+        "large": max(dataset.images.shape[1:3]) > SMOOTH,
+        "done": st.session_state.get("desk-done", {"tab": "", "number": 0}),
+    }
+
+
+def round_(run: Run, goal: int, votes: int) -> None:
+    """The votes to aim at, and the button that trains on them."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+
+        def aim() -> None:
+            annotate.set_goal(run, int(st.session_state["goal"]))
+
+        st.session_state["goal"] = goal
+        st.number_input("Votes to aim at, this cycle", 1, 10_000_000, key="goal", on_change=aim, width=200)
+        pressed = st.button(
+            "Next cycle: train on these labels",
+            type="primary",
+            key="next-cycle",
+            disabled=votes == 0 or run.status()[0] in ("running", "pausing"),
+            help="Train on all labels so far and rank anew, once there is a vote. You may go on labelling meanwhile.",
+        )
+        st.page_link("pages/cycles.py", label="See it on Cycles", query_params={"run": run.id})
+    if pressed:
+        run.check_step()
+        jobs.start(run, target=len(run.cycles()) + 1)
+        follow()
+
+
+def people(run: Run) -> None:
+    """How far the annotators agree, once there are two."""
+    table = annotate.agreement(run)
+    if len(table) < 2:
+        return
+    st.subheader("Agreement between annotators")
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="—",
+        column_config={
+            "annotator": "Annotator",
+            "votes": "Votes",
+            "unsure": "Unsure",
+            "shared": st.column_config.NumberColumn("Shared images", help="On which others voted too."),
+            "compared": st.column_config.NumberColumn(
+                "Compared", help="Of these, where one class leads among the others."
+            ),
+            "share": st.column_config.NumberColumn("Agrees with the others", format="percent"),
+        },
+    )
+    pairs = annotate.kappas(run)
+    if len(pairs):
+        st.dataframe(
+            pairs,
+            hide_index=True,
+            placeholder="—",
+            column_config={
+                "first": "Annotator",
+                "second": "and",
+                "shared": "Shared images",
+                "agree": st.column_config.NumberColumn("Same label", format="percent"),
+                "kappa": st.column_config.NumberColumn(
+                    "Cohen's κ", format="%.2f", help="Agreement beyond chance: 1 at best, 0 as by chance."
+                ),
+            },
+        )
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def samples(_here: frame.Here, key: tuple[str, int, int]) -> pd.DataFrame:
+    """The ranking of the cycle we stand at; pages read it and never write into it."""
+    return views.samples(_here.run, _here.dataset, _here.cycle)
+
+
+def follow() -> NoReturn:
+    """Draw again at the newest cycle."""
+    st.query_params.pop("cycle", None)
+    st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def watch(run_id: str, done: int) -> None:
+    """Progress of the worker; draws the page anew when a cycle or the work is finished."""
+    with frame.errors():
+        run = runs.find(run_id)
+        if run.status()[0] not in ("running", "pausing") or len(run.cycles()) != done:
+            follow()
+        share = run.progress().get("share", 0.0)
+        st.progress(min(1.0, share), text=f"Cycle {done} is on its way: votes given now count for the one after it.")
+
+
+def show(run: Run, cycle: int | None) -> None:
+    """Everything below the title."""
+    if run.config.annotator != "person":
+        return simulated()
+    done, (state, sentence) = len(run.cycles()), run.status()
+    if cycle is not None and cycle < done - 1:
+        st.info(f"Votes go to the newest ranking, that of cycle {done - 1}.")
+        st.page_link("pages/annotate.py", label=f"Go to cycle {done - 1}", query_params={"run": run.id})
+        return None
+    busy = state in ("running", "pausing")
+    if state == "failed":
+        st.error(frame.plain(sentence))
+    if busy:
+        watch(run.id, done)
+    if cycle is None and run.config.task == "label-cleaning":
+        if not busy:
+            st.info("This run has no ranking yet: start it on Cycles.")
+            st.page_link("pages/cycles.py", label="Go to Cycles", query_params={"run": run.id})
+        return None
+    if cycle is None and not busy:
+        st.info("Nothing is ranked yet. Label some images, drawn at random, of at least two classes; then train.")
+    dataset = frame.dataset(run.config)
+    if cycle is None:
+        ranking = annotate.unranked(run, dataset)
+    else:
+        place = frame.Here(run, run.config, dataset, cycle, done)
+        ranking = samples(place, place.key)
+    name, shown = settings(run)
+    if name is None:
+        st.info("Say who you are, so that your votes have a name.")
+        return None
+    return table(run, ranking, cycle, name, shown)
+
+
+if run is None:
+    frame.nothing_yet()
+else:
+    with frame.errors():
+        show(run, cycle)

@@ -1,0 +1,245 @@
+"""Learn: both papers in seven steps, each formula beside the picture that it explains, on the example runs."""
+
+import pandas as pd
+import streamlit as st
+
+from core import figures, tour, views
+from core import run as runs
+from core.run import Run
+from data import ImageDataset
+from pages.ui import frame, widgets
+
+
+@st.cache_resource(show_spinner=False)
+def computed(what: str, run_id: str, cycle: int):
+    """One of the things that `core.tour` computes of an example, once for all users."""
+    run = runs.find(run_id)
+    dataset = frame.dataset(run.config)
+    return (
+        getattr(tour, what)(run, dataset, cycle)
+        if what in ("three", "bound", "cases")
+        else getattr(tour, what)(run, dataset)
+    )
+
+
+def picture(column, dataset: ImageDataset, sample: pd.Series, title: str, lines: list[str]) -> None:
+    """An image with a heading and some lines below."""
+    with column.container(border=True):
+        st.markdown(f"**{title}**")
+        st.image(widgets.png(dataset.images[int(sample.name)], 112), width=112)
+        st.caption("  \n".join(lines))
+
+
+def norm(run: Run, dataset: ImageDataset) -> None:
+    st.markdown(
+        "Train a model on the few labels that are there. An image is worth a label in proportion to how much it would "
+        "**change the model**: to the norm of the gradient that its loss would cause. The label is not known yet, so the "
+        "loss is the entropy of what the model says of it."
+    )
+    st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert, \qquad H(p) = -\sum_y p_y \ln p_y")
+    st.markdown("On its way to the weights the gradient passes the logits, where it vanishes if the model is sure:")
+    st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
+    rows = computed("three", run.id, 0)
+    for column, title, (_, one) in zip(st.columns(3), ("Lowest", "Middle", "Highest"), rows.iterrows(), strict=True):
+        picture(
+            column,
+            dataset,
+            one,
+            f"{title} score: {one['entropy-gradnorm']:.1f}",
+            [
+                f"model: {frame.plain(one['suggested'])} {one['confidence']:.0%}",
+                f"H = {one['entropy']:.3f} nats",
+                f"‖∂H/∂z‖ = {one['at_logits']:.3f}",
+            ],
+        )
+    st.caption(f"Of {len(dataset):,} images, after {run.config.initial} labels (cycle 0).")
+
+
+def influence(run: Run, dataset: ImageDataset) -> None:
+    found = computed("bound", run.id, 0)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(
+            "What would an image x do to the loss on the test images x_j? Without it in the training set, that loss moves by"
+        )
+        st.latex(r"\frac1n \sum_j \nabla L(x_j)^{\!\top} H_\theta^{-1}\, \nabla L(x)")
+        st.markdown("and whatever the test images are, by no more than")
+        st.latex(r"\frac1n\, \lVert \nabla L(x) \rVert \cdot \Big\lVert \sum_j H_\theta^{-1} \nabla L(x_j) \Big\rVert")
+        st.markdown(
+            "The second factor is the same for every x. So a **large gradient is what a large influence needs**; it is a bound, "
+            "and no promise. The true label in L is not known when we choose, and the entropy stands in for it: the picture "
+            "shows how well."
+        )
+        a, b = st.columns(2)
+        a.metric("Rank correlation", f"{found.correlation:.2f}", border=True, help="Spearman's, of both norms.")
+        b.metric(
+            f"Of the {found.chosen} highest",
+            f"{found.shared} chosen",
+            border=True,
+            help=f"Chosen among the {found.chosen} of highest norm with the true label; a random choice has {found.chance:.1f}.",
+        )
+    with right:
+        widgets.figure(found.figure, "learn-norms")
+
+
+def curve(run: Run, dataset: ImageDataset) -> None:
+    other = next((one for one in runs.examples() if one.config.method == "random"), None)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(
+            "Label the images of highest score, train again, score again: a **cycle**. Is it worth it? The same model, start and "
+            "budget with a **random** choice is the measure."
+        )
+        st.latex(r"\text{train} \to \text{score} \to \text{label the } K \text{ highest} \to \text{train} \to \dots")
+        if other is not None:
+            labels, points = tour.advantage(run, other)
+            st.metric(
+                f"After {labels:,} labels, against random",
+                f"{points:+.1f} points",
+                border=True,
+                help="Test accuracy of one run of each: one seed decides nothing.",
+            )
+        st.markdown(
+            "One run of each shows no more than how to look. With few labels gains are small and uncertain; the paper reports "
+            "its own at 10 to 40 % of 50,000 labels. The page Compare repeats runs over seeds and gives a verdict with its "
+            "interval."
+        )
+    with right:
+        drawn = views.figure(run, dataset, "curves", len(run.cycles()) - 1, [other] if other is not None else [])
+        widgets.figure(drawn, "learn-curve")
+
+
+def plane(run: Run, dataset: ImageDataset) -> None:
+    st.markdown(
+        "Now every image has a label, and some are wrong. Two numbers tell **wrong labels** from **hard images**: how much the "
+        "model disagrees with the label (noisiness), and how unsure it is at all (ambiguity)."
+    )
+    st.latex(
+        r"\Phi(x, \hat l) = \underbrace{\mathrm{CE}(\hat l, p)}_{\text{noisiness}} - \underbrace{H(p)}_{\text{ambiguity}}"
+    )
+    rows = computed("cases", run.id, 0)
+    for column, (name, text), (_, one) in zip(st.columns(3), tour.CASES.items(), rows.iterrows(), strict=True):
+        picture(
+            column,
+            dataset,
+            one,
+            f"{name.capitalize()}: Φ = {one['cleaning']:.2f}",
+            [
+                f"label {frame.plain(one['given'])}, model {frame.plain(one['suggested'])} {one['confidence']:.0%}",
+                f"CE = {one['cross-entropy']:.2f}, H = {one['entropy']:.2f}",
+                text,
+            ],
+        )
+    widgets.figure(views.figure(run, dataset, "map", 0), "learn-map")
+
+
+def majority(run: Run, dataset: ImageDataset) -> None:
+    found = computed("relabel", run.id, 0)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(
+            "**Algorithm 1.** Take the image of highest Φ and ask annotators for labels until one class has more than any other, "
+            "the label that it came with included. Then go on with the next."
+        )
+        st.latex(
+            r"\hat l \leftarrow \hat l + e_y, \; y \sim \text{annotators} \quad \text{until} \quad \hat l_{(1)} > \hat l_{(2)}"
+        )
+        st.image(widgets.png(dataset.images[found.row], 140), width=140)
+        lines = [f"0. It came as **{frame.plain(found.given)}**; Φ = {found.score:.2f}: asked."]
+        for step, vote in enumerate(found.votes, start=1):
+            end = " — a majority." if found.agreed[step] else " — none has more yet."
+            lines.append(f"{step}. An annotator says **{frame.plain(vote)}**{end}")
+        st.markdown("\n".join(lines))
+        who = "The annotators are simulated. " if dataset.annotators == "simulated" else ""
+        st.caption(f"{who}{len(found.votes)} labels bought; the label is now {frame.plain(found.after)}.")
+    with right:
+        note = views.note(run, f"labels of {dataset.ids[found.row]}")
+        widgets.figure(figures.vote_steps(found.steps, found.given, note), "learn-votes")
+
+
+def area(run: Run, dataset: ImageDataset) -> None:
+    found = computed("areas", run.id, 0)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(
+            "What did the labels buy? After each the share of right labels is known, for annotators here are simulated: a curve. "
+            "Two **envelopes** say what was possible: an **oracle** that knows every image's true label distribution, and a "
+            "**random** order."
+        )
+        st.latex(r"\mathrm{AUC} = \frac{1}{B+1} \sum_{b=0}^{B} \text{share of right labels after } b \text{ labels}")
+        st.latex(
+            r"\frac{\mathrm{AUC} - \mathrm{AUC}_\text{random}}{\mathrm{AUC}_\text{oracle} - \mathrm{AUC}_\text{random}}"
+            rf" = \frac{{{found['run']:.3f} - {found['random']:.3f}}}{{{found['oracle']:.3f} - {found['random']:.3f}}}"
+            rf" = {found['normalised']:.2f}"
+        )
+        st.markdown("0 is the random order, 1 the oracle: this is how far the ranking came.")
+    with right:
+        widgets.figure(views.figure(run, dataset, "curves", len(run.cycles()) - 1), "learn-areas")
+
+
+def onward(run: Run, dataset: ImageDataset) -> None:
+    st.markdown(
+        "It is one loop with two questions: **train, score, choose, ask, record, again.** Every label stays in a log that is "
+        "only ever appended, so each cycle can be looked at again."
+    )
+    st.page_link(
+        "pages/rankings.py", label="Rankings: every score of a cycle, sorted and filtered", query_params={"run": run.id}
+    )
+    st.page_link(
+        "pages/gallery.py", label="Gallery: the images, from clear noise to ambiguous", query_params={"run": run.id}
+    )
+    st.page_link(
+        "pages/cycles.py", label="Cycles: what each cycle did; run the example yourself", query_params={"run": run.id}
+    )
+    st.page_link("pages/compare.py", label="Compare: strategies over seeds, beside the papers' figures")
+    st.page_link("app.py", label="Home: start on your own images")
+    st.caption(
+        "Wang et al., Boosting active learning via improving test performance, AAAI 2022 · Bernhardt et al., Active label "
+        "cleaning for improved dataset quality under resource constraints, Nature Communications 2022."
+    )
+
+
+STEPS = (
+    ("What would a label change?", "active-learning", norm),
+    ("Why the gradient's norm", "active-learning", influence),
+    ("A cycle, and what it brings", "active-learning", curve),
+    ("Wrong label or hard image?", "label-cleaning", plane),
+    ("Ask until a majority forms", "label-cleaning", majority),
+    ("What a budget buys", "label-cleaning", area),
+    ("Now you", "label-cleaning", onward),
+)
+
+
+def step() -> int:
+    """Where the tour stands, from 0; the URL counts from 1."""
+    given = st.query_params.get("step", "1")
+    return min(max(int(given), 1), len(STEPS)) - 1 if given.isdecimal() and len(given) < 9 else 0
+
+
+def move(at: int) -> None:
+    """Back and next."""
+
+    def go(to: int) -> None:
+        st.query_params["step"] = str(to + 1)
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("◀ Back", key="learn-back", disabled=at == 0, on_click=go, args=(at - 1,))
+        st.button(
+            "Next ▶", key="learn-next", type="primary", disabled=at == len(STEPS) - 1, on_click=go, args=(at + 1,)
+        )
+        st.caption(f"Step {at + 1} of {len(STEPS)}")
+
+
+frame.setup("Learn")
+frame.sidebar()
+st.title("Learn")
+examples = {run.config.task: run for run in reversed(runs.examples())}
+if len(examples) < 2:
+    st.info("The example runs that this tour explains are not here: `make example` makes them, in a few minutes.")
+else:
+    with frame.errors():
+        at = step()
+        title, task, show = STEPS[at]
+        st.header(title, anchor=False)
+        show(examples[task], frame.dataset(examples[task].config))
+        move(at)

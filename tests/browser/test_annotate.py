@@ -1,0 +1,197 @@
+"""Labelling in the browser: keys, undo, skip, unsure, blind or shown, two annotators, and the cycle that trains on them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from core import run
+from core.run import PERSON, Run
+from core.store import SKIPPED, TAKEN_BACK, UNSURE
+from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, watch
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A dashboard with one run of each task that asks people, and one that does not."""
+    home = tmp_path_factory.mktemp("annotate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(home))
+        finished_run(task="active-learning", method="margin", budget=20, cycles=1, initial=40, annotator="person")
+        finished_run(task="label-cleaning", method="cleaning", budget=0, cycles=1, annotator="person")
+        finished_run(task="active-learning", method="random", budget=20, cycles=1)
+    served = serve(home, home / "server.log")
+    yield served
+    served.process.terminate()
+    served.process.wait(timeout=20)
+
+
+@pytest.fixture
+def guest(chromium: Browser, desk: Server) -> Iterator[Visitor]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    someone = Visitor(page, desk.url)
+    watch(page, someone.complaints)
+    yield someone
+    context.close()
+    assert someone.complaints == []
+
+
+def of(desk: Server, method: str) -> Run:
+    return Run(next(path.parent for path in desk.home.glob(f"*{method}*/config.json")))
+
+
+def strikes(visitor: Visitor, key: str) -> str:
+    """Strike a key at the desk and wait until it is written down; returns the image that was shown."""
+    notice = visitor.page.locator(".notice")
+    expect(notice).not_to_be_empty(timeout=PATIENCE)
+    before = notice.inner_text()
+    visitor.page.keyboard.press(key)
+    expect(notice).not_to_have_text(before, timeout=PATIENCE)
+    expect(notice).not_to_contain_text("saving", timeout=PATIENCE)
+    return before
+
+
+def said(one: Run, who: str) -> list[tuple[str, int]]:
+    events = one.log.events(sources=PERSON + who)
+    return list(zip(events["sample_id"], events["label"], strict=True))
+
+
+def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, desk):
+    one = of(desk, "margin")
+    ranked = one.ranking(0).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()
+    guest.open(f"/annotate?run={one.id}")
+    expect(guest.page.get_by_text("Say who you are")).to_be_visible()
+    name = guest.page.get_by_role("combobox", name="Annotator")
+    name.fill("Ann <b>*1*</b>")
+    name.press("Enter")
+    expect(guest.page.locator(".picture")).to_be_visible()
+    assert "annotator=Ann" in guest.page.url
+    expect(guest.page.get_by_role("button", name="Next cycle")).to_be_disabled()
+    shown = [strikes(guest, "1234567890"[i % 10]) for i in range(18)]
+    assert shown == ranked[:18]
+    assert strikes(guest, "s") == ranked[18]
+    assert strikes(guest, "u") == ranked[19]
+    strikes(guest, "z")  # no longer unsure
+    strikes(guest, "z")  # no longer skipped
+    strikes(guest, "Backspace")  # nor is the last vote there
+    expect(guest.page.locator(".notice")).to_have_text(ranked[17])
+    expect(guest.page.get_by_text("17 of 20 votes")).to_be_visible()
+    for key in ("5", "6"):
+        strikes(guest, key)
+    guest.page.locator(".class", has_text="bag").click()
+    expect(guest.page.get_by_text("20 of 20 votes")).to_be_visible()
+    guest.page.keyboard.press("ArrowLeft")
+    expect(guest.page.locator(".notice")).to_contain_text("Looking back by 1: you said bag")
+    guest.page.keyboard.press("0")  # a second thought
+    expect(guest.page.locator(".last")).to_contain_text("Just now: ankle boot")
+    expect(guest.page.locator(".notice")).to_have_text(ranked[20])
+    votes = [(ranked[i], i % 10) for i in range(17)]
+    expected = [*votes, (ranked[17], 7), (ranked[18], SKIPPED), (ranked[19], UNSURE)]
+    expected += [(ranked[i], TAKEN_BACK) for i in (19, 18, 17)]
+    expected += [(ranked[17], 4), (ranked[18], 5), (ranked[19], 8), (ranked[19], 9)]
+    assert said(one, "Ann <b>*1*</b>") == expected
+    guest.page.get_by_role("button", name="Next cycle").click()
+    expect(guest.page.get_by_text("2 of 2 cycles")).to_be_visible(timeout=2 * PATIENCE)
+    expect(guest.page.get_by_text("0 of 20 votes · 0 of them yours")).to_be_visible()
+    assert one.cycles()["n_labels"].tolist() == [40, 60]
+    assert one.ranking(1).set_index("sample_id").loc[ranked[19], "label"] == 9
+    guest.page.get_by_role("link", name="See it on Cycles").click()
+    expect(guest.page.get_by_role("heading", name="What each cycle did")).to_be_visible()
+
+
+def test_labels_are_checked_blind_or_with_guidance_and_two_people_are_compared(guest, desk, chromium):
+    one = of(desk, "vanilla")
+    ranked = one.ranking(0).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()
+    guest.open(f"/annotate?run={one.id}&annotator=ann")
+    expect(guest.page.locator(".notice")).to_have_text(ranked[0])
+    expect(guest.page.locator(".guide .chip")).to_have_count(0)
+    strikes(guest, "1")
+    expect(guest.page.locator(".last .chip")).to_have_count(2)  # after the vote
+    guest.page.get_by_text("Show guidance").click()
+    expect(guest.page.locator(".guide .chip.given")).to_be_visible()
+    expect(guest.page.locator(".guide .chip.suggested")).to_be_visible()
+    expect(guest.page.locator(".guide .mark")).to_have_text("≠")
+    expect(guest.page.locator(".guide .details")).to_contain_text("rank 2 of 400")
+    for key in "234":
+        strikes(guest, key)
+    # Bob sits at another computer, and begins at the first image
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    try:
+        bob = Visitor(context.new_page(), desk.url)
+        watch(bob.page, bob.complaints)
+        bob.open(f"/annotate?run={one.id}&annotator=bob")
+        assert [strikes(bob, key) for key in "1235"] == ranked[:4]
+        expect(bob.page.get_by_text("8 of 100 votes · 4 of them yours")).to_be_visible()
+        expect(bob.page.get_by_role("heading", name="Agreement between annotators")).to_be_visible()
+        assert bob.complaints == []
+    finally:
+        context.close()
+    assert said(one, "ann") == [(ranked[i], i) for i in range(4)]
+    assert said(one, "bob") == [(ranked[i], label) for i, label in enumerate((0, 1, 2, 4))]
+
+
+def test_votes_struck_faster_than_the_server_answers_are_all_there(guest, desk):
+    one = of(desk, "vanilla")
+    ranked = one.ranking(0).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()
+    guest.open(f"/annotate?run={one.id}&annotator=quick")
+    expect(guest.page.locator(".notice")).to_have_text(ranked[0])
+    for key in "12345":
+        guest.page.keyboard.press(key)
+    guest.page.keyboard.press("z")  # of the 5, though it may not be written down yet
+    guest.page.keyboard.press("6")  # meant for the image that comes back
+    expect(guest.page.get_by_text("5 of them yours")).to_be_visible()
+    expect(guest.page.locator(".last")).to_contain_text("Just now: sandal")
+    expect(guest.page.locator(".notice")).to_have_text(ranked[5])
+    assert said(one, "quick") == [*((ranked[i], i) for i in range(5)), (ranked[4], TAKEN_BACK), (ranked[4], 5)]
+    guest.page.reload()  # what was said is in the log, not in the page
+    guest.settled()
+    expect(guest.page.locator(".notice")).to_have_text(ranked[5])
+    strikes(guest, "z")
+    expect(guest.page.locator(".notice")).to_have_text(ranked[4])
+
+
+def test_a_run_that_asks_nobody_says_so(guest, desk):
+    guest.open(f"/annotate?run={of(desk, 'random').id}")
+    expect(guest.page.get_by_text("This run simulates its annotators and takes no votes")).to_be_visible()
+    guest.page.get_by_role("link", name="Go to Home").click()
+    expect(guest.page.get_by_text("People give the labels")).to_be_visible()
+
+
+def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path):
+    """The first images come at random, people name the classes, and the first training follows their labels."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        shade = np.clip(rng.normal(60 if i % 2 else 190, 20, (16, 16)), 0, 255)
+        Image.fromarray(shade.astype(np.uint8)).save(tmp_path / f"{i:02d}.png")
+    guest.open("/")
+    guest.picks("Data set", "folder — Your own images: class folders, or a metadata.csv with labels and votes")
+    guest.types("Folder on this computer", str(tmp_path))
+    guest.page.get_by_text("People give the labels").click()
+    guest.settled()
+    names = [*(f"kind {i:02d}" for i in range(20)), "dark & <i>grey</i>"]
+    guest.types("Classes (optional)", ", ".join(names))
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_text("Nothing is ranked yet")).to_be_visible(timeout=2 * PATIENCE)
+    one = of(desk, "folder")
+    name = guest.page.get_by_role("combobox", name="Annotator")
+    name.fill("ann")
+    name.press("Enter")
+    expect(guest.page.locator(".picture")).to_be_visible()
+    strikes(guest, "1")
+    guest.page.get_by_role("button", name="Next cycle").click()
+    expect(guest.page.get_by_text("has no labels of two classes yet")).to_be_visible()
+    search = guest.page.get_by_role("searchbox", name="Find a class")
+    search.fill("DARK")
+    search.press("Enter")
+    expect(guest.page.get_by_text("2 of 200 votes")).to_be_visible()
+    assert [label for _, label in said(one, "ann")] == [0, 20]
+    guest.page.get_by_role("button", name="Next cycle").click()
+    expect(guest.page.get_by_text("1 of 1 cycles")).to_be_visible(timeout=3 * PATIENCE)
+    expect(guest.page.get_by_text("0 of 200 votes · 0 of them yours · 38 images left for you")).to_be_visible()
+    assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]

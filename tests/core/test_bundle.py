@@ -1,0 +1,293 @@
+"""A run as one file: opened elsewhere it shows the same figures; what is no bundle, or a dangerous one, is refused."""
+
+import io
+import json
+import stat
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import data
+from core import bundle, cycle, run, tasks, views
+from core.__main__ import load, main
+from core.run import Config
+from data import packed
+from data.errors import UserError
+
+EXAMPLES = run.EXAMPLES
+SMALL = {"width": 4, "epochs": 1, "batch_size": 16, "cycles": 2}
+
+
+def figures(found, names=("curves", "distribution", "map")):
+    """The figures of a run as JSON."""
+    return {name: views.figure(found, load(found), name, len(found.cycles()) - 1).to_json() for name in names}
+
+
+@pytest.fixture
+def home(home, monkeypatch):
+    """An empty NEXTLABEL_HOME, with the examples beside it."""
+    monkeypatch.setattr(run, "EXAMPLES", EXAMPLES)
+    return home
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Another installation: call it to move there, to an empty home and no data."""
+
+    def go():
+        monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "elsewhere"))
+        monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "no-data"))
+
+    return go
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixty pictures of a user in two classes."""
+    for label in range(2):
+        for i in range(30):
+            path = tmp_path / "mine" / f"class {label}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (200 * label, 8 * i, 90)).save(path)
+    return tmp_path / "mine"
+
+
+def own(folder, **settings):
+    """A finished run on one's own pictures."""
+    pool = data.load("folder", folder)
+    config = Config("active-learning", "folder", "margin", 10, root=str(folder), **{**SMALL, **settings})
+    made = run.create(tasks.prepare(config, pool), tasks.about(pool))
+    cycle.work(made, pool)
+    return made
+
+
+def example_run(task):
+    return run.Run(EXAMPLES / f"example-{task}")
+
+
+@pytest.mark.parametrize("task", ["active-learning", "label-cleaning"])
+def test_a_run_on_embedded_data_shows_the_same_figures_elsewhere(home, elsewhere, task, tmp_path):
+    there = example_run(task)
+    (tmp_path / "f.zip").write_bytes(bundle.to_bytes(there, load(there)))
+    elsewhere()
+    here = bundle.opened(tmp_path / "f.zip")
+    names = ("curves", "distribution", "map") + (("policies",) if task == "label-cleaning" else ())
+    assert figures(here, names) == figures(there, names)
+    pd.testing.assert_frame_equal(here.log.events(), there.log.events())
+    assert json.dumps(views.summary(here, load(here))) == json.dumps(views.summary(there, load(there)))
+    assert here.status()[0] == "finished"
+
+
+def test_own_pictures_travel_with_the_run_if_asked_for(home, elsewhere, folder, tmp_path):
+    there = own(folder)
+    dataset, drawn = load(there), figures(there)
+    with_images = bundle.to_bytes(there, dataset, images=True, weights=True)
+    without = bundle.to_bytes(there, dataset)
+    assert str(tmp_path).encode() not in b"".join(
+        zipfile.ZipFile(io.BytesIO(content)).read(name) for content in (with_images, without)
+        for name in ("config.json", "manifest.json", "data/dataset.json")
+    )  # fmt: skip
+    elsewhere()
+    here = bundle.opened(io.BytesIO(with_images))
+    assert figures(here) == drawn
+    assert np.array_equal(load(here).images, dataset.images)
+    here.log.set_fact("target", 3)
+    cycle.work(here, load(here))  # it can go on
+    assert len(here.cycles()) == 3
+
+
+def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, elsewhere, folder):
+    there = own(folder)
+    drawn, content = figures(there), bundle.to_bytes(there, load(there))
+    elsewhere()
+    here = bundle.opened(io.BytesIO(content))
+    assert figures(here) == drawn
+    assert np.unique(load(here).images).tolist() == [packed.GREY]
+    with pytest.raises(UserError, match="without its images"):
+        cycle.work(here, load(here))
+    assert main(["step", here.id]) == 2
+
+
+def test_the_command_line_bundles_opens_and_draws(home, elsewhere, folder, tmp_path, capsys):
+    there = own(folder)
+    assert main(["bundle", there.id, "--out", str(tmp_path / "f.zip"), "--with-images"]) == 0
+    elsewhere()
+    assert main(["open", str(tmp_path / "f.zip")]) == 0
+    assert there.id in capsys.readouterr().out
+    assert main(["export", there.id, "--figure", "curves", "--out", str(tmp_path / "c.html")]) == 0
+    assert main(["open", str(tmp_path / "f.zip")]) == 2
+    assert "already" in capsys.readouterr().err
+
+
+def test_equal_runs_make_equal_bundles(home):
+    there = example_run("random")
+    assert bundle.to_bytes(there, load(there)) == bundle.to_bytes(there, load(there))
+
+
+def test_too_many_images_are_named(home, monkeypatch, folder):
+    monkeypatch.setattr(bundle, "MOST_IMAGES", 100)
+    there = own(folder)
+    with pytest.raises(UserError, match="make it without them"):
+        bundle.to_bytes(there, load(there), images=True)
+
+
+def test_a_run_without_a_cycle_makes_no_bundle(home):
+    pool = data.load("fashion", limit=100)
+    config = tasks.prepare(Config("active-learning", "fashion", "margin", 10, limit=100, **SMALL), pool)
+    with pytest.raises(UserError, match="no finished cycle"):
+        bundle.to_bytes(run.create(config, tasks.about(pool)), pool)
+
+
+# What must not be opened: each a change to a good bundle
+
+
+@pytest.fixture(scope="module")
+def good():
+    """The files of a good bundle."""
+    there = example_run("random")
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there))))
+    return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files, change=lambda archive: None, *, seal=True):
+    """A bundle of these files, its manifest made to fit."""
+    files = dict(files)
+    if seal:
+        manifest = json.loads(files["manifest.json"])
+        others = {name: content for name, content in files.items() if name != "manifest.json"}
+        manifest["files"] = {
+            name: {"bytes": len(content), "sha256": bundle.hashlib.sha256(content).hexdigest()}
+            for name, content in others.items()
+        }
+        files["manifest.json"] = json.dumps(manifest).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+        change(archive)
+    buffer.seek(0)
+    return buffer
+
+
+def changed(files, name, **changes):
+    """The files with fields of one of them changed."""
+    content = json.loads(files[name])
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = content
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return {**files, name: json.dumps(content).encode()}
+
+
+def table(files, name, change):
+    """The files with one Parquet table changed."""
+    found = pd.read_parquet(io.BytesIO(files[name]))
+    change(found)
+    return {**files, name: bundle._parquet(found)}
+
+
+def refused(home, file, match):
+    with pytest.raises(UserError, match=match):
+        bundle.opened(file)
+    assert all(found.is_example for found in run.all_runs())
+    assert not list((home / ".cache").glob("opening-*"))
+
+
+def test_the_files_of_a_good_bundle_can_be_zipped_anew(home, good):
+    assert bundle.opened(zipped(good)).id == "example-random"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b/c", "cycle-000/../../evil", "evil.py", "data/x.pkl"])
+def test_names_that_are_not_ours_are_refused(home, good, name):
+    refused(home, zipped({**good, name: b"x"}), "does not belong there")
+
+
+def test_links_are_refused(home, good):
+    def link(archive):
+        entry = zipfile.ZipInfo("cycle-009/posterior.npy")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+
+    refused(home, zipped(good, link), "link")
+
+
+def test_bombs_are_refused(home, good, monkeypatch):
+    monkeypatch.setattr(bundle, "SMALL", 1 << 20)
+    refused(home, zipped({**good, "data/images.npy": bytes(300 << 20)}), "would unpack to")
+
+
+def test_a_changed_file_is_refused(home, good):
+    refused(home, zipped({**good, "phases.json": good["phases.json"] + b" "}, seal=False), "not what the manifest says")
+    refused(
+        home, zipped({k: v for k, v in good.items() if k != "phases.json"}, seal=False), "not those of its manifest"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip at all"])
+def test_what_is_no_zip_is_refused(home, content):
+    refused(home, io.BytesIO(content), "damaged, or is none")
+
+
+def test_a_missing_file_is_named(home, tmp_path):
+    refused(home, tmp_path / "nowhere.zip", "There is no file")
+
+
+def test_pickles_are_refused(home, good):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    refused(home, zipped({**good, "cycle-000/posterior.npy": buffer.getvalue()}), "do not fit together")
+
+
+@pytest.mark.parametrize(("name", "changes", "match"), [
+    ("manifest.json", {"run": "../evil"}, "manifest"),
+    ("manifest.json", {"run": ".hidden"}, "manifest"),
+    ("manifest.json", {"format": "other"}, "manifest"),
+    ("manifest.json", {"version": 99}, "another version"),
+    ("config.json", {"config__method": "no-such"}, "configuration"),
+    ("config.json", {"config__dataset": "no-such"}, "configuration"),
+    ("config.json", {"config__epochs": "many"}, "epochs"),
+    ("config.json", {"config__invented": 1}, "do not fit"),
+    ("config.json", {"config__cycles": 0}, "cannot run"),
+    ("config.json", {"about__class_names": [1, 2]}, "classes"),
+    ("config.json", {"about__n_samples": 7}, "not those that it was made on"),
+    ("phases.json", {}, None),
+])  # fmt: skip
+def test_odd_settings_are_refused(home, good, name, changes, match):
+    if match is None:
+        refused(home, zipped({**good, name: b"[]"}), "no finished cycle")
+        refused(home, zipped({**good, name: b"[" * 100_000}), "do not fit")
+    else:
+        refused(home, zipped(changed(good, name, **changes)), match)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("events.parquet", lambda t: t.__setitem__("label", 99)),
+    ("events.parquet", lambda t: t.__setitem__("sample_id", "stranger")),
+    ("events.parquet", lambda t: t.__setitem__("seq", 1)),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("suggested", 99)),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("random", "text")),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("sample_id", t["sample_id"][::-1].to_numpy())),
+])  # fmt: skip
+def test_odd_tables_are_refused(home, good, name, change):
+    refused(home, zipped(table(good, name, change)), "do not fit")
+
+
+def test_facts_that_are_no_facts_of_a_run_are_left_out(home, good):
+    facts = {"machine": "x", "error": "boo", "evaluation/x": {"accuracy": 1}, "anything": "else", "target": 4}
+    found = bundle.opened(zipped({**good, "facts.json": json.dumps(facts).encode()}))
+    assert found.log.facts("") == {"machine": "x", "target": 4}
+
+
+def test_an_opened_run_that_is_moved_finds_its_data(home, folder):
+    there = own(folder)
+    content = bundle.to_bytes(there, load(there), images=True)
+    there.path.rename(home / "the first one")
+    here = bundle.opened(io.BytesIO(content))
+    here.path.rename(home / "renamed")
+    renamed = run.find("renamed")
+    assert len(load(renamed)) == renamed.about["n_samples"]
