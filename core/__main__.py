@@ -257,7 +257,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run")
     sub.add_argument("--out", type=Path, required=True, help="a .zip file")
     sub.add_argument(
-        "--with-images", action="store_true", help="the images too: your own folder's, or of a data set that is not there"
+        "--with-images",
+        action="store_true",
+        help="the images too: your own folder's, or of a data set that is not there",
     )
     sub.add_argument("--with-weights", action="store_true", help="the models of every cycle too")
 

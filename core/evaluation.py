@@ -101,7 +101,8 @@ def evaluate(
         "seconds": time.monotonic() - began,
     }
     run.log.set_fact(name, found)
-    report(f"{selector} on the labels {which} cleaning, seed {seed}: test accuracy {accuracy:.2%}")
+    learnt_from = "right labels" if which == "clean" else f"labels {which} cleaning"
+    report(f"{selector} on the {learnt_from}, seed {seed}: test accuracy {accuracy:.2%}")
     return found
 
 

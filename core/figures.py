@@ -363,11 +363,11 @@ def picture_map(table: pd.DataFrame, pictures: list[str], cell: tuple[float, flo
             hovertemplate="%{text}<br>H %{x:.2f}, CE %{y:.2f}<extra></extra>",
         )
     )
-    for one, across, up in zip(pictures, x, y, strict=True):
-        figure.add_layout_image(
-            source=one, xref="x", yref="y", x=across, y=up, sizex=0.9 * cell[0], sizey=0.9 * cell[1], xanchor="center",
-            yanchor="middle", sizing="contain", layer="above",
-        )  # fmt: skip
+    size = {"sizex": 0.9 * cell[0], "sizey": 0.9 * cell[1], "sizing": "contain"}
+    middle = {"xref": "x", "yref": "y", "xanchor": "center", "yanchor": "middle", "layer": "above"}
+    figure.layout.images = [
+        {"source": one, "x": across, "y": up, **size, **middle} for one, across, up in zip(pictures, x, y, strict=True)
+    ]
     figure.update_layout(dragmode="select")
     _layout(figure, *MAP_AXES, note)
     figure.update_xaxes(range=[x.min() - cell[0], x.max() + cell[0]])

@@ -119,10 +119,14 @@ class Log:
         """Fill an empty log with what another one held: its `events`, `phases` (as records) and facts."""
         columns = ["seq", "cycle", "sample_id", "label", "source", "time"]
         with writing(self.path.parent), self._transaction() as db:
-            db.executemany(f"INSERT INTO labels VALUES ({', '.join('?' * len(columns))})", events[columns].values.tolist())
+            db.executemany(
+                f"INSERT INTO labels VALUES ({', '.join('?' * len(columns))})", events[columns].values.tolist()
+            )
             for phase in phases:
                 self._finish(db, phase["cycle"], phase["phase"], phase["seconds"], phase["result"])
-            db.executemany("INSERT INTO facts VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()])
+            db.executemany(
+                "INSERT INTO facts VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+            )
 
     def finish(self, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         """Record that a phase is finished, and what it found."""

@@ -496,8 +496,7 @@ def comparable(run: Run) -> list[Run]:
     return [
         other
         for other in _beside(run)
-        if len(other.cycles())
-        and all(getattr(other.config, name) == getattr(config, name) for name in same)
+        if len(other.cycles()) and all(getattr(other.config, name) == getattr(config, name) for name in same)
     ]
 
 
@@ -512,8 +511,7 @@ def same_experiment(run: Run) -> list[Run]:
     return [
         other
         for other in _beside(run)
-        if other.config.experiment == run.config.experiment
-        and len(other.cycles()) >= len(run.cycles())
+        if other.config.experiment == run.config.experiment and len(other.cycles()) >= len(run.cycles())
     ]
 
 

@@ -51,9 +51,14 @@ def cached(
 
 
 def cached_images(
-    name: str, root: Path, files: list[str], size: int | None, make: Callable[[], dict[str, np.ndarray]]
+    name: str,
+    root: Path,
+    files: list[str],
+    size: int | None,
+    make: Callable[[], dict[str, np.ndarray]],
+    parts: tuple[str, ...] = ("images", "reasons"),
 ) -> dict[str, np.ndarray]:
-    """`images` and `reasons` that `make` decodes from these files under `root`, kept in $NEXTLABEL_DATA/decoded.
+    """The `parts` that `make` decodes from these files under `root`, kept in $NEXTLABEL_DATA/decoded.
 
     A change of length or time of any file, or another size, makes them anew.
     """
@@ -61,4 +66,4 @@ def cached_images(
     source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()
     content = repr([(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)])
     version = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-    return cached(home() / "decoded", f"{name}-{source}", version, ("images", "reasons"), make)
+    return cached(home() / "decoded", f"{name}-{source}", version, parts, make)

@@ -4,27 +4,30 @@
     ROOT/train/cat/1.png  ROOT/test/cat/2.png   with a test set of its own (`val` serves where there is no `test`)
     ROOT/metadata.csv                           columns file_name and label; a blank label, -1 or nan is unknown
 
-metadata.csv may hold one more column for each class, named after it, with the votes of people. Then every column beside
-file_name and label is a class, unless `class_names` says which are. The fifth that is held out is drawn by class, with
-a fixed seed, from the labelled images.
+A table of labels that lies elsewhere, CSV or Parquet, does the same in the place of metadata.csv. Either may hold one more
+column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
+unless `class_names` says which are. The fifth that is held out is drawn by class, with a fixed seed, from the labelled images.
 
 Where a table of votes comes with the images (`data.annotations`), or their classes are named, they need no label:
 metadata.csv may do with file_name alone, and images may lie in no class folder.
 
 All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
-white; 16 bits become 8 (the full range); a turned photograph (EXIF) is set upright. An unreadable image is left out and
+white; 16 bits become 8, from the range that the folder uses (12 bits in 16 are common); a turned photograph (EXIF) is set
+upright. An unreadable image is left out and
 listed in `skipped`. Links that lead out of ROOT are not followed.
 """
 
 import csv
+import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data import annotations
@@ -35,12 +38,18 @@ from data.errors import UserError
 # What Pillow may open. Naming the formats keeps out the exotic ones, such as EPS, which starts another program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
+DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
+GREY = {"1", "L", "LA", "La", "F"} | DEEP
+CLEAR = {"RGBA", "RGBa", "LA", "La", "PA"}  # modes with an alpha channel
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners put into 16
+PARTS = ("images", "reasons", "shapes", "modes", "clear", "digests", "depth")  # what is kept of a folder
+BLOCK = 512  # images decoded between two reports of progress
 TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 DEFAULT_SIZE = 64
 HELD_OUT = 0.2
 UNLABELLED = {"", "-1", "nan"}
+LOOSE = "it lies in no class folder"
 
 
 @dataclass(frozen=True)
@@ -53,16 +62,56 @@ class Entry:
     votes: dict[str, int] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What lies in a folder: n readable images, those of the pool before those of the test set.
+
+    images: uint8 [n,H,W,C] · shapes: int32 [n,2], height and width of the files, upright · modes: str [n], Pillow's · clear:
+    bool [n], with transparent parts · digests: uint8 [n,16], of all decoded pixels, before they are brought to one size ·
+    depth: bits that the 16-bit images use · columns: the classes that have a column of votes.
+    """
+
+    root: Path
+    entries: list[Entry]
+    columns: list[str]
+    images: np.ndarray
+    shapes: np.ndarray
+    modes: np.ndarray
+    clear: np.ndarray
+    digests: np.ndarray
+    depth: int
+    skipped: list[tuple[str, str]]
+
+
 def load(
-    root: Path, size: int | None = None, class_names: Sequence[str] | None = None, votes: str | Path | None = None
+    root: Path,
+    size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    votes: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> ImageDataset:
     """The images under `root`; ids are their paths relative to it.
 
     size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
     order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
-    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. Raises UserError when there is
-    nothing to learn from, or metadata.csv or the votes are wrong.
+    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
+    place of metadata.csv. Raises UserError when there is nothing to learn from, or a table is wrong.
+    """
+    return assemble(find(root, size, class_names, votes, labels), class_names, votes)
+
+
+def find(
+    root: Path,
+    size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    votes: str | Path | None = None,
+    labels: str | Path | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Found:
+    """List and decode the images, or take them from the cache; parameters and errors as of `load`.
+
+    progress: told how many images are decoded, and of how many.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the path of a folder of images")
@@ -71,21 +120,49 @@ def load(
     root = root.resolve()
     skipped: list[tuple[str, str]] = []
     needs_label = votes is None and class_names is None
-    if (root / "metadata.csv").is_file():
-        entries, columns = _read_metadata(root, class_names, skipped, needs_label)
+    table = root / "metadata.csv" if labels is None else Path(labels).expanduser()
+    if labels is not None or table.is_file():
+        if labels is None and not table.resolve().is_relative_to(root):
+            raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
+        entries, columns = _read_metadata(root, table, class_names, skipped, needs_label)
     else:
         entries, columns = _walk(root, skipped, needs_label), []
+    if not entries and any(why == LOOSE for _, why in skipped):
+        raise UserError(
+            f"no image in {root} lies in a class folder; sort them into a folder for each class, or name the classes for "
+            "people to choose from"
+        )
     if not entries:
         raise UserError(
             f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "
             "metadata.csv"
         )
     entries = _pool_then_test(entries)
-    images, read = _images(root, [e.id for e in entries], size, skipped)
-    entries = [entry for entry, whole in zip(entries, read, strict=True) if whole]
-    if not entries:
-        raise UserError(f"no image in {root} can be read; the first one: {skipped[0][0]}: {skipped[0][1]}")
+    ids = [entry.id for entry in entries]
+    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS)
+    reasons, depth = parts["reasons"], int(parts["depth"])
+    _depths[root] = depth
+    read = reasons == ""
+    if not read.any():
+        raise UserError(f"no image in {root} can be read; the first one: {ids[0]}: {reasons[0]}")
+    skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
+    return Found(
+        root,
+        [entry for entry, whole in zip(entries, read, strict=True) if whole],
+        columns,
+        parts["images"],
+        parts["shapes"][read],
+        parts["modes"][read],
+        parts["clear"][read],
+        parts["digests"][read],
+        depth,
+        skipped,
+    )
 
+
+def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str | Path | None = None) -> ImageDataset:
+    """The data set of what `find` found; parameters and errors as of `load`."""
+    entries, columns, skipped = found.entries, found.columns, found.skipped
     table = None if votes is None else annotations.table(Path(votes).expanduser())
     names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
     if not names and table is not None:
@@ -109,14 +186,14 @@ def load(
     return ImageDataset(
         name="folder",
         ids=ids[:n_pool],
-        images=images[:n_pool],
+        images=found.images[:n_pool],
         labels=labels[:n_pool],
         label_counts=counts,
         class_names=names,
-        test_images=images[n_pool:],
+        test_images=found.images[n_pool:],
         test_labels=labels[n_pool:],
         annotators="none" if counts is None and given is None else "human",
-        annotators_source=_source(root, counts is not None, given, votes),
+        annotators_source=_source(found.root, counts is not None, given, votes),
         skipped=skipped,
         annotations=given,
     )
@@ -143,7 +220,7 @@ def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool) -> list
         for id in _files(root, prefix, skipped):
             parts = PurePosixPath(id.removeprefix(prefix)).parts
             if len(parts) < 2 and (needs_label or is_test):
-                skipped.append((id, "it lies in no class folder"))
+                skipped.append((id, LOOSE))
             else:
                 entries.append(Entry(id, parts[0] if len(parts) > 1 else None, is_test))
     return entries
@@ -177,18 +254,46 @@ def _printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
-def _read_metadata(
-    root: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]], needs_label: bool
-) -> tuple[list[Entry], list[str]]:
-    """The images named by metadata.csv, in its order, and the columns that hold votes (none without votes)."""
-    file = root / "metadata.csv"
+def is_votes(table: Path) -> bool:
+    """Whether a table holds votes (`sample_id`), for `votes`, rather than labels (`file_name`), for `labels`.
+
+    Raises UserError where it cannot be read, or holds neither.
+    """
+    if table.suffix.lower() not in (".csv", ".parquet"):
+        raise UserError(f"{table.name} is no table; give a file .csv or .parquet")
+    header = [name.strip() for name in _rows(table)[0]]
+    if "file_name" not in header and "sample_id" not in header:
+        raise UserError(
+            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for votes; its columns are "
+            f"{', '.join(header)}"
+        )
+    return "file_name" not in header
+
+
+def _rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a table, all text; a row with too many cells has the key None."""
     try:
+        if file.suffix.lower() == ".parquet":
+            found = pd.read_parquet(file)
+            header = [str(name) for name in found.columns]
+            columns = [[annotations._text(cell) for cell in found.iloc[:, k]] for k in range(len(header))]
+            return header, [dict(zip(header, cells, strict=True)) for cells in zip(*columns, strict=True)]
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened)
             rows = [{key: cell or "" for key, cell in row.items()} for row in reader]
-            header = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read as a UTF-8 table ({error}); save it again as CSV, UTF-8") from error
+            return list(reader.fieldnames or []), rows
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}; give a table of labels, CSV or Parquet") from error
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: as which the errors of UTF-8 and of pyarrow come
+        kind = "Parquet" if file.suffix.lower() == ".parquet" else "UTF-8"
+        raise UserError(f"{file} cannot be read as a {kind} table ({error}); save it again as CSV, UTF-8") from error
+
+
+def _read_metadata(
+    root: Path, file: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]], needs_label: bool
+) -> tuple[list[Entry], list[str]]:
+    """The images named by a table of labels, in its order, and the columns that hold votes (none without votes)."""
+    header, rows = _rows(file)
     if not needs_label and "label" not in header:
         header.append("label")
         rows = [{**row, "label": ""} for row in rows]
@@ -210,6 +315,9 @@ def _read_metadata(
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
         id = row["file_name"].strip()
         path = PurePosixPath(id)
+        if path.is_absolute() and path.is_relative_to(root):
+            path = path.relative_to(root)
+            id = path.as_posix()
         if None in row:
             raise UserError(f"line {number} of {file} has more cells than the header; put quotes round commas")
         if not id or path.is_absolute() or ".." in path.parts:
@@ -271,80 +379,146 @@ def _pool_then_test(entries: list[Entry]) -> list[Entry]:
 # --- reading them ----------------------------------------------------------------------------------------------------
 
 
-def _images(
-    root: Path, ids: list[str], size: int | None, skipped: list[tuple[str, str]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The readable images uint8 [n,H,W,C], and which ids they are, bool [len(ids)]; adds the others to skipped."""
-    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size))
-    reasons = parts["reasons"]
-    skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
-    return parts["images"], reasons == ""
+_depths: dict[Path, int] = {}  # of the folders read in this process, for who decodes one image of them
 
 
-def _decode_all(root: Path, ids: list[str], size: int | None) -> dict[str, np.ndarray]:
-    """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty."""
+def depth(root: Path) -> int:
+    """Bits that the 16-bit images of a resolved folder use, as it was last read in this process; 16 where it was not."""
+    return _depths.get(root, 16)
+
+
+def _decode_all(
+    root: Path, ids: list[str], size: int | None, progress: Callable[[int, int], object] | None = None
+) -> dict[str, np.ndarray]:
+    """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty · the rest as `Found`,
+    for all ids; zero where an image is not readable."""
     Image.init()  # Pillow loads its readers for WEBP and TIFF only when told to, once formats are named
     # A decompression bomb is a warning below twice Pillow's limit and an error above; here both leave the image out.
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        heads = list(threads.map(lambda id: _head(root / id), ids))
-        sizes = {head[:2] for head in heads if not isinstance(head, str)}
-        grey = all(head[2] for head in heads if not isinstance(head, str))
+        heads = [
+            head
+            for start in range(0, len(ids), BLOCK)
+            for head in threads.map(lambda id: _head(root / id), ids[start : start + BLOCK])
+        ]
+        whole = [head for head in heads if not isinstance(head, str)]
+        sizes = {head[:2] for head in whole}
+        grey = all(head[2] in GREY for head in whole)
+        deep = [id for id, head in zip(ids, heads, strict=True) if not isinstance(head, str) and head[2] in DEEP]
+        depth = _depth(max(threads.map(lambda id: _brightest(root / id), deep), default=65535))
         height, width = DEFAULT_SIZE, DEFAULT_SIZE
         if size is not None:
             height, width = size, size
         elif len(sizes) == 1 and max(next(iter(sizes))) <= DEFAULT_SIZE:
             height, width = next(iter(sizes))
         images = np.empty((len(ids), height, width, 1 if grey else 3), np.uint8)
-        reasons, n = [], 0
-        for pixels in threads.map(lambda id: decode(root / id, height, width, grey), ids):
-            if isinstance(pixels, str):
-                reasons.append(pixels)
-            else:
-                images[n] = pixels
-                reasons.append("")
-                n += 1
-    return {"images": images[:n], "reasons": np.array(reasons)}
+        digests = np.zeros((len(ids), 16), np.uint8)
+        reasons: list[str] = []
+        n = 0
+        # In blocks: a caller who gives up (`progress` raises) waits for one block, not for the folder
+        for start in range(0, len(ids), BLOCK):
+            block = ids[start : start + BLOCK]
+            for read in threads.map(lambda id: _read(root / id, height, width, grey, depth), block):
+                if isinstance(read, str):
+                    reasons.append(read)
+                else:
+                    images[n], digests[len(reasons)] = read
+                    reasons.append("")
+                    n += 1
+            if progress is not None:
+                progress(len(reasons), len(ids))
+    none = (0, 0, "", False)
+    heads = [none if isinstance(head, str) or why else head for head, why in zip(heads, reasons, strict=True)]
+    return {
+        "images": images[:n],
+        "reasons": np.array(reasons),
+        "shapes": np.array([head[:2] for head in heads], np.int32),
+        "modes": np.array([head[2] for head in heads]),
+        "clear": np.array([head[3] for head in heads]),
+        "digests": digests,
+        "depth": np.array(depth),
+    }
 
 
-def _head(path: Path) -> tuple[int, int, bool] | str:
-    """Height and width as shown, and whether it is grey; or why the image cannot be read. Reads the header only."""
+def _head(path: Path) -> tuple[int, int, str, bool] | str:
+    """Height and width as shown, the mode, and whether there are transparent parts; or why the image cannot be read.
+
+    Reads the header only.
+    """
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION) in TURNED:
                 width, height = height, width
-            return height, width, image.mode in GREY
+            return height, width, image.mode, image.mode in CLEAR or "transparency" in image.info
     except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
         return reason(error)
 
 
-def decode(path: Path, height: int, width: int, grey: bool) -> np.ndarray | str:
-    """The pixels uint8 [height,width,1 or 3], or why the image cannot be read."""
+def _brightest(path: Path) -> int:
+    """The largest value of a 16-bit image; 0 where it cannot be read, or holds more."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            upright = _eight_bits(ImageOps.exif_transpose(image))
-            if upright.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in upright.info:
+            most = int(np.asarray(image).max())
+            return most if most <= 65535 else 0
+    except Exception:  # said when it is decoded
+        return 0
+
+
+def _depth(brightest: int) -> int:
+    """The bits that 16-bit images use, of which the brightest pixel has this value."""
+    return next(bits for bits in DEPTHS if brightest < 1 << bits)
+
+
+def _read(path: Path, height: int, width: int, grey: bool, depth: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """The pixels uint8 [height,width,1 or 3], and uint8 [16], a digest of the image before it is brought to this size."""
+    upright = _upright(path, grey, depth)
+    if isinstance(upright, str):
+        return upright
+    digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
+    digest.update(upright.tobytes())
+    return _sized(upright, height, width), np.frombuffer(digest.digest(), np.uint8)
+
+
+def decode(path: Path, height: int, width: int, grey: bool, depth: int = 16) -> np.ndarray | str:
+    """The pixels uint8 [height,width,1 or 3], or why the image cannot be read; depth: bits that 16-bit images use."""
+    upright = _upright(path, grey, depth)
+    return upright if isinstance(upright, str) else _sized(upright, height, width)
+
+
+def _sized(image: Image.Image, height: int, width: int) -> np.ndarray:
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, -1)
+
+
+def _upright(path: Path, grey: bool, depth: int) -> Image.Image | str:
+    """The picture as it is meant to be seen, in its own size, L or RGB; or why it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            upright = _eight_bits(ImageOps.exif_transpose(image), depth)
+            if upright.mode in CLEAR or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-            upright = upright.convert("L" if grey else "RGB")
-            if upright.size != (width, height):
-                upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(upright).reshape(height, width, -1)
+            return upright.convert("L" if grey else "RGB")
     except Exception as error:  # as in _head
         return reason(error)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture with 8 bits a channel; 16 bits are divided by 257, so that white stays white."""
+def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
+    """The same picture with 8 bits a channel; of 16, the range that `depth` bits hold is spread, so that white stays white."""
     if image.mode == "F":
         raise ValueError("it holds floating-point pixels, whose range is unknown")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
+    if image.mode not in DEEP:
         return image
     pixels = np.asarray(image)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("it holds more than 16 bits a pixel")
-    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+    white = (1 << depth) - 1
+    shown = np.round(np.minimum(pixels, white) * (255 / white)).astype(np.uint8)
+    if isinstance(clear := image.info.get("transparency"), int):  # the grey that stands for nothing
+        shown[pixels == clear] = 255
+    return Image.fromarray(shown)
 
 
 def reason(error: Exception) -> str:

@@ -34,7 +34,7 @@ def picture(name: str, root: str | Path | None, sample_id: str, most: int) -> np
     height, width = (max(1, round(factor * side)) for side in size)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # left out, as when the pool was read
-        pixels = folder.decode(found, height, width, grey=False)
+        pixels = folder.decode(found, height, width, False, folder.depth(Path(root or "").expanduser().resolve()))
     return None if isinstance(pixels, str) else pixels
 
 

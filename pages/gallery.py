@@ -152,7 +152,9 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
 
 def choice(widget: Callable[..., Any], label: str, name: str, options: Any, default: Any, **more: Any) -> Any:
     """A widget whose value the address keeps, and the session for the next visit."""
-    st.session_state[f"gallery-{name}"] = recalled(name, options, default)
+    value = recalled(name, options, default)
+    if st.session_state.get(f"gallery-{name}") != value:  # writing what is there would undo what was done meanwhile
+        st.session_state[f"gallery-{name}"] = value
     return widget(label, options, key=f"gallery-{name}", on_change=wrote, args=(name,), **more)
 
 

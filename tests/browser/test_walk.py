@@ -96,7 +96,7 @@ def test_select_on_the_map(visitor, server):
     visitor.page.mouse.down()
     visitor.page.mouse.move(plot["x"] + plot["width"] - 5, plot["y"] + plot["height"] / 2, steps=5)
     visitor.page.mouse.up()
-    expect(visitor.page.get_by_text("Selected on a figure")).to_be_visible()
+    expect(visitor.page.get_by_text("Selected on a figure").first).to_be_visible()
     visitor.settled()
     count = visitor.page.get_by_text(re.compile(r"\d+ of 400 images")).inner_text()
     assert 0 < int(count.split(" of ")[0]) < 400

@@ -4,13 +4,15 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import data
-from data import folder
+from data import folder, original
 from data.errors import UserError
 
 
@@ -202,6 +204,47 @@ def test_a_label_outside_the_given_classes(tmp_path: Path) -> None:
         data.load("folder", tree(tmp_path), class_names=["cat", "cow"])
 
 
+def test_a_table_of_labels_that_lies_elsewhere(tmp_path: Path) -> None:
+    """CSV or Parquet, with paths from the folder or whole ones, in the place of metadata.csv."""
+    root = table(tmp_path / "images", "a metadata.csv that nobody asked for")
+    rows = [(f"{kind}/{i:02d}.png", "ab"[i % 2]) for kind in ("cat", "dog") for i in range(10)]
+    names, labels = zip(*rows, strict=True)
+    pd.DataFrame({"file_name": names, "label": labels}).to_csv(tmp_path / "l.csv", index=False)
+    whole = [str(root / name) for name in names]
+    pd.DataFrame({"file_name": whole, "label": labels}).to_parquet(tmp_path / "l.parquet")
+    pools = [data.load("folder", root, labels=tmp_path / name) for name in ("l.csv", "l.parquet")]
+    for pool in pools:
+        assert pool.class_names == ["a", "b"]
+        assert [pool.class_names[k] for k in pool.labels] == [dict(rows)[id] for id in pool.ids]
+    assert pools[0].fingerprint == pools[1].fingerprint
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match=r"bad\.parquet cannot be read as a Parquet table"):
+        data.load("folder", root, labels=tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match="there is no file"):
+        data.load("folder", root, labels=tmp_path / "absent.csv")
+
+
+def test_which_kind_of_table(tmp_path: Path) -> None:
+    for name, header, votes in (("l.csv", "file_name,label", False), ("v.csv", "sample_id,annotator,label", True)):
+        (tmp_path / name).write_text(f"{header}\n")
+        assert folder.is_votes(tmp_path / name) is votes
+    (tmp_path / "n.csv").write_text("path,class\n")
+    with pytest.raises(
+        UserError, match=r"neither a column file_name.* nor a column sample_id.*its columns are path, class"
+    ):
+        folder.is_votes(tmp_path / "n.csv")
+    with pytest.raises(UserError, match=r"passwd is no table; give a file \.csv or \.parquet"):
+        folder.is_votes(Path("/etc/passwd"))
+
+
+def test_a_table_is_not_read_through_a_link_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("user,password\n")
+    (tree(tmp_path / "images") / "metadata.csv").symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(UserError, match="is a link that leads out of the folder") as refused:
+        data.load("folder", tmp_path / "images")
+    assert "password" not in str(refused.value)
+
+
 # --- tables of votes -------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +336,27 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     tree(tmp_path, 1)
     save(tmp_path, "cat/x.png", np.full((8, 8), 65535, np.uint16) - np.arange(8, dtype=np.uint16) * 257)
     assert one(tmp_path)[0, :, 0].tolist() == list(range(255, 247, -1))
+
+
+def test_twelve_bits_in_sixteen_are_spread_alike_over_the_folder(tmp_path: Path) -> None:
+    """A scanner's 4095 is white, and a dark image of the same folder stays dark."""
+    tree(tmp_path, 1)
+    save(tmp_path, "dog/bright.png", np.full((8, 8), 4095, np.uint16))
+    save(tmp_path, "cat/x.png", np.full((8, 8), 1024, np.uint16))
+    assert one(tmp_path)[0, 0].tolist() == [64]
+    seen = original.picture("folder", tmp_path, "cat/x.png", 8)
+    assert seen is not None
+    assert seen[0, 0].tolist() == [64, 64, 64]  # as the model sees it
+    save(tmp_path, "dog/bright.png", np.full((8, 8), 65535, np.uint16))
+    assert one(tmp_path)[0, 0].tolist() == [4]
+
+
+def test_sixteen_bits_with_a_transparent_grey(tmp_path: Path) -> None:
+    tree(tmp_path, 1)
+    pixels = np.full((8, 8), 65535, np.uint16)
+    pixels[0], pixels[1] = 300, 257
+    Image.fromarray(pixels).save(tmp_path / "cat/x.png", transparency=300)
+    assert one(tmp_path)[:2, 0].tolist() == [[255], [1]]
 
 
 def test_colour_makes_all_colour(tmp_path: Path) -> None:
@@ -394,6 +458,9 @@ def test_nothing_to_learn_from(tmp_path: Path) -> None:
         data.load("folder", tmp_path / "absent")
     with pytest.raises(UserError, match="there is no image in"):
         data.load("folder", tmp_path)
+    save(tmp_path, "loose.png")
+    with pytest.raises(UserError, match=r"no image in .* lies in a class folder; sort them .*, or name the classes"):
+        data.load("folder", tmp_path)
     for i in range(5):
         save(tmp_path, f"cat/{i}.png")
     with pytest.raises(UserError, match="only one class"):
@@ -413,9 +480,9 @@ def test_decoded_once_until_a_file_changes(tmp_path: Path, cache: Path, monkeypa
     runs: list[int] = []
     decode_all = folder._decode_all
 
-    def counted(root: Path, ids: list[str], size: int | None) -> dict[str, np.ndarray]:
+    def counted(root: Path, ids: list[str], *rest: Any) -> dict[str, np.ndarray]:
         runs.append(len(ids))
-        return decode_all(root, ids, size)
+        return decode_all(root, ids, *rest)
 
     monkeypatch.setattr(folder, "_decode_all", counted)
     tree(tmp_path)
@@ -428,9 +495,9 @@ def test_decoded_once_until_a_file_changes(tmp_path: Path, cache: Path, monkeypa
 
     save(tmp_path, first.ids[0], np.full((8, 8), 77, np.uint8))
     assert (data.load("folder", tmp_path).images[0] == 77).all()
-    assert len(list(cache.iterdir())) == 2  # the arrays before the change are gone
+    assert len(list(cache.iterdir())) == len(folder.PARTS)  # the arrays before the change are gone
     data.load("folder", tmp_path, size=4)
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.iterdir())) == 2 * len(folder.PARTS)
     assert len(runs) == 3
 
     for file in cache.iterdir():
