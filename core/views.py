@@ -126,8 +126,10 @@ def samples(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
     table["given"], table["suggested"] = names[table["label"]], names[table["suggested"]]
     config = run.config
-    reference = reference_counts(config, dataset) if config.task == "label-cleaning" else dataset.label_counts
-    truth = reference.argmax(axis=1) if reference is not None else dataset.labels
+    cleaning = config.task == "label-cleaning"
+    reference = reference_counts(config, dataset) if cleaning else dataset.label_counts
+    unknown = np.full(len(table), -1) if cleaning else dataset.labels  # a label that is to be checked is no reference
+    truth = unknown if reference is None else reference.argmax(axis=1)
     table["reference"] = names[truth]
     if reference is not None:
         wrong, ambiguous = table["label"].to_numpy() != truth, votes.ambiguous(reference)
@@ -408,7 +410,7 @@ def figure(
     if name == "distribution":
         return score_distribution(run, dataset, cycle, config.method)
     scored = with_noise_scores(run, samples(run, dataset, cycle), cycle)
-    return figures.noise_map(scored, note(run, f"cycle {cycle}; {MAP_TEXT[config.task]}"))
+    return figures.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 
 
 def of_study(run: Run) -> list[Run]:
@@ -500,10 +502,13 @@ def comparable(run: Run) -> list[Run]:
     ]
 
 
-MAP_TEXT = {
-    "label-cleaning": "l̂: label histogram; clear noise: wrong label on an image whose votes agree; difficult: whose votes do not",
-    "active-learning": "CE against the reference label, which the strategy does not see",
-}
+def map_text(config: Config, dataset: ImageDataset) -> str:
+    """What the letters and kinds of the map of noise mean."""
+    if config.task == "active-learning":
+        return "CE against the reference label, which the strategy does not see"
+    if reference_counts(config, dataset) is None:
+        return "l̂: label histogram; which labels are wrong is not known"
+    return "l̂: label histogram; clear noise: wrong label on an image whose votes agree; difficult: whose votes do not"
 
 
 def same_experiment(run: Run) -> list[Run]:

@@ -224,7 +224,7 @@ def mosaic(here: frame.Here, table: pd.DataFrame, cell: tuple[float, float], som
 
 
 def small_print(here: frame.Here, some: str) -> str:
-    return views.note(here.run, f"cycle {here.cycle}; {some}; {views.MAP_TEXT[here.config.task]}")
+    return views.note(here.run, f"cycle {here.cycle}; {some}; {views.map_text(here.config, here.dataset)}")
 
 
 def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:

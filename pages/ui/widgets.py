@@ -16,6 +16,7 @@ from core import bundle, export, figures, jobs, printed, query, views
 from core.printed import Layout
 from core.run import Run, find
 from core.scores import REGISTRY
+from data import original
 from pages.ui import filters
 from pages.ui.frame import Here, errors, plain
 
@@ -253,7 +254,8 @@ def card(here: Here, row: pd.Series) -> None:
     with st.container(border=True):
         st.markdown("**Image**")
         st.code(sample_id, language=None)
-        st.image(png(here.dataset.images[position], 224), width=224)
+        file = original.picture(here.config.dataset, here.config.root, sample_id, 448)  # in the shape it was taken
+        st.image(png(here.dataset.images[position], 224) if file is None else png(file), width=224)
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
         votes = _histograms(here, here.key)[position]

@@ -283,6 +283,15 @@ def test_samples_by_hand(elsewhere, four, task):
     assert found["kind"].tolist() == ["clear noise", "difficult", "correct", ""]
 
 
+def test_labels_that_people_check_are_no_reference(elsewhere, four):
+    one = made(four, "label-cleaning", annotator="person", noise=0.0, temperature=None)
+    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [1, 1, 0, 0], "suggested": [0, 1, 0, 1]})
+    store.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
+    found = views.samples(one, four, 0)
+    assert set(found["reference"]) == {"—"}
+    assert set(found["kind"]) == {""}
+
+
 def test_without_votes_learning_takes_the_reference_labels_and_leaves_out_what_has_none(elsewhere, four):
     bare = dataclasses.replace(four, label_counts=None, labels=np.array([0, -1, 1, 1]), annotators="none")
     one = made(bare, "active-learning", method="margin", noise=0.0, temperature=None)
