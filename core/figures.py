@@ -219,6 +219,31 @@ def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: st
     return _layout(figure, "Collected labels", "Right majority labels (%)", note, legend_rows=-(-len(policies) // 2))
 
 
+def budget(curves: pd.DataFrame, learning: bool, at: int, target: float, note: str) -> go.Figure:
+    """What labels buy (%), one line a policy, and where a budget and a target lie.
+
+    curves: policy, n_labels, mean · learning: test accuracy against labelled images, else right labels against collected ones.
+    """
+    figure = go.Figure()
+    names = list(curves["policy"].unique())
+    for policy in names:
+        part = _thin(curves[curves["policy"] == policy]).assign(sd=0.0)
+        width = 2 if policy in ("oracle", "random", "minimal") else 3
+        _band(figure, part, str(policy), str(policy), width=width, markers=learning)
+    figure.add_vline(
+        x=at,
+        line={"color": GREY, "dash": "dot", "width": 2},
+        annotation_text=f"{at:,} labels",
+        annotation_position="top left",
+    )
+    figure.add_hline(
+        y=100 * target, line={"color": GREY, "dash": "dot", "width": 2}, annotation_text=f"{100 * target:g} %"
+    )
+    x = "Labelled images" if learning else "Collected labels"
+    y = "Test accuracy (%)" if learning else "Right majority labels (%)"
+    return _layout(figure, x, y, note, legend_rows=-(-len(names) // 3))
+
+
 def distribution(bins: pd.DataFrame, score: str, cut: float | None, note: str) -> go.Figure:
     """Histogram of a score; `cut` marks the lowest score that the next budget takes.
 

@@ -448,6 +448,18 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
     return figures.policy_curves(table, policies.areas(found), band, small)
 
 
+def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.Figure:
+    """The curves of `core.budget`, marked at a budget and a target."""
+    if run.config.task == "active-learning":
+        text = "mean over the seeds of each strategy; straight lines between cycles"
+    else:
+        text = (
+            f"simulation by each first ranking, mean over {policies.VOTE_SETS} sets of votes; minimal: two labels correct one "
+            "image, the least that any ranking can need"
+        )
+    return figures.budget(curves, run.config.task == "active-learning", at, target, note(run, text))
+
+
 def noise_text(config: Config, dataset: ImageDataset) -> str:
     """How many of the first labels are wrong, and how that came about."""
     reference = reference_counts(config, dataset)

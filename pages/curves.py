@@ -2,14 +2,16 @@
 
 import streamlit as st
 
+from core import budget, views
 from core import run as runs
-from core import views
 from pages.ui import frame, widgets
 
 KINDS = {
     "curves": "As the runs went",
     "policies": "By their first rankings (Figure 3)",
+    "budget": "What a budget buys",
 }
+UNITS = ("€", "$", "£", "minutes")
 
 
 def policies(here: frame.Here, chosen: list[str]) -> None:
@@ -30,6 +32,107 @@ def policies(here: frame.Here, chosen: list[str]) -> None:
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-policies")
 
 
+def bought(here: frame.Here, chosen: list[str]) -> None:
+    """A budget and a target, what each policy makes of them, and what that costs."""
+    learning = here.config.task == "active-learning"
+    found = widgets.budget_curves(here, here.key, tuple(chosen))
+    if found.empty:
+        return unknown(here)
+    low, high = int(found["n_labels"].min()), int(found["n_labels"].max())
+    if low == high:
+        st.info("There is one cycle, and no line through one point: step, then come back.")
+        return
+    at = st.slider(
+        "Budget (labelled images)" if learning else "Budget (collected labels)",
+        low,
+        high,
+        (low + high) // 2,
+        key="budget",
+        bind="query-params",
+    )
+    columns = st.columns(3)
+    target = columns[0].number_input(
+        "Target: " + ("test accuracy (%)" if learning else "right labels (%)"),
+        1.0,
+        100.0,
+        95.0,
+        0.5,
+        key="target",
+        bind="query-params",
+    )
+    price = columns[1].number_input(
+        "Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params", help="0: count in labels."
+    )
+    unit = columns[2].selectbox("in", UNITS, key="unit", bind="query-params")
+    widgets.figure(widgets.budget_figure(here, here.key, tuple(chosen), at, target / 100), f"{here.run.id}-budget")
+    table = budget.plan(found, at, target / 100, None if learning else len(here.dataset))
+    st.markdown(f"**{at:,} labels**" + (f" cost **{money(at * price, unit)}**" if price else ""))
+    shown = table[["policy", "value"]].copy()
+    if not learning:
+        shown["per_correction"] = table["labels_per_correction"]
+        if price:
+            shown["cost_per_correction"] = [amount(n * price, unit) for n in table["labels_per_correction"]]
+    shown["for_target"] = [amount(n) if n == n else "not reached" for n in table["labels_for_target"]]
+    if price:
+        shown["cost_for_target"] = [amount(n * price, unit) for n in table["labels_for_target"]]
+    if table["saved"].notna().any():
+        signs = ["more than " if more else "" for more in table["saved_at_least"]]
+        shown["saved"] = [sign + amount(n) if n == n else "" for sign, n in zip(signs, table["saved"], strict=True)]
+        if price:
+            saved = zip(signs, table["saved"], strict=True)
+            shown["cost_saved"] = [sign + amount(n * price, unit) if n == n else "" for sign, n in saved]
+    st.dataframe(
+        shown,
+        hide_index=True,
+        column_config={
+            "policy": "Policy",
+            "value": st.column_config.NumberColumn(
+                "Test accuracy" if learning else "Right labels", format="percent", help="At the budget."
+            ),
+            "per_correction": st.column_config.NumberColumn(
+                "Labels per correction", format="%.2f", help="The budget over the right labels that it gained."
+            ),
+            "cost_per_correction": "Cost per correction",
+            "for_target": st.column_config.TextColumn(f"Labels for {target:g} %"),
+            "cost_for_target": st.column_config.TextColumn(f"Cost for {target:g} %"),
+            "saved": st.column_config.TextColumn(
+                "Saved labels",
+                help="What the random order needs for the same, less the budget. Negative: it needs fewer.",
+            ),
+            "cost_saved": "Saved",
+        },
+    )
+    widgets.table_export(lambda: table, len(table), f"{here.run.id}-budget")
+    if learning and budget.BASELINE not in set(found["policy"]):
+        st.caption("For what is saved, choose a run of the strategy random beside it.")
+
+
+def unknown(here: frame.Here) -> None:
+    """What can be said where nobody knows the right labels: what was spent, and on what."""
+    collected, changed = budget.spent(here.run, here.dataset, here.cycle)
+    st.info(
+        "Nobody knows the right labels of these images, so what more labels would correct cannot be said. So far "
+        f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them."
+    )
+    price = st.number_input("Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params")
+    unit = st.selectbox("in", UNITS, key="unit", bind="query-params")
+    if price and changed:
+        spent = collected * price
+        st.markdown(f"**{money(spent, unit)}** in all, {money(spent / changed, unit)} for each changed label")
+
+
+def amount(value: float, unit: str | None = None) -> str:
+    """A number of labels, or an amount of money or time; "" for NaN."""
+    return "" if value != value else f"{value:,.0f}" if unit is None else money(value, unit)
+
+
+def money(value: float, unit: str) -> str:
+    """Minutes from an hour on as hours."""
+    if unit != "minutes":
+        return f"{unit} {value:,.2f}".replace("$", "\\$")
+    return f"{value / 60:,.1f} h" if abs(value) >= 60 else f"{value:,.1f} min"
+
+
 def show(here: frame.Here) -> None:
     """The curve, its areas, and the runs to set beside it."""
     comparable = views.comparable(here.run)
@@ -44,17 +147,20 @@ def show(here: frame.Here) -> None:
         key=f"beside-{here.run.id}",
         help="Runs of the same task on the same data. Those that differ in their seed alone are averaged.",
     )
-    if here.config.task == "label-cleaning" and views.simulable(here.run, here.dataset):
-        kind = st.segmented_control(
-            "Curves",
-            list(KINDS),
-            default="policies" if here.config.static else "curves",
-            required=True,
-            format_func=KINDS.get,
-            key=f"kind-{here.run.id}",
-        )
-        if kind == "policies":
-            return policies(here, chosen)
+    simulable = here.config.task == "label-cleaning" and views.simulable(here.run, here.dataset)
+    kind = st.segmented_control(
+        "Curves",
+        [one for one in KINDS if one != "policies" or simulable],
+        default="policies" if simulable and here.config.static else "curves",
+        required=True,
+        format_func=KINDS.get,
+        key="kind",
+        bind="query-params",
+    )
+    if kind == "policies":
+        return policies(here, chosen)
+    if kind == "budget":
+        return bought(here, chosen)
     widgets.figure(widgets.run_figure(here, here.key, "curves", tuple(chosen)), f"{here.run.id}-curves")
     table = widgets.areas(here, here.key, tuple(chosen)).dropna(axis=1, how="all")
     st.subheader("Area under the curve")

@@ -12,7 +12,7 @@ import streamlit as st
 from PIL import Image
 
 import core.report
-from core import bundle, export, figures, jobs, printed, query, views
+from core import budget, bundle, export, figures, jobs, printed, query, views
 from core.printed import Layout
 from core.run import Run, find
 from core.scores import REGISTRY
@@ -215,6 +215,18 @@ POLICY_COLUMNS = {
 def policy_statistics(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
     """Statistics of the policies of the run we stand at and others."""
     return views.policy_statistics([_here.run, *(find(one) for one in others)], _here.dataset)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Simulating…")
+def budget_curves(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
+    """What labels buy by the run we stand at and others."""
+    return budget.curves([_here.run, *(find(one) for one in others)], _here.dataset)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def budget_figure(_here: Here, key: tuple[str, int, int], others: tuple[str, ...], at: int, target: float) -> go.Figure:
+    """The curves of `budget_curves` with a budget and a target."""
+    return views.budget_figure(_here.run, budget_curves(_here, key, others), at, target)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

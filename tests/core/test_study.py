@@ -117,7 +117,7 @@ def test_the_papers_protocol_on_real_images_in_miniature(home, real_data, monkey
 
 def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("core.export.has_browser", lambda: False)
-    made = study.create(tiny(evidence=True), command="python -m core run …")
+    made = study.create(tiny(evidence=True), command="python -m core run --protocol fashion")
     assert main(["resume", made.id]) == 0
     capsys.readouterr()
     assert main(["compare", made.id, "--json"]) == 0
@@ -129,7 +129,7 @@ def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, m
     assert "Better than random?" in capsys.readouterr().out
     assert main(["compare", made.id, "--out", str(tmp_path / "out")]) == 0
     about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["studies"][0]["command"] == "python -m core run …"
+    assert about["studies"][0]["command"] == "python -m core run --protocol fashion"
     assert "torch" in about["machines"][0]
     assert str(tmp_path) not in json.dumps(about)
     assert {"accuracy.csv", "accuracy.html", "verdicts.csv", "runs.csv"} <= {
