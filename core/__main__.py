@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ import pandas as pd
 
 import data
 from core import (
+    budget,
     bundle,
     comparison,
     exchange,
@@ -247,6 +249,15 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="its ending is the format: png svg pdf html, csv parquet; a folder for Label Studio",
     )
+
+    sub = command("budget", plan_budget, "what a budget buys and what a target costs, by every policy")
+    sub.add_argument("run")
+    sub.add_argument("--labels", type=int, help="the budget (default: the run's)")
+    sub.add_argument(
+        "--target", type=float, default=0.95, help="share of right labels, or test accuracy (default: 0.95)"
+    )
+    sub.add_argument("--price", type=float, help="of a label, in whatever money or minutes: adds the costs")
+    sub.add_argument("--json", action="store_true")
 
     sub = command("report", report_run, "write a run on one page")
     sub.add_argument("run")
@@ -652,6 +663,46 @@ def finished_cycle(found: run.Run, wanted: int | None) -> int:
     if not 0 <= cycle < done:
         raise UserError(f"Run {found.id} has no finished cycle {cycle}: it has {done}, counted from 0.")
     return cycle
+
+
+def plan_budget(options: argparse.Namespace) -> None:
+    """The table of the page Curves, "What a budget buys"."""
+    found = run.find(options.run)
+    finished_cycle(found, None)
+    if not 0 < options.target <= 1:
+        raise UserError(f"--target is {options.target}: give a share above 0 and at most 1, such as 0.95.")
+    if options.price is not None and not 0 <= options.price < math.inf:
+        raise UserError(f"--price is {options.price}: give what a label costs, such as 0.08.")
+    dataset = load(found)
+    curves = budget.curves([found, *views.of_study(found)], dataset)
+    if curves.empty:
+        raise UserError(
+            f"Nobody knows the right labels of run {found.id}: what labels would correct cannot be said, only estimated "
+            f"(`show {found.id}`)."
+        )
+    labels = options.labels
+    if labels is None:
+        labels = (
+            int(curves["n_labels"].max()) // budget.REACH
+            if found.config.task == "label-cleaning"
+            else int(found.cycles()["n_labels"].iloc[-1])
+        )
+    if labels < 0:
+        raise UserError(f"--labels is {labels}: give a number of labels, 0 or more.")
+    cleaning = found.config.task == "label-cleaning"
+    table = budget.plan(curves, labels, options.target, len(dataset) if cleaning else None)
+    if options.price is not None:
+        for name in ("labels_per_correction", "labels_for_target", "saved"):
+            table[f"cost_{name.removeprefix('labels_')}"] = options.price * table[name]
+    if options.json:
+        print(table.to_json(orient="records"))
+        return
+    print(f"{labels:,} labels" + (f" cost {options.price * labels:,.2f}" if options.price is not None else ""))
+    table["saved"] = [
+        "" if math.isnan(n) else f"{'more than ' if more else ''}{n:,.0f}"
+        for n, more in zip(table["saved"], table.pop("saved_at_least"), strict=True)
+    ]
+    print(table.dropna(axis=1, how="all").to_string(index=False, float_format=lambda x: f"{x:,.4g}"))
 
 
 def bench(options: argparse.Namespace) -> int:

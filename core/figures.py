@@ -234,10 +234,13 @@ def budget(curves: pd.DataFrame, learning: bool, at: int, target: float, note: s
         x=at,
         line={"color": GREY, "dash": "dot", "width": 2},
         annotation_text=f"{at:,} labels",
-        annotation_position="top left",
+        annotation_position="bottom right",
     )
     figure.add_hline(
-        y=100 * target, line={"color": GREY, "dash": "dot", "width": 2}, annotation_text=f"{100 * target:g} %"
+        y=100 * target,
+        line={"color": GREY, "dash": "dot", "width": 2},
+        annotation_text=f"{100 * target:g} %",
+        annotation_position="top left",
     )
     x = "Labelled images" if learning else "Collected labels"
     y = "Test accuracy (%)" if learning else "Right majority labels (%)"
@@ -267,7 +270,10 @@ def distribution(bins: pd.DataFrame, score: str, cut: float | None, note: str) -
         )
     if cut is not None:
         figure.add_vline(
-            x=cut, line={"color": GREY, "dash": "dash"}, annotation_text="taken next →", annotation_position="top left"
+            x=cut,
+            line={"color": GREY, "dash": "dash"},
+            annotation_text="taken next →",
+            annotation_position="bottom right",
         )
         figure.update_yaxes(range=[0, 1.15 * max(1, bins["everything"].max())])  # room for the words
     figure.update_layout(barmode="stack", bargap=0, dragmode="select", selectdirection="h")

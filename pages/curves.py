@@ -66,7 +66,7 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
     unit = columns[2].selectbox("in", UNITS, key="unit", bind="query-params")
     widgets.figure(widgets.budget_figure(here, here.key, tuple(chosen), at, target / 100), f"{here.run.id}-budget")
     table = budget.plan(found, at, target / 100, None if learning else len(here.dataset))
-    st.markdown(f"**{at:,} labels**" + (f" cost **{money(at * price, unit)}**" if price else ""))
+    st.markdown(f"**{at:,} labels**" + (f" cost **{frame.plain(money(at * price, unit))}**" if price else ""))
     shown = table[["policy", "value"]].copy()
     if not learning:
         shown["per_correction"] = table["labels_per_correction"]
@@ -118,7 +118,9 @@ def unknown(here: frame.Here) -> None:
     unit = st.selectbox("in", UNITS, key="unit", bind="query-params")
     if price and changed:
         spent = collected * price
-        st.markdown(f"**{money(spent, unit)}** in all, {money(spent / changed, unit)} for each changed label")
+        st.markdown(
+            f"**{frame.plain(money(spent, unit))}** in all, {frame.plain(money(spent / changed, unit))} for each changed label"
+        )
 
 
 def amount(value: float, unit: str | None = None) -> str:
@@ -129,7 +131,7 @@ def amount(value: float, unit: str | None = None) -> str:
 def money(value: float, unit: str) -> str:
     """Minutes from an hour on as hours."""
     if unit != "minutes":
-        return f"{unit} {value:,.2f}".replace("$", "\\$")
+        return f"{unit} {value:,.2f}"
     return f"{value / 60:,.1f} h" if abs(value) >= 60 else f"{value:,.1f} min"
 
 
