@@ -17,6 +17,7 @@ import pandas as pd
 
 import data
 from core import (
+    branch,
     budget,
     bundle,
     comparison,
@@ -176,6 +177,18 @@ def parser() -> argparse.ArgumentParser:
         sub = command(name, function, text)
         sub.add_argument("run")
         sub.add_argument("--json", action="store_true")
+
+    sub = command("branch", branch_off, "start a run that shares the past of another, and goes on otherwise")
+    sub.add_argument("run")
+    sub.add_argument("--cycle", type=int, help="the first that is its own (default: the last)")
+    method = sub.add_mutually_exclusive_group()
+    method.add_argument("--strategy", dest="method", choices=STRATEGIES, help="of active learning")
+    method.add_argument("--score", dest="method", choices=tasks.CLEANING_SCORES, help="of label cleaning")
+    sub.add_argument("--selector", choices=tasks.SELECTORS)
+    sub.add_argument("--gamma", type=float)
+    sub.add_argument("--budget", type=int)
+    sub.add_argument("--cycles", type=int, help="in all (default: as many as the run was to have)")
+    sub.add_argument("--json", action="store_true")
 
     sub = command("compare", compare, "tables and curves of several runs, beside the paper's")
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study, or runs")
@@ -418,6 +431,17 @@ def step(options: argparse.Namespace) -> None:
     resume(options)
 
 
+def branch_off(options: argparse.Namespace) -> None:
+    """A branch, worked on to its end."""
+    found = run.find(options.run)
+    dataset = load(found)
+    changes = {name: value for name in branch.CHANGES if (value := getattr(options, name)) is not None}
+    cycle = finished_cycle(found, options.cycle)
+    made = branch.branch(found, dataset, cycle, cycles=options.cycles, **changes)
+    print(f"run {made.id}, branched from {found.id} at cycle {cycle}", file=sys.stderr)
+    work(made, dataset, options)
+
+
 def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace) -> None:
     """Bring a run to its target, and print what it found."""
     from core import cycle  # torch, which most commands do without
@@ -437,6 +461,8 @@ def show(options: argparse.Namespace) -> None:
     state, sentence = found.status()
     if not options.json:
         print(f"{found.id}: {state}. {sentence}")
+        if found.config.parent is not None:
+            print(f"Branched from {found.config.parent} at cycle {found.config.branched_at}.")
     print_summary(found, load(found), options.json)
 
 

@@ -310,7 +310,9 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
 
 
 def _config(found: dict[str, Any]) -> Config:
-    check_types({key: value for key, value in found.items() if key != "classes"}, "The bundle's configuration")
+    plain = {key: value for key, value in found.items() if key not in ("classes", "earlier")}
+    for settings in (plain, *({**past, "branched_at": past["until"]} for past in found.get("earlier") or [])):
+        check_types({key: value for key, value in settings.items() if key != "until"}, "The bundle's configuration")
     if not all(isinstance(name, str) for name in found.get("classes") or []):
         raise ValueError
     config = dataclasses.replace(Config(**found), root=None, votes=None, weights=None)

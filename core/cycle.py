@@ -258,8 +258,8 @@ class _Worker:
 
     def fall(self, scorer: Scorer) -> dict[str, float]:
         """Of the samples chosen by their gradient norm a cycle ago, how many have none larger now that they are learnt."""
-        if self.cycle == 0 or self.strategy is None or self.strategy.loss is None:
-            return {}
+        if self.cycle in (0, self.config.branched_at) or self.strategy is None or self.strategy.loss is None:
+            return {}  # nothing was chosen yet, or not by this strategy
         events = self.run.log.labels(self.cycle)
         ranking = self.run.ranking(self.cycle - 1).set_index("sample_id")[self.config.method]
         chosen = events.loc[events["cycle"] == self.cycle, "sample_id"]

@@ -29,7 +29,19 @@ STATISTICS = (
 MAY_DIFFER = {  # between runs whose rankings answer the same question
     *("method", "selector", "seed", "root", "cycles", "budget", "study", "evidence", "relabel_seed", "static", "folds"),
     *("ensemble", "forget_rate", "pretrain_epochs", "head", "backbone", "weights", "gamma", "model", "width", "epochs"),
-    *("finetune_epochs", "warm_start", "lr", "nesterov", "batch_size", "schedule", "reduction", "annotator"),
+    *(
+        "parent",
+        "branched_at",
+        "earlier",
+        "finetune_epochs",
+        "warm_start",
+        "lr",
+        "nesterov",
+        "batch_size",
+        "schedule",
+        "reduction",
+        "annotator",
+    ),
 }
 TITLES = {
     "statistics": "Selectors at the end of the budget",
@@ -82,7 +94,7 @@ def comparable(runs: Sequence[Run]) -> list[Run]:
         config = run.config
         if config.task != "label-cleaning":
             raise UserError(f"Run {run.id} is no label cleaning: it has no ranking of labels to check.")
-        if len(run.cycles()):
+        if len(run.cycles()) and config.earlier is None:  # the first ranking of a branch is another run's
             found.setdefault((config.arm, config.seed), run)
             settings.setdefault(setting(config), run.id)
     if len(settings) > 1:

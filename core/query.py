@@ -307,7 +307,10 @@ def _table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
 
 def history(run: Run, row: int) -> pd.DataFrame:
-    """How a sample went through the cycles: cycle, rank, label, suggested (names), confidence, status, and the run's score."""
+    """How a sample went through the cycles: cycle, rank, label, suggested (names), confidence, status, score.
+
+    score: the one that ranked the cycle.
+    """
     parts = []
     names = [*run.about["class_names"], "—"]
     for cycle in range(len(run.cycles())):
@@ -317,14 +320,15 @@ def history(run: Run, row: int) -> pd.DataFrame:
             found = _cursor().execute(sql, [str(path), row]).df()
         except duckdb.Error:
             continue  # that cycle's own page says what is wrong with it
-        parts.append(found.assign(cycle=cycle))
+        parts.append(found.assign(cycle=cycle, score=found[run.config_at(cycle).method]))
+    columns = ["cycle", "rank", "label", "suggested", "confidence", "status", "score"]
     if not parts:
-        return pd.DataFrame(columns=["cycle", "rank", "label", "suggested", "confidence", "status", run.config.method])
+        return pd.DataFrame(columns=columns)
     table = pd.concat(parts, ignore_index=True)
     for name in ("label", "suggested"):
         table[name] = [names[code] for code in table[name]]
     table["rank"] = table["rank"].astype("Int64")
-    return table[["cycle", "rank", "label", "suggested", "confidence", "status", run.config.method]]
+    return table[columns]
 
 
 def neighbours(run: Run, cycle: int, row: int, k: int = 8) -> Ints:

@@ -155,7 +155,7 @@ def _cell(value: Any, text: str) -> str:
 
 def _images(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[tuple[int, str, str, float]]]:
     """Grids by their titles: (pool row, before, after, score)."""
-    config, row_of = run.config, {one: row for row, one in enumerate(dataset.ids)}
+    config, row_of = run.config_at(cycle), {one: row for row, one in enumerate(dataset.ids)}
     found: dict[str, list[tuple[int, str, str, float]]] = {}
     if config.task == "label-cleaning" and cycle > 0:
         table = views.relabels(run, dataset, cycle)
@@ -166,10 +166,10 @@ def _images(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[tuple
     if config.task == "active-learning" and cycle > 0:
         before, state = views.samples(run, dataset, cycle - 1), run.state(dataset.ids, cycle)[0]
         names = np.array([*dataset.class_names, "—"], dtype=object)
-        chosen = before[(before["label"] < 0) & (state.majority >= 0)].nlargest(IMAGES, config.method)
+        method = run.config_at(cycle - 1).method
+        chosen = before[(before["label"] < 0) & (state.majority >= 0)].nlargest(IMAGES, method)
         found["Images that the last cycle labelled: the model's guess → label, score when chosen"] = [
-            (int(row), one["suggested"], names[state.majority[row]], one[config.method])
-            for row, one in chosen.iterrows()
+            (int(row), one["suggested"], names[state.majority[row]], one[method]) for row, one in chosen.iterrows()
         ]
     table = views.samples(run, dataset, cycle)
     top = table[table["rank"].notna()].nsmallest(IMAGES, "rank")

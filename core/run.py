@@ -81,6 +81,10 @@ class Config:
     reduction: Literal["sum", "l2"] = "sum"  # of the parameter tensors' norms: the paper's code, or its text
     evidence: bool = False  # also measure what `core.comparison` tabulates: true-label norms, and how norms fall
     study: str | None = None  # the study that the run belongs to
+    # a branch (`core.branch`)
+    parent: str | None = None  # the run it shares its first cycles with
+    branched_at: int | None = None  # the first cycle that is its own
+    earlier: list[dict[str, Any]] | None = None  # what ranked the cycles below "until", the first of them that fits
 
     @property
     def experiment(self) -> str:
@@ -147,6 +151,14 @@ class Run:
         except TypeError as error:
             raise self._damaged() from error
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
+
+    def config_at(self, cycle: int) -> Config:
+        """The configuration by which a cycle was ranked: of a branch's shared cycles, that of the run they came from."""
+        config = self.config
+        for past in config.earlier or []:
+            if cycle < past["until"]:
+                return dataclasses.replace(config, **{name: value for name, value in past.items() if name != "until"})
+        return config
 
     @property
     def about(self) -> dict[str, Any]:

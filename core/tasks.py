@@ -268,7 +268,8 @@ def defaults(task: str, dataset: str) -> dict[str, Any]:
 def prepare(config: Config, dataset: ImageDataset) -> Config:
     """Check a configuration against its data and fill in what depends on both.
 
-    Raises `UserError` for what cannot run: an unknown method, a budget larger than the pool, noise out of reach.
+    What it returns may be given to it again, with other settings: what is filled in stays. Raises `UserError` for what
+    cannot run: an unknown method, a budget larger than the pool, noise out of reach.
     """
     n = len(dataset.ids)
     least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1, "folds": 1, "ensemble": 1, "pretrain_epochs": 1}
@@ -365,10 +366,10 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
     if config.temperature is not None and not config.temperature > 0:
         raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
-    if config.temperature is not None and config.noise:
-        raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.temperature is not None and dataset.label_counts is None:
         raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
+    if config.temperature is not None and config.noise and config.temperature != _temperature(config, dataset):
+        raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.forget_rate is not None and not 0 <= config.forget_rate < 1:
         raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
     if config.folds > n:
@@ -384,10 +385,7 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
     elif dataset.label_counts is not None and config.temperature is None:
         if config.noise == 0:
             config = dataclasses.replace(config, noise=DEFAULT_NOISE)
-        nominal = dataset.noise_temperatures.get(config.noise)
-        config = dataclasses.replace(
-            config, temperature=nominal or votes.temperature_for(dataset.label_counts, config.noise)
-        )
+        config = dataclasses.replace(config, temperature=_temperature(config, dataset))
     elif config.annotator is None and dataset.annotations is not None and config.noise == 0:
         config = dataclasses.replace(config, annotator="person")  # they are the labels to check, not the truth
     reference = reference_counts(config, dataset)
@@ -417,3 +415,10 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         total = max(1, round(3 * noise * n))
         config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
     return config
+
+
+def _temperature(config: Config, dataset: ImageDataset) -> float:
+    """That at which labels drawn from the votes have the noise rate: the data set's own figure, or found by search."""
+    assert dataset.label_counts is not None
+    nominal = dataset.noise_temperatures.get(config.noise)
+    return nominal or votes.temperature_for(dataset.label_counts, config.noise)

@@ -232,7 +232,8 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     cycles = log["cycle"].to_numpy()[visits.first]
     scores_at = np.full(len(cycles), np.nan)
     for cycle in np.unique(cycles):
-        ranking = run.ranking(int(cycle) - 1)[config.method].to_numpy(np.float64)
+        method = run.config_at(int(cycle) - 1).method
+        ranking = run.ranking(int(cycle) - 1)[method].to_numpy(np.float64)
         scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
     reference = reference_counts(config, dataset)
     kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
@@ -262,7 +263,7 @@ def rankings_beside(run: Run, cycle: int) -> dict[str, str]:
     found = {name: scores.REGISTRY[name].title for name in run.ranking(cycle).columns if name in scores.REGISTRY}
     for other in comparable(run):
         if len(other.cycles()) > cycle and other.config.seed == run.config.seed:
-            config = other.config
+            config = other.config_at(cycle)
             found[f"{other.id}/{config.method}"] = (
                 f"{config.arm}: {scores.REGISTRY[config.method].title} ({other.id[:15]})"
             )
@@ -390,7 +391,7 @@ def figure(
     others: further runs to draw in the curves, by default those that differ from this one in the seed alone; in the
     policies the other runs of its study · band: of the policies, "sd" or "interval".
     """
-    config = run.config
+    config = run.config_at(cycle)
     if name == "policies":
         return policy_figure([run, *(of_study(run) if others is None else others)], dataset, band)
     if name == "curves":
@@ -421,8 +422,11 @@ def of_study(run: Run) -> list[Run]:
 
 
 def simulable(run: Run, dataset: ImageDataset) -> bool:
-    """Whether relabelling by the run's ranking can be simulated: somebody knows the true label distributions."""
-    return reference_counts(run.config, dataset) is not None
+    """Whether relabelling by the run's first ranking can be simulated: somebody knows the true label distributions.
+
+    The first ranking of a branch is another run's.
+    """
+    return reference_counts(run.config, dataset) is not None and run.config.earlier is None
 
 
 def policy_statistics(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
@@ -476,7 +480,8 @@ def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) 
     """Histogram of a score over the images that may still be chosen; for the run's own score with the next budget's cut."""
     table = run.ranking(cycle)
     table = table[table["rank"].notna()]
-    cut = next_cut(table, run.config) if score == run.config.method else None
+    config = run.config_at(cycle)
+    cut = next_cut(table, config) if score == config.method else None
     numbers, edges = np.histogram(table[score].dropna(), bins=BINS)
     bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "everything": numbers, "kept": numbers})
     text = note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")

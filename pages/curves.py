@@ -109,6 +109,11 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
 
 def unknown(here: frame.Here) -> None:
     """What can be said where nobody knows the right labels: what was spent, and on what."""
+    if here.config.parent is not None and here.config.annotator != "person":
+        st.info(
+            f"This is a branch: its first ranking is that of {frame.plain(here.config.parent)}. Plan its budget there."
+        )
+        return
     collected, changed = budget.spent(here.run, here.dataset, here.cycle)
     st.info(
         "Nobody knows the right labels of these images, so what more labels would correct cannot be said. So far "

@@ -166,7 +166,7 @@ def here(title: str) -> Here | None:
     with errors():
         state, sentence = run.status()
         if cycle is not None:
-            return Here(run, run.config, dataset(run.config), cycle, len(run.cycles()))
+            return Here(run, run.config_at(cycle), dataset(run.config), cycle, len(run.cycles()))
         if state == "failed":
             st.error(sentence)
         else:

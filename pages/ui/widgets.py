@@ -299,7 +299,9 @@ def _history(here: Here, position: int) -> None:
                 "suggested": "Suggested",
                 "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
                 "status": "Status",
-                here.config.method: st.column_config.NumberColumn(REGISTRY[here.config.method].title, format="%.4f"),
+                "score": st.column_config.NumberColumn(
+                    "Score" if here.config.earlier else REGISTRY[here.config.method].title, format="%.4f"
+                ),
             },
         )
 

@@ -236,7 +236,7 @@ def test_a_sample_is_followed_through_the_cycles(cleaning):
     found = query.history(cleaning, 4)
     expected = [cleaning.ranking(k).iloc[4] for k in (0, 1)]
     assert found["cycle"].tolist() == [0, 1]
-    assert found["cleaning"].tolist() == [one["cleaning"] for one in expected]
+    assert found["score"].tolist() == [one["cleaning"] for one in expected]
 
 
 def test_neighbours_are_the_most_similar_embeddings(cleaning, pool):
