@@ -4,9 +4,11 @@ from typing import NoReturn
 
 import streamlit as st
 
-from core import jobs, views
+from core import branch, jobs, tasks, views
 from core import run as runs
 from core.run import Run
+from core.scores import REGISTRY
+from core.strategies import STRATEGIES
 from pages.ui import frame, widgets
 
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
@@ -19,36 +21,35 @@ st.title("Cycles")
 def controls(run: Run, state: str, done: int) -> None:
     """The buttons that start and stop work."""
     busy, target = state in ("running", "pausing"), run.target()
-    with st.container(horizontal=True):
-        if st.button(
-            "▶ Run to the end" if done < target else "▶ Run",
-            type="primary",
-            disabled=busy or done >= target,
-            key="run-on",
-            help=f"Work until {target} cycles are done.",
-        ):
-            jobs.start(run)
+    if st.button(
+        "▶ Run to the end" if done < target else "▶ Run",
+        type="primary",
+        disabled=busy or done >= target,
+        key="run-on",
+        help=f"Work until {target} cycles are done.",
+    ):
+        jobs.start(run)
+        follow()
+    if st.button(
+        "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
+    ):
+        with frame.errors():
+            run.check_step()
+            jobs.start(run, target=done + 1)
             follow()
-        if st.button(
-            "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
-        ):
-            with frame.errors():
-                run.check_step()
-                jobs.start(run, target=done + 1)
-                follow()
-        if st.button(
-            "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
-        ):
-            jobs.pause(run)
-            st.rerun()
-        if st.button(
-            "Cancel",
-            disabled=not busy,
-            key="cancel",
-            help="Stop now. The unfinished step is lost, finished ones are kept.",
-        ):
-            jobs.cancel(run)
-            st.rerun()
+    if st.button(
+        "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
+    ):
+        jobs.pause(run)
+        st.rerun()
+    if st.button(
+        "Cancel",
+        disabled=not busy,
+        key="cancel",
+        help="Stop now. The unfinished step is lost, finished ones are kept.",
+    ):
+        jobs.cancel(run)
+        st.rerun()
 
 
 def like_it(run: Run) -> None:
@@ -64,6 +65,51 @@ def like_it(run: Run) -> None:
             jobs.start(made)
             st.query_params.from_dict({"run": made.id})
             st.rerun()
+
+
+def branch_off(run: Run, cycle: int) -> None:
+    """Another way on from the cycle we stand at, as a run of its own."""
+    config, learning = run.config, run.config.task == "active-learning"
+    with st.popover(f"Branch from cycle {cycle}", icon=":material/call_split:"):
+        st.caption(
+            f"A new run with the labels and rankings up to here. Cycle {cycle} is ranked anew by what you choose, and the next "
+            "labels follow that. This run stays as it is."
+        )
+        changes = {}
+        methods = list(STRATEGIES if learning else tasks.CLEANING_SCORES)
+        changes["method"] = st.selectbox(
+            "Strategy" if learning else "Score: which labels first",
+            methods,
+            index=methods.index(config.method),
+            format_func=lambda one: REGISTRY[one].title,
+            key=f"branch-method-{run.id}",
+        )
+        if not learning:
+            changes["selector"] = st.selectbox(
+                "Selector: how the model learns",
+                tasks.SELECTORS,
+                index=tasks.SELECTORS.index(config.selector),
+                key=f"branch-selector-{run.id}",
+            )
+        if config.annotator != "person":
+            changes["budget"] = st.number_input(
+                "Labels a cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
+            )
+            cycles = st.number_input(
+                "Cycles in all",
+                cycle + 1,
+                1000,
+                max(run.target(), cycle + 2),
+                key=f"branch-cycles-{run.id}-{cycle}",
+            )
+        else:
+            cycles = None
+        if st.button("Branch and go on", type="primary", key="branch"):
+            with frame.errors():
+                made = branch.branch(run, frame.dataset(config), cycle, cycles=cycles, **changes)
+                jobs.start(made)
+                st.query_params.from_dict({"run": made.id})
+                st.rerun()
 
 
 def follow() -> NoReturn:
@@ -94,7 +140,7 @@ def watch(run_id: str, state: str, done: int) -> None:
 
 def history(run: Run, cycle: int) -> None:
     """Metrics of the cycle we stand at, and what each cycle did."""
-    here = frame.Here(run, run.config, frame.dataset(run.config), cycle, len(run.cycles()))
+    here = frame.Here(run, run.config_at(cycle), frame.dataset(run.config), cycle, len(run.cycles()))
     table = run.cycles()
     row, before = table.iloc[cycle], table.iloc[cycle - 1] if cycle > 0 else None
     shown = [
@@ -246,10 +292,17 @@ else:
             f"labels: {frame.plain(source)}" + ("" if learning else f" · {frame.posterior(run.config)}")
         )
         frame.mark(run)
-        if run.is_example:
-            like_it(run)
-        else:
-            controls(run, state, done)
+        if run.config.parent is not None:
+            st.caption(
+                f":material/call_split: Branched from `{run.config.parent}` at cycle {run.config.branched_at}; what came before is shared."
+            )
+        with st.container(horizontal=True):
+            if run.is_example:
+                like_it(run)
+            else:
+                controls(run, state, done)
+            if cycle is not None:
+                branch_off(run, cycle)
         if state in ("running", "pausing"):
             watch(run.id, state, done)
         elif state == "failed":

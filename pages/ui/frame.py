@@ -1,6 +1,7 @@
 """The frame of every page: navigation, the run and cycle we stand at (both in the URL), and errors in one sentence."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ PAGES = {
 }
 FILTERED = ("Rankings", "Gallery")  # pages that share the filters of `pages.ui.filters`
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
+MEASURES = {  # what the time line shows of a cycle: the first that the run has
+    "correctness": "Right labels",
+    "estimated_correctness": "Right labels, estimated",
+    "accuracy": "Test accuracy",
+}
+PLAY_SECONDS = 1.5  # from cycle to cycle
 STATES = {
     "running": "● running",
     "pausing": "◐ pausing",
@@ -52,6 +59,7 @@ class Here:
 def setup(title: str) -> None:
     """Page title and width; the first call of every page."""
     st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
+    st.session_state["page"] = title
 
 
 @contextmanager
@@ -128,30 +136,71 @@ def _cycle_control(run: Run) -> int | None:
     def go(to: int | None = None) -> None:
         st.query_params["cycle"] = str(st.session_state[key] if to is None else to)
 
+    _metric(run, cycle)
+    with st.container(horizontal=True, gap="small"):
+        st.button("Back", on_click=go, args=(cycle - 1,), disabled=cycle == 0, help="One cycle back", shortcut="Left")
+        _play(run, cycle, n)
+        st.button(
+            "Next", on_click=go, args=(cycle + 1,), disabled=cycle == n - 1, help="One cycle on", shortcut="Right"
+        )
     if n > 1:
         st.slider("Cycle", 0, n - 1, key=key, on_change=go)
-        with st.container(horizontal=True):
-            st.button(
-                "◀ Back",
-                on_click=go,
-                args=(cycle - 1,),
-                disabled=cycle == 0,
-                help="One cycle back (shortcut: ←)",
-                shortcut="Left",
-            )
-            st.button(
-                "Next ▶",
-                on_click=go,
-                args=(cycle + 1,),
-                disabled=cycle == n - 1,
-                help="One cycle on (shortcut: →)",
-                shortcut="Right",
-            )
     else:
         st.caption("Cycle 0 is the only one so far.")
     if state not in ("running", "pausing"):  # while work goes on, a page without a cycle in its link follows the newest
         st.query_params["cycle"] = str(cycle)
     return cycle
+
+
+def _metric(run: Run, cycle: int) -> None:
+    """Where the cycle stands on the way: its measure, the gain over the cycle before, and the line of all cycles."""
+    table, config = run.cycles(), run.config
+    name = next((one for one in MEASURES if one in table and table[one].notna().all()), None)
+    labels = int(table["n_labels"].iloc[cycle])
+    if config.branched_at is not None and cycle >= config.branched_at:
+        st.caption(f":material/call_split: branched at cycle {config.branched_at}", help=f"From {config.parent}.")
+    if name is None:
+        st.caption(f"{labels:,} labels")
+        return
+    values = 100 * table[name]
+    st.metric(
+        f"{MEASURES[name]} · {labels:,} labels",
+        f"{values.iloc[cycle]:.1f} %",
+        f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
+        chart_data=values.tolist() if len(values) > 1 else None,
+    )
+
+
+def _play(run: Run, cycle: int, n: int) -> None:
+    """Go through the cycles by itself, from the first where we stand at the last; a page change ends it."""
+    playing = st.session_state.get("playing") == (run.id, st.session_state["page"])
+
+    def toggle() -> None:
+        if playing:
+            del st.session_state["playing"]
+            return
+        st.session_state["playing"] = run.id, st.session_state["page"]
+        st.session_state["drawn"] = time.monotonic()
+        if cycle == n - 1:
+            st.query_params["cycle"] = "0"
+
+    text = "Stop playing" if playing else "Play through the cycles"
+    st.button("Pause" if playing else "Play", on_click=toggle, disabled=n < 2, help=text, shortcut="P", key="play")
+    if not playing:
+        return
+    st.session_state["drawn"] = time.monotonic()
+
+    @st.fragment(run_every=PLAY_SECONDS)
+    def tick() -> None:
+        if time.monotonic() - st.session_state["drawn"] < 0.8 * PLAY_SECONDS:
+            return  # it is drawn with the page at first
+        if cycle + 1 >= n - 1:
+            st.session_state.pop("playing", None)
+        if cycle < n - 1:
+            st.query_params["cycle"] = str(cycle + 1)
+        st.rerun()
+
+    tick()
 
 
 def here(title: str) -> Here | None:

@@ -62,7 +62,7 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
     newest = latest(server, "entropy-gradnorm")
     visitor.open(f"/rankings?run={newest}")
     assert f"run={newest}&cycle=2" in visitor.page.url
-    visitor.page.get_by_role("button", name="◀ Back").click()
+    visitor.page.get_by_role("button", name="Back").click()
     visitor.page.wait_for_url(re.compile("cycle=1"))
     visitor.settled()
     visitor.go("Gallery")
@@ -70,7 +70,7 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
     visitor.page.reload()
     visitor.settled()
     expect(visitor.page.get_by_test_id("stSidebar").get_by_role("slider")).to_have_value("1")
-    visitor.page.get_by_role("button", name="Next ▶").click()
+    visitor.page.get_by_role("button", name="Next").click()
     visitor.page.wait_for_url(re.compile("cycle=2"))
 
 
