@@ -21,6 +21,7 @@ from core import (
     budget,
     bundle,
     comparison,
+    diff,
     exchange,
     export,
     jobs,
@@ -196,6 +197,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", type=Path, help="a folder for the tables as CSV, the figures as HTML, and how they were made"
     )
+
+    sub = command("diff", difference, "what differs between two runs, or two cycles of one")
+    sub.add_argument("first", metavar="RUN[@CYCLE]", help="default: its last cycle")
+    sub.add_argument("second", metavar="RUN[@CYCLE]")
+    sub.add_argument("--top", type=int, default=10, help="rows of each table (default: 10)")
+    sub.add_argument("--json", action="store_true")
 
     sub = command("evaluate", evaluate, "what cleaned labels are worth: train classifiers before and after")
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study of label cleaning, or runs")
@@ -464,6 +471,34 @@ def show(options: argparse.Namespace) -> None:
         if found.config.parent is not None:
             print(f"Branched from {found.config.parent} at cycle {found.config.branched_at}.")
     print_summary(found, load(found), options.json)
+
+
+def difference(options: argparse.Namespace) -> None:
+    """The tables of the page Diff."""
+
+    def side(text: str) -> diff.Side:
+        name, _, cycle = text.partition("@")
+        found = run.find(name)
+        if cycle and not cycle.isdecimal():
+            raise UserError(f'"{text}" names no cycle: write RUN@2 for cycle 2, counted from 0.')
+        return diff.Side(found, finished_cycle(found, int(cycle) if cycle else None))
+
+    first, second = side(options.first), side(options.second)
+    found, dataset = diff.diff(first, second), load(first.run)
+    samples = found.samples
+    tables = {"settings": found.settings, "measures": found.measures}
+    for name, mask in diff.groups(samples).items():
+        tables[name] = diff.named(samples[mask].head(options.top), dataset)
+    tables["moved furthest"] = diff.named(diff.moved(samples).head(options.top), dataset)
+    tables["other label"] = diff.named(diff.relabelled(samples).head(options.top), dataset)
+    if options.json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+        return
+    print(f"first: {first.run.id}, cycle {first.cycle}\nsecond: {second.run.id}, cycle {second.cycle}")
+    print(f"{diff.sentence(found)}")
+    for name, table in tables.items():
+        if len(table):
+            print(f"\n# {name}\n{table.to_string(index=False, na_rep='—')}")
 
 
 def portable(command: str) -> str:

@@ -138,15 +138,16 @@ class Log:
         found = standing(self.events(up_to_cycle))
         return found[found["label"] >= 0].reset_index(drop=True)
 
-    def events(self, up_to_cycle: int | None = None, sources: str = "") -> pd.DataFrame:
+    def events(self, up_to_cycle: int | None = None, sources: str = "", after: int = -1) -> pd.DataFrame:
         """The whole log (seq, cycle, sample_id, label, source, time) in order, events of later cycles left out.
 
-        label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted.
+        label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted · after: only
+        events of later cycles than that.
         """
         last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
-        query = "SELECT * FROM labels WHERE cycle <= ? AND substr(source, 1, ?) = ? ORDER BY seq"
+        query = "SELECT * FROM labels WHERE cycle <= ? AND cycle > ? AND substr(source, 1, ?) = ? ORDER BY seq"
         with self._reading() as db:
-            return pd.read_sql_query(query, db, params=(int(last), len(sources), sources))
+            return pd.read_sql_query(query, db, params=(int(last), after, len(sources), sources))
 
     def phases(self) -> pd.DataFrame:
         """Finished phases (cycle, phase, seconds, result) in order; result is a dict."""

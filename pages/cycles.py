@@ -294,7 +294,8 @@ else:
         frame.mark(run)
         if run.config.parent is not None:
             st.caption(
-                f":material/call_split: Branched from `{run.config.parent}` at cycle {run.config.branched_at}; what came before is shared."
+                f":material/call_split: Branched from `{run.config.parent}` at cycle {run.config.branched_at}; what came "
+                "before is shared."
             )
         with st.container(horizontal=True):
             if run.is_example:

@@ -19,6 +19,7 @@ PAGES = {
     "pages/rankings.py": "Rankings",
     "pages/curves.py": "Curves",
     "pages/compare.py": "Compare",
+    "pages/diff.py": "Diff",
     "pages/gallery.py": "Gallery",
     "pages/annotate.py": "Annotate",
     "pages/learn.py": "Learn",

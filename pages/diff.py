@@ -1,0 +1,181 @@
+"""Diff: two cycles, of one run or of two, side by side."""
+
+import streamlit as st
+
+from core import diff
+from core import run as runs
+from core.run import Run
+from pages.ui import frame, tiles, widgets
+
+POINTS = 5_000  # on the plane of ranks
+SHOWN = 24  # thumbnails of a group
+ROWS = 200  # of a table
+GROUPS = {
+    "labelled by the first alone": "Labelled by the first alone",
+    "labelled by the second alone": "Labelled by the second alone",
+    "next by the first alone": "Next by the first alone",
+    "next by the second alone": "Next by the second alone",
+}
+MEASURES = {
+    "n_labels": "Labels",
+    "correctness": "Right labels",
+    "estimated_correctness": "Right labels, estimated",
+    "accuracy": "Test accuracy",
+    "clear_errors": "Clear errors left",
+    "difficult_errors": "Difficult errors left",
+    "gap": "Generalisation gap",
+}
+SHARES = ("correctness", "estimated_correctness", "accuracy", "gap")
+COLUMNS = {
+    "image": st.column_config.ImageColumn("Image", width="small"),
+    "sample_id": "Sample",
+    "given_first": "Label, first",
+    "given_second": "Label, second",
+    "rank_first": st.column_config.NumberColumn("Rank, first", format="localized"),
+    "rank_second": st.column_config.NumberColumn("Rank, second", format="localized"),
+    "moved": st.column_config.NumberColumn(
+        "Moved", format="%+d", help="By how many places the second takes it earlier (+) or later (−)."
+    ),
+}
+
+
+def other_side(here: frame.Here) -> diff.Side | None:
+    """What stands against the run and cycle of the sidebar; both in the address. None where there is nothing."""
+    candidates = {run.id: run for run in diff.comparable(here.run)}
+    if len(candidates) == 1 and here.n_cycles == 1:
+        st.info("There is one cycle of these images alone: step on Cycles, or branch there, then compare.")
+        return None
+    default = here.config.parent if here.config.parent in candidates else None
+    default = default or next((name for name in candidates if name != here.run.id), here.run.id)
+    if here.n_cycles > 1 and here.config.parent is None:
+        default = here.run.id
+    wanted = st.query_params.get("other", default)
+    if wanted not in candidates:
+        st.warning("The link names a second run that is not here, or not of these images; showing another.")
+        wanted = default
+    left, right = st.columns([3, 1])
+    names = list(candidates)
+    picked = left.selectbox(
+        "Against the run", names, index=names.index(wanted), format_func=name_of, key=f"other-{here.run.id}-{wanted}"
+    )
+    n = len(candidates[picked].cycles())
+    last = min(here.cycle, n - 1) if picked != here.run.id else (here.cycle - 1 if here.cycle else 1)
+    given = st.query_params.get("other_cycle", "") if picked == wanted else ""
+    cycle = int(given) if given.isdecimal() and int(given[:8]) < n else last
+    cycle = right.selectbox("at cycle", range(n), index=cycle, key=f"other-cycle-{here.key}-{picked}-{cycle}")
+    st.query_params.update({"other": picked, "other_cycle": str(cycle)})
+    return diff.Side(candidates[picked], cycle)
+
+
+def name_of(name: str) -> str:
+    """A run in a few words."""
+    return frame.describe(runs.find(name))
+
+
+def show(here: frame.Here) -> None:
+    """First: the run and cycle of the sidebar. Second: what is chosen here."""
+    second = other_side(here)
+    if second is None:
+        return
+    st.caption(f"**First**: {title(here.run, here.cycle)} · **second**: {title(second.run, second.cycle)}")
+    found = difference(here, here.key, second.run.id, second.cycle, len(second.run.cycles()))
+    st.markdown(diff.sentence(found))
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Measures")
+        table = found.measures.copy()
+        for name in ("first", "second", "change"):
+            sign = "+" if name == "change" else ""
+            table[name] = [
+                "—" if value != value else format(value, f"{sign}.1%" if measure in SHARES else f"{sign},.0f")
+                for measure, value in zip(table["measure"], found.measures[name], strict=True)
+            ]
+        table["measure"] = table["measure"].map(MEASURES)
+        st.table(table.set_index("measure"))
+    with right:
+        st.subheader("Settings that differ")
+        if found.settings.empty:
+            st.caption("None: what differs comes of the labels.")
+        else:
+            st.table(found.settings.set_index("setting"))
+    chosen(here, found)
+    ranks(here, found, second)
+    samples = found.samples
+    tables(here, "Moved furthest", diff.moved(samples), "moved")
+    tables(here, "Other label", diff.relabelled(samples), "relabelled")
+
+
+def title(run: Run, cycle: int) -> str:
+    """A cycle of a run in a few words."""
+    return f"{frame.plain(frame.describe(run))}, cycle {cycle}"
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing…")
+def difference(_here: frame.Here, key: tuple[str, int, int], other: str, cycle: int, n_cycles: int) -> diff.Diff:
+    """The difference of where we stand to a cycle of another run."""
+    return diff.diff(diff.Side(_here.run, _here.cycle), diff.Side(runs.find(other), cycle))
+
+
+def chosen(here: frame.Here, found: diff.Diff) -> None:
+    """Thumbnails of what one chose and the other did not."""
+    st.subheader("Who was chosen by one and not the other")
+    masks = diff.groups(found.samples)
+    filled = [name for name in GROUPS if masks[name].any()]
+    if not filled:
+        st.caption("Nobody: both chose the same images.")
+        return
+    name = st.segmented_control(
+        "Group",
+        filled,
+        default=filled[0],
+        required=True,
+        format_func=lambda one: f"{GROUPS[one]} ({int(masks[one].sum()):,})",
+        key=f"group-{here.key}",
+        label_visibility="collapsed",
+    )
+    by = "rank_first" if "first" in name else "rank_second"
+    mine = found.samples[masks[name]].sort_values(by, kind="stable")
+    table = diff.named(mine.head(SHOWN), here.dataset)
+    labels = table["given_first" if "first" in name else "given_second"]
+    st.image(tiles.pictures(here, table, 96), caption=[frame.plain(one) for one in labels], width=88)
+    if len(mine) > SHOWN:
+        st.caption(f"The first {SHOWN} of {len(mine):,}.")
+    widgets.table_export(lambda: diff.named(mine, here.dataset), len(mine), f"{here.run.id}-{name.replace(' ', '-')}")
+
+
+def ranks(here: frame.Here, found: diff.Diff, second: diff.Side) -> None:
+    """Every image by its two ranks; a lasso lists what lies in it."""
+    both = found.samples[(found.samples["rank_first"] > 0) & (found.samples["rank_second"] > 0)]
+    if len(both) < 2:
+        return
+    st.subheader("Ranks")
+    drawn = diff.drawn(both, here.dataset, here.run, here.cycle, second.run, second.cycle, POINTS)
+    picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-ranks", selectable=True)
+    if picked:
+        tables(here, "Selected on the figure", both.loc[sorted({int(row) for row in picked})], "selected")
+    else:
+        st.caption("Draw a lasso on the figure to list the images in it.")
+
+
+def tables(here: frame.Here, heading: str, samples, name: str) -> None:
+    """The first rows of a table of images, and all of it as a file."""
+    st.subheader(f"{heading} ({len(samples):,})")
+    if samples.empty:
+        st.caption("None.")
+        return
+    table = diff.named(samples.head(ROWS), here.dataset)
+    pictures = [widgets.data_url(widgets.png(here.dataset.images[row])) for row in table.index]
+    st.dataframe(
+        table.assign(image=pictures)[["image", *table.columns]],
+        hide_index=True,
+        height=320,
+        row_height=40,
+        placeholder="—",
+        column_config=COLUMNS,
+    )
+    widgets.table_export(lambda: diff.named(samples, here.dataset), len(samples), f"{here.run.id}-{name}")
+
+
+if (place := frame.here("Diff")) is not None:
+    with frame.errors():
+        show(place)
