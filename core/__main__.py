@@ -111,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--noise", type=float, help="label cleaning: share of wrong initial labels, such as 0.15")
     sub.add_argument("--noise-kind", choices=votes.NOISE_KINDS, help="of injected noise (default: symmetric)")
     sub.add_argument("--temperature", type=float, help="label cleaning: draw initial labels from counts^(1/T)")
+    sub.add_argument(
+        "--labels", type=Path, help="a table of labels of a folder's images, in the place of its metadata.csv"
+    )
     sub.add_argument("--votes", type=Path, help="a table of annotators' votes on a folder's images, CSV or Parquet")
     sub.add_argument(
         "--annotator",
@@ -327,7 +330,18 @@ SETTINGS = (
         "subset",
         "warm_start",
     ),
-    *("noise_kind", "votes", "annotator", "static", "folds", "ensemble", "forget_rate", "pretrain_epochs", "head"),
+    *(
+        "noise_kind",
+        "labels",
+        "votes",
+        "annotator",
+        "static",
+        "folds",
+        "ensemble",
+        "forget_rate",
+        "pretrain_epochs",
+        "head",
+    ),
     *(
         "backbone",
         "weights",
@@ -350,7 +364,7 @@ def start(options: argparse.Namespace) -> None:
     """Create a run for each strategy and seed, and work on it."""
     given = {key: value for key in SETTINGS if (value := getattr(options, key)) is not None}
     command = shlex.join(["python", "-m", "core", *sys.argv[1:]])
-    for name in ("root", "votes", "weights"):
+    for name in ("root", "labels", "votes", "weights"):
         if name in given:
             given[name] = str(given[name].resolve())
     relabel_seeds: list[int | None] = options.relabel_seed or [None]

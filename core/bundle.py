@@ -84,7 +84,7 @@ def write(
             f"The images take {size >> 20:,} MB, more than the {MOST_IMAGES >> 20:,} MB that a bundle holds: make it without "
             "them, and hand the images over beside it."
         )
-    config = dataclasses.replace(run.config, root=None, votes=None, weights=None)  # paths of this machine
+    config = dataclasses.replace(run.config, root=None, labels=None, votes=None, weights=None)  # paths of this machine
     source = _without_paths(dataset.annotators_source, run.config)
     dataset = dataclasses.replace(dataset, annotators_source=source)
     facts = {key: value for key, value in run.log.facts("").items() if key not in PASSING}
@@ -123,7 +123,7 @@ def write(
 
 def _without_paths(text: str, config: Config) -> str:
     """A text with the names of folders and tables in the place of where they lie on this machine."""
-    for path in (config.root, config.votes):
+    for path in (config.root, config.labels, config.votes):
         if path is not None:
             text = text.replace(str(Path(path).resolve()), Path(path).name).replace(path, Path(path).name)
     return text
@@ -315,7 +315,7 @@ def _config(found: dict[str, Any]) -> Config:
         check_types({key: value for key, value in settings.items() if key != "until"}, "The bundle's configuration")
     if not all(isinstance(name, str) for name in found.get("classes") or []):
         raise ValueError
-    config = dataclasses.replace(Config(**found), root=None, votes=None, weights=None)
+    config = dataclasses.replace(Config(**found), root=None, labels=None, votes=None, weights=None)
     known = STRATEGIES if config.task == "active-learning" else CLEANING_SCORES
     if config.method not in known or config.selector not in SELECTORS or config.dataset not in data.SOURCES:
         raise _odd("its configuration names what is not there")

@@ -52,6 +52,7 @@ class Config:
         "symmetric"  # where there are no votes to draw them from
     )
     temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
+    labels: str | None = None  # a table of labels that lies elsewhere than a folder of images
     votes: str | None = None  # a table of annotators' votes, for a folder of images
     annotator: Literal["simulated", "person"] | None = (
         None  # who is asked; None: in label cleaning simulated where the truth is known, else the reference labels
@@ -103,7 +104,7 @@ class Config:
     @property
     def load_options(self) -> dict[str, Any]:
         """What `data.load` takes beside name and root."""
-        options = {"limit": self.limit, "votes": self.votes, "class_names": self.classes}
+        options = {"limit": self.limit, "labels": self.labels, "votes": self.votes, "class_names": self.classes}
         return {name: value for name, value in options.items() if value is not None}
 
 

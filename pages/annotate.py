@@ -27,9 +27,9 @@ st.title("Annotate")
 def simulated() -> None:
     """What to do where people are not asked."""
     st.info(
-        "This run simulates its annotators and takes no votes: start one on the Home page with “People give the labels”."
+        "This run simulates its annotators and takes no votes: start one on the page New run with “People give the labels”."
     )
-    st.page_link("app.py", label="Go to Home")
+    st.page_link("pages/new.py", label="Start a run")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:

@@ -192,7 +192,7 @@ def onward(run: Run, dataset: ImageDataset) -> None:
         "pages/cycles.py", label="Cycles: what each cycle did; run the example yourself", query_params={"run": run.id}
     )
     st.page_link("pages/compare.py", label="Compare: strategies over seeds, beside the papers' figures")
-    st.page_link("app.py", label="Home: start on your own images")
+    st.page_link("pages/new.py", label="Start on your own images")
     st.caption(
         "Wang et al., Boosting active learning via improving test performance, AAAI 2022 · Bernhardt et al., Active label "
         "cleaning for improved dataset quality under resource constraints, Nature Communications 2022."

@@ -1,14 +1,10 @@
 """The three doors of the page Home, and the place to bring a bundle in."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from core import bundle, study
 from core import run as runs
 from pages.ui import frame
-
-NEW = "pages/new.py"
 
 
 def show() -> None:
@@ -23,10 +19,7 @@ def show() -> None:
             "A folder of images, with labels or without. The model ranks them; you or others label in the browser, or in Label "
             "Studio, and each cycle learns from it."
         )
-        if (Path(__file__).parents[2] / NEW).exists():
-            st.page_link(NEW, label="Start a run →")
-        else:
-            st.markdown("[The form is below ↓](#start-a-run)")
+        st.page_link("pages/new.py", label="Start a run →")
     with reproduce.container(border=True, height="stretch"):
         st.subheader("Reproduce the papers", anchor=False)
         _reproduce()

@@ -15,6 +15,7 @@ from data.errors import UserError
 
 PAGES = {
     "app.py": "Home",
+    "pages/new.py": "New run",
     "pages/cycles.py": "Cycles",
     "pages/rankings.py": "Rankings",
     "pages/curves.py": "Curves",
@@ -94,7 +95,7 @@ def sidebar() -> tuple[Run | None, int | None]:
             st.page_link(path, label=name, query_params=link(filtered=name in FILTERED))
         st.divider()
         if not readable:
-            st.caption("No run yet. Start one on the Home page.")
+            st.caption("No run yet. Start one on the page New run.")
             return None, None
         ids = [run.id for run, _ in readable]
         wanted = st.query_params.get("run") or ids[0]
@@ -233,8 +234,8 @@ def mark(run: Run) -> None:
 
 def nothing_yet() -> None:
     """What to do where no run is there."""
-    st.info("There is no run yet. Start one on the Home page: the embedded data need no download.")
-    st.page_link("app.py", label="Go to Home")
+    st.info("There is no run yet. Start one on the page New run: the embedded data need no download.")
+    st.page_link("pages/new.py", label="Start a run")
 
 
 def describe(run: Run) -> str:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -35,7 +36,12 @@ def serve(home: Path, log: Path, data_root: Path | None = None) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "NEXTLABEL_HOME": str(home), "NEXTLABEL_DATA": str(data_root or home / "no-data")}
+    environment = {
+        **os.environ,
+        "NEXTLABEL_HOME": str(home),
+        "NEXTLABEL_DATA": str(data_root or home / "no-data"),
+        "NEXTLABEL_ROOTS": tempfile.gettempdir(),
+    }
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log.open("wb"), stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
@@ -126,6 +132,17 @@ class Visitor:
         self.page.get_by_role("combobox", name=label).click()
         self.page.get_by_role("option", name=option, exact=True).click()
         self.page.keyboard.press("Escape")
+        self.settled()
+
+    def checks(self, folder: Path, classes: str = "") -> None:
+        """Give a folder of one's own on the page New run, and have it checked."""
+        self.page.get_by_role("radio", name="A folder on the server").click()
+        self.settled()
+        self.types("Folder on the server", str(folder))
+        if classes:
+            self.page.get_by_text("Labels or votes from a table").click()
+            self.types("Classes (optional)", classes)
+        self.page.get_by_role("button", name="Check the images").click()
         self.settled()
 
     def types(self, label: str, value: str) -> None:

@@ -159,7 +159,7 @@ def test_votes_struck_faster_than_the_server_answers_are_all_there(guest, desk):
 def test_a_run_that_asks_nobody_says_so(guest, desk):
     guest.open(f"/annotate?run={of(desk, 'random').id}")
     expect(guest.page.get_by_text("This run simulates its annotators and takes no votes")).to_be_visible()
-    guest.page.get_by_role("link", name="Go to Home").click()
+    guest.page.get_by_role("link", name="Start a run").click()
     expect(guest.page.get_by_text("People give the labels")).to_be_visible()
 
 
@@ -169,13 +169,10 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     for i in range(40):
         shade = np.clip(rng.normal(60 if i % 2 else 190, 20, (16, 16)), 0, 255)
         Image.fromarray(shade.astype(np.uint8)).save(tmp_path / f"{i:02d}.png")
-    guest.open("/")
-    guest.picks("Data set", "folder — Your own images: class folders, or a metadata.csv with labels and votes")
-    guest.types("Folder on this computer", str(tmp_path))
-    guest.page.get_by_text("People give the labels").click()
-    guest.settled()
     names = [*(f"kind {i:02d}" for i in range(20)), "dark & <i>grey</i>"]
-    guest.types("Classes (optional)", ", ".join(names))
+    guest.open("/new")
+    guest.checks(tmp_path, ", ".join(names))
+    expect(guest.page.get_by_role("switch", name="People give the labels")).to_be_checked()
     guest.page.get_by_role("button", name="Start run").click()
     expect(guest.page.get_by_text("Nothing is ranked yet")).to_be_visible(timeout=2 * PATIENCE)
     one = of(desk, "folder")

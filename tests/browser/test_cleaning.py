@@ -110,11 +110,10 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         page.set_default_timeout(PATIENCE)
         someone = Visitor(page, served.url)
         watch(page, someone.complaints)
-        someone.open("/")
+        someone.open("/new")
+        someone.checks(folder)
         page.get_by_role("radio", name="Check next — label cleaning").click()
         someone.settled()
-        someone.picks("Data set", "folder — Your own images: class folders, or a metadata.csv with labels and votes")
-        someone.types("Folder on this computer", str(folder))
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_text("People label this run.")).to_be_visible(timeout=3 * PATIENCE)
         with page.expect_download() as handed:

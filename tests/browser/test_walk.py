@@ -13,7 +13,7 @@ from pypdf import PdfReader
 
 from core import run
 
-PAGES = ("Home", "Cycles", "Rankings", "Curves", "Gallery", "Compare")
+PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 
@@ -36,7 +36,7 @@ def download(visitor, button):
     [("Label next — active learning", "Labelled images"), ("Check next — label cleaning", "Collected labels")],
 )
 def test_start_step_twice_open_everything(visitor, task, curve):
-    visitor.open("/")
+    visitor.open("/new")
     visitor.page.get_by_role("radio", name=task).click()
     visitor.settled()
     visitor.types("Cycles", "1")
@@ -122,7 +122,7 @@ def test_every_figure_format_and_table_format(visitor, server):
 
 
 def test_pause_and_cancel(visitor, server):
-    visitor.open("/")
+    visitor.open("/new")
     visitor.types("Seed", "7")
     visitor.types("Cycles", "9")
     visitor.page.get_by_role("button", name="Start run").click()
@@ -141,7 +141,7 @@ def test_a_run_survives_its_server(chromium, tmp_path):
     first = serve(tmp_path / "home", tmp_path / "first.log")
     page = chromium.new_page()
     visitor = Visitor(page, first.url)
-    visitor.open("/")
+    visitor.open("/new")
     visitor.types("Cycles", "3")
     page.get_by_role("button", name="Start run").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
@@ -227,16 +227,13 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
         page = chromium.new_page()
         page.set_default_timeout(60_000)
         visitor = Visitor(page, server.url)
-        visitor.open("/")
+        visitor.open("/new")
+        for path, says in ((tmp_path / "nowhere", "There is no folder"), (tmp_path / "empty", "no image")):
+            visitor.checks(path)
+            expect(page.get_by_role("alert").get_by_text(says)).to_be_visible()
+        visitor.checks(tmp_path / "pictures")
         page.get_by_role("radio", name="Check next — label cleaning").click()
         visitor.settled()
-        visitor.picks("Data set", "folder — Your own images: class folders, or a metadata.csv with labels and votes")
-        for path, says in ((tmp_path / "nowhere", "There is no folder"), (tmp_path / "empty", "no image")):
-            visitor.types("Folder on this computer", str(path))
-            page.get_by_role("button", name="Start run").click()
-            expect(page.get_by_role("alert").get_by_text(says)).to_be_visible()
-            visitor.settled()
-        visitor.types("Folder on this computer", str(tmp_path / "pictures"))
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
         wait_for_cycles(visitor, 1)

@@ -1,0 +1,185 @@
+"""What to know of a folder of images before anything is run on it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from data.folder import DEEP, GREY, Found
+
+Severity = Literal["stop", "look", "fine"]
+UNEVEN = 10  # times as many images in the largest class as in the smallest: worth a look
+MODES = {
+    "L": "grey",
+    "RGB": "colour",
+    "RGBA": "colour, transparent",
+    "P": "palette",
+    "1": "black and white",
+    "CMYK": "print",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and what to do about it. stop: nothing can run · look: it can · fine: as it should be."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Tables of what is there, and what follows from them.
+
+    classes: name, pool, test (images) · unreadable: file, reason · duplicates: group, file, label, part ("pool", "test"),
+    of images whose decoded pixels are equal · sizes: width, height, images, the most frequent first · modes: kind, images.
+    """
+
+    classes: pd.DataFrame
+    unreadable: pd.DataFrame
+    duplicates: pd.DataFrame
+    sizes: pd.DataFrame
+    modes: pd.DataFrame
+    n_pool: int
+    n_test: int
+    n_unlabelled: int
+    findings: list[Finding]
+
+    @property
+    def passed(self) -> bool:
+        """Whether a run can be started."""
+        return all(finding.severity != "stop" for finding in self.findings)
+
+
+def check(found: Found, class_names: list[str] | None = None, *, votes: bool = False) -> Check:
+    """Look through what `data.folder.find` found.
+
+    class_names: where people are to choose from these · votes: whether a table of votes gives the labels.
+    """
+    images = pd.DataFrame(
+        {
+            "file": [entry.id for entry in found.entries],
+            "label": [entry.label for entry in found.entries],
+            "part": ["test" if entry.test else "pool" for entry in found.entries],
+        }
+    )
+    names = sorted(set(images["label"].dropna()) | set(class_names or found.columns))
+    counts = pd.crosstab(images["label"], images["part"]).reindex(index=names, columns=["pool", "test"], fill_value=0)
+    classes = counts.rename_axis(index="name", columns=None).reset_index()
+    duplicates = _duplicates(images, found.digests)
+    shapes, number = np.unique(found.shapes, axis=0, return_counts=True)
+    sizes = pd.DataFrame({"width": shapes[:, 1], "height": shapes[:, 0], "images": number})
+    modes = pd.Series(found.modes).map(lambda mode: MODES.get(mode, "16 bit grey" if mode in DEEP else mode))
+    made = Check(
+        classes,
+        pd.DataFrame(found.skipped, columns=["file", "reason"]),
+        duplicates,
+        sizes.sort_values("images", ascending=False, kind="stable", ignore_index=True),
+        modes.value_counts().rename_axis("kind").rename("images").reset_index(),
+        int((images["part"] == "pool").sum()),
+        int((images["part"] == "test").sum()),
+        int(images["label"].isna().sum()),
+        [],
+    )
+    made.findings.extend([*_labels(made, images, votes), *_files(made, found)])
+    return made
+
+
+def _duplicates(images: pd.DataFrame, digests: np.ndarray) -> pd.DataFrame:
+    key = pd.Series([digest.tobytes() for digest in digests], index=images.index)
+    twice = key.duplicated(keep=False)
+    table = images[twice].assign(group=pd.factorize(key[twice])[0] + 1)
+    return table.sort_values(["group", "file"])[["group", "file", "label", "part"]].reset_index(drop=True)
+
+
+def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
+    classes, found = made.classes, []
+    total = classes["pool"] + classes["test"]
+    if len(classes) < 2 and not votes:
+        which = f"only one class, {classes['name'].iloc[0]}" if len(classes) else "no class"
+        found.append(
+            Finding("stop", f"There is {which}: give the images labels of two classes at least, or name the classes.")
+        )
+    if made.n_unlabelled:
+        found.append(
+            Finding("look", f"{made.n_unlabelled:,} images have no label: people can give them one, image by image.")
+        )
+    single = classes["name"][total == 1].tolist()
+    if single:
+        found.append(
+            Finding(
+                "look",
+                f"{_list(single)} with one image alone: nothing can be learnt from one; add images or merge classes.",
+            )
+        )
+    empty = classes["name"][total == 0].tolist()
+    if empty and made.n_unlabelled < len(images):
+        found.append(Finding("look", f"{_list(empty)} without an image so far."))
+    some = total[total > 1]
+    if len(some) > 1 and some.max() >= UNEVEN * some.min():
+        large, small = classes["name"][some.idxmax()], classes["name"][some.idxmin()]
+        found.append(
+            Finding(
+                "look",
+                f"The classes are uneven: {some.max():,} images of {large}, {some.min():,} of {small}. Accuracy will mostly tell "
+                f"of {large}.",
+            )
+        )
+    if made.n_test:
+        found.append(
+            Finding("fine", f"{made.n_test:,} images are held out to test the model; their labels are taken as right.")
+        )
+    elif made.n_pool:
+        found.append(Finding("look", "There is no test set, so no test accuracy will be shown."))
+    return found
+
+
+def _files(made: Check, found: Found) -> list[Finding]:
+    said, twice = [], made.duplicates
+    if len(made.unreadable):
+        n = len(made.unreadable)
+        said.append(
+            Finding("look", f"{n:,} file{'s' * (n > 1)} cannot be read and will be left out; the table below says why.")
+        )
+    if len(twice):
+        groups = twice.groupby("group")
+        said.append(
+            Finding(
+                "look",
+                f"{len(twice):,} images are the same as another, in {groups.ngroups:,} groups: each costs a label.",
+            )
+        )
+        contradict = int((groups["label"].nunique() > 1).sum())
+        if contradict:
+            said.append(
+                Finding("look", f"In {contradict:,} of these groups the labels contradict: at least one is wrong.")
+            )
+        leaking = int((groups["part"].nunique() > 1).sum())
+        if leaking:
+            said.append(
+                Finding(
+                    "look", f"{leaking:,} of these groups lie in pool and test set: the test accuracy will be too good."
+                )
+            )
+    height, width = found.images.shape[1:3]
+    if len(made.sizes) > 1 or (made.sizes["width"].iloc[0], made.sizes["height"].iloc[0]) != (width, height):
+        said.append(Finding("fine", f"The model sees every image stretched to {width} × {height} pixels."))
+    grey = np.isin(found.modes, list(GREY))
+    if 0 < grey.sum() < len(grey):
+        said.append(
+            Finding(
+                "look", f"{grey.sum():,} images are grey and {(~grey).sum():,} are not: all will be taken as colour."
+            )
+        )
+    if np.isin(found.modes, list(DEEP)).any():
+        said.append(Finding("fine", f"16-bit images use {found.depth} bits, which become 8."))
+    if found.clear.any():
+        said.append(Finding("fine", f"{found.clear.sum():,} images can be transparent: white is put behind them."))
+    return said
+
+
+def _list(names: list[str]) -> str:
+    """Class "a", or classes "a", "b" and 3 more."""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    return f"Class{'es' * (len(names) > 1)} {shown}"

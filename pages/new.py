@@ -1,0 +1,184 @@
+"""New run: choose images, look at what they are, and start."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+import data
+from data import check, folder, roots, upload
+from data.errors import UserError
+from pages.ui import frame, start, widgets
+
+WAYS = {"ready": "A data set that is ready", "folder": "A folder on the server", "zip": "A zip file"}
+MARKS = {"stop": ":material/block:", "look": ":material/warning:", "fine": ":material/check:"}
+CLASSES, EACH, SIDE = 12, 8, 72  # of the preview: classes, images of each, pixels
+
+frame.setup("New run")
+frame.sidebar()
+st.title("New run")
+
+
+def ready() -> start.Images | None:
+    """One of the data sets that NextLabel knows."""
+    sources = {source.name: source for source in data.available() if source.name != "folder"}
+    name = st.selectbox(
+        "Data set",
+        list(sources),
+        key="dataset",
+        format_func=lambda one: f"{one} — {sources[one].title}" + ("" if sources[one].available else " (not here yet)"),
+    )
+    if not sources[name].available:
+        st.info(sources[name].reason)
+    return start.Images(name)
+
+
+def own(way: str) -> start.Images | None:
+    """Images of one's own, checked; None until they are."""
+    if way == "zip":
+        file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip", max_upload_size=2048)
+        st.caption("A folder for each class, or images and a metadata.csv with the columns file_name and label.")
+        root = None if file is None else unpacked(file)
+    else:
+        typed = st.text_input(
+            "Folder on the server",
+            placeholder=f"{roots.roots()[0]}/images",
+            key="root",
+            help="On the computer that runs NextLabel. One sub-folder a class, or images and a metadata.csv with the columns "
+            "file_name and label. The images stay where they are.",
+        )
+        root = roots.inside(typed) if typed.strip() else None
+    with st.expander("Labels or votes from a table; images without labels"):
+        table = given_table()
+        text = st.text_input(
+            "Classes (optional)",
+            placeholder="cat, dog",
+            key="classes",
+            help="For images in no class folders: the names for people to choose from, with commas between them.",
+        )
+        classes = list(dict.fromkeys(one.strip() for one in text.split(",") if one.strip())) or None
+    if root is None:
+        return None
+    votes = table is not None and folder.is_votes(table)
+    tables = {"votes" if votes else "labels": str(table)} if table is not None else {}
+    key = (str(root), str(table), tuple(classes or ()))
+    if st.session_state.get("checked", (None,))[0] != key:
+        if not st.button("Check the images", type="primary", key="check"):
+            st.caption("Nothing runs before you have seen what is there.")
+            return None
+        with st.empty():
+            found = folder.find(root, class_names=classes, progress=bar(), **tables)
+            folder.assemble(found, classes, tables.get("votes"))
+        st.session_state["checked"] = key, found, check.check(found, classes, votes=votes)
+        st.rerun()
+    _, found, looked = st.session_state["checked"]
+    report(found, looked)
+    if not looked.passed:
+        return None
+    return start.Images("folder", str(root), classes=classes, unlabelled=looked.n_unlabelled, **tables)
+
+
+def unpacked(file: UploadedFile) -> Path:
+    """The folder of an uploaded zip file, unpacked at the first drawing only."""
+    if st.session_state.get("unpacked", (None,))[0] != file.file_id:
+        with st.spinner("Checking and unpacking…"):
+            st.session_state["unpacked"] = file.file_id, upload.unpack(file)
+    return st.session_state["unpacked"][1]
+
+
+def given_table() -> Path | None:
+    """A table of labels or votes: its path on the server, or an uploaded one."""
+    typed = st.text_input(
+        "Table on the server (optional)",
+        placeholder=f"{roots.roots()[0]}/labels.csv",
+        key="table",
+        help="Labels: the columns file_name and label. Votes of several people: sample_id, annotator, label; or sample_id and "
+        "one column an annotator. CSV or Parquet; the names are paths inside of the folder.",
+    )
+    file = st.file_uploader("or upload it", ["csv", "parquet"], key="table-file")
+    if file is not None:
+        return upload.keep_table(file.name, file.getvalue())
+    return roots.inside(typed) if typed.strip() else None
+
+
+def bar() -> Callable[[int, int], object]:
+    """Progress with the time that is left."""
+    shown, began = st.progress(0.0, text="Looking for images…"), time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        left = (time.monotonic() - began) * (of - done) / max(1, done)
+        shown.progress(done / of, text=f"{done:,} of {of:,} images read · about {left:.0f} s left")
+
+    return progress
+
+
+def report(found: folder.Found, looked: check.Check) -> None:
+    """What is there, what to look at, and some images of each class."""
+    with st.container(border=True):
+        st.subheader("What is there", anchor=False)
+        numbers = {
+            "Images to work on": looked.n_pool,
+            "Test images": looked.n_test,
+            "Classes": len(looked.classes),
+            "Left out": len(looked.unreadable),
+        }
+        for column, (name, number) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
+            column.metric(name, f"{number:,}")
+        for finding in looked.findings:
+            st.markdown(f"{MARKS[finding.severity]} {frame.plain(finding.text)}")
+        preview(found)
+        tables = {
+            "Images of each class": looked.classes,
+            "Left out": looked.unreadable,
+            "The same image": looked.duplicates,
+            "Sizes": looked.sizes,
+            "Kinds": looked.modes,
+        }
+        filled = {name: table for name, table in tables.items() if len(table)}
+        with st.expander("Tables"):
+            for tab, (name, table) in zip(st.tabs(list(filled)), filled.items(), strict=True):
+                with tab:
+                    st.dataframe(table, hide_index=True, height="auto" if len(table) < 10 else 320)
+                    widgets.table_export(lambda t=table: t, len(table), name.lower().replace(" ", "-"))
+
+
+def preview(found: folder.Found) -> None:
+    """The first images of each class as the model will see them."""
+    labels = pd.Series([entry.label if entry.label is not None else "no label" for entry in found.entries])
+    names = list(dict.fromkeys(labels))
+    for name in names[:CLASSES]:
+        rows = labels.index[labels == name][:EACH]
+        st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
+        st.image([widgets.png(found.images[row], SIDE) for row in rows], width=SIDE)
+    if len(names) > CLASSES:
+        st.caption(f"and {len(names) - CLASSES:,} more classes")
+
+
+def choose() -> start.Images | None:
+    """Where the images come from, and which they are."""
+    way = st.segmented_control(
+        "Images",
+        list(WAYS),
+        format_func=WAYS.get,
+        default="ready",
+        required=True,
+        key="way",
+        label_visibility="collapsed",
+    )
+    if way == "ready":
+        return ready()
+    try:
+        return own(way)
+    except UserError:
+        st.session_state.pop("checked", None)
+        raise
+
+
+with frame.errors():
+    chosen = choose()
+    if chosen is not None:
+        with st.container(border=True):
+            start.form(chosen)

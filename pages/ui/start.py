@@ -1,0 +1,205 @@
+"""The form that starts a run: task, method, budget and training, for images that were chosen before."""
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from core import jobs, tasks
+from core import run as runs
+from core.run import Config
+from core.scores import REGISTRY
+from core.strategies import STRATEGIES
+from pages.ui import frame
+
+TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
+NOISE = {
+    "symmetric": "any other class, each as likely",
+    "asymmetric": "a similar class",
+    "instance": "by what the image looks like",
+}
+SELECTORS = {
+    "vanilla": "plain training",
+    "co-teaching": "two networks, each learns what the other finds easy",
+    "elr": "held to what it learnt early",
+    "ssl": "self-supervised embedding, linear head",
+    "pretrained": "ImageNet embedding, linear head",
+    "clean": "knows the right labels: upper bound",
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a run is started on; the paths are those of a folder of one's own.
+
+    classes: for people to choose from, where the labels do not name them all · unlabelled: how many have no label.
+    """
+
+    name: str
+    root: str | None = None
+    labels: str | None = None
+    votes: str | None = None
+    classes: list[str] | None = field(default=None)
+    unlabelled: int = 0
+
+
+def form(images: Images) -> None:
+    """Choose task, method and budget, and start the run."""
+    name, own = images.name, images.name == "folder"
+    task = st.segmented_control(
+        "Task", list(TASKS), format_func=TASKS.get, default="active-learning", required=True, key="task"
+    )
+    learning = task == "active-learning"
+    people = st.toggle(
+        "People give the labels",
+        value=own and (images.unlabelled > 0 or not learning),
+        key=f"people-{name}-{images.root}-{task}",
+        help="You and others label in the browser, on the page Annotate, and say when the next cycle is to train. Off: what "
+        "the data set knows answers.",
+    )
+    if learning and images.votes is not None:
+        st.info("Votes of several people are for label cleaning: choose “Check next”, or give a table of labels.")
+        return
+    initial = 0
+    preset = tasks.defaults(task, name)
+    left, right = st.columns(2)
+    if learning:
+        method = left.selectbox(
+            "Strategy",
+            list(STRATEGIES),
+            index=list(STRATEGIES).index("entropy-gradnorm"),
+            key="strategy",
+            format_func=lambda one: REGISTRY[one].title,
+        )
+        budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
+        noise, selector, noise_kind = 0.0, "vanilla", "symmetric"
+        if people:
+            initial = left.number_input(
+                "Labels to start from",
+                0,
+                1_000_000,
+                0 if own else preset["budget"],
+                50,
+                key=f"initial-{name}",
+                help="Of those that the data set has, drawn at random. 0: all of them; where there are none, people label the "
+                "first images.",
+            )
+    else:
+        selector = left.selectbox(
+            "Selector: how the model learns",
+            list(SELECTORS),
+            key="selector",
+            format_func=lambda one: f"{one} — {SELECTORS[one]}",
+        )
+        method = right.selectbox(
+            "Score: which labels first",
+            list(tasks.CLEANING_SCORES),
+            key="score",
+            format_func=lambda one: REGISTRY[one].title,
+        )
+        noise = left.number_input(
+            "Noise rate",
+            0.0,
+            0.95,
+            0.0 if own or people else tasks.DEFAULT_NOISE,
+            0.05,
+            key=f"noise-{name}-{people}",
+            disabled=people,
+            help="Share of wrong initial labels, drawn from the votes where there are some. The images that nobody disagrees on "
+            "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
+        )
+        noise_kind = "symmetric"
+        if name in ("cifar10", "folder"):
+            noise_kind = left.selectbox(
+                "Kind of noise",
+                list(NOISE),
+                key=f"noise-kind-{name}",
+                format_func=lambda one: f"{one} — {NOISE[one]}",
+                help="How wrong labels are put among the right ones, where there are no votes to draw them from.",
+            )
+        budget = right.number_input(
+            "Labels a cycle",
+            0,
+            1_000_000,
+            0,
+            50,
+            key=f"collect-{name}",
+            disabled=people,
+            help="0: three for each wrong label, over all cycles together, as in the paper.",
+        )
+    st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
+    cycles = left.number_input(
+        "Cycles",
+        1,
+        1000,
+        preset["cycles"],
+        key=f"cycles-{task}-{name}",
+        disabled=people,
+        help="Training rounds. You can stop, go back and add more at any time.",
+    )
+    seed = right.number_input(
+        "Seed", 0, 2**31 - 1, 0, key="seed", help="Runs that differ in their seed alone are averaged in the curves."
+    )
+    with st.expander("Model and training"):
+        columns = st.columns(4)
+        model = columns[0].selectbox(
+            "Model",
+            ["small-cnn", "resnet18"],
+            index=["small-cnn", "resnet18"].index(preset["model"]),
+            key=f"model-{name}",
+        )
+        width = columns[1].number_input("Width", 4, 256, preset["width"], 4, key=f"width-{name}")
+        epochs = columns[2].number_input("Epochs", 1, 1000, preset["epochs"], key=f"epochs-{task}-{name}")
+        limit = (
+            columns[3].number_input(
+                "Use at most (images)", 0, 10_000_000, 0, 1000, key="limit", help="0: all of the pool."
+            )
+            or None
+        )
+        folds = ensemble = 1
+        if not learning:
+            columns = st.columns(4)
+            folds = columns[0].number_input(
+                "Folds",
+                1,
+                20,
+                1,
+                key="folds",
+                help="1: the model ranks images it has learnt from (in-sample), which hides noise it has memorised. 5: each "
+                "image is ranked by a model that has not seen it (out of fold), at five times the cost.",
+            )
+            ensemble = columns[1].number_input(
+                "Ensemble", 1, 20, 1, key="ensemble", help="Average the posteriors of so many models."
+            )
+    if st.button("Start run", type="primary", key="start"):
+        config = Config(
+            **{
+                **preset,
+                "task": task,
+                "dataset": name,
+                "root": images.root,
+                "labels": images.labels,
+                "method": method,
+                "noise": noise,
+                "limit": limit,
+                "budget": budget,
+                "cycles": int(cycles),
+                "seed": int(seed),
+                "model": model,
+                "width": int(width),
+                "epochs": int(epochs),
+                "selector": selector,
+                "noise_kind": noise_kind,
+                "votes": images.votes,
+                "annotator": "person" if people else None,
+                "classes": images.classes,
+                "initial": int(initial),
+                "folds": int(folds),
+                "ensemble": int(ensemble),
+            }
+        )
+        with frame.errors():
+            dataset = frame.dataset(config)
+            run = runs.create(tasks.prepare(config, dataset), tasks.about(dataset))
+            jobs.start(run)
+            page = "pages/annotate.py" if people else "pages/cycles.py"
+            st.switch_page(page, query_params={"run": run.id})
