@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import getpass
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from core import (
     exchange,
     export,
     jobs,
+    password,
     policies,
     printed,
     published,
@@ -299,6 +301,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("open", open_bundle, "open the bundle of a run: it is listed and shown like those made here")
     sub.add_argument("file", type=Path)
+
+    command("password", make_password, "make the hash of a password, for a dashboard that other machines reach")
 
     command("bench", bench, "measure this machine against the named rivals")
     return top
@@ -778,6 +782,15 @@ def plan_budget(options: argparse.Namespace) -> None:
         for n, more in zip(table["saved"], table.pop("saved_at_least"), strict=True)
     ]
     print(table.dropna(axis=1, how="all").to_string(index=False, float_format=lambda x: f"{x:,.4g}"))
+
+
+def make_password(options: argparse.Namespace) -> None:
+    """Asked for twice, and never shown."""
+    given = getpass.getpass("Password: ")
+    made = password.hashed(given)
+    if getpass.getpass("Once more: ") != given:
+        raise UserError("These are two different passwords: try again.")
+    print(f"{password.VARIABLE}='{made}'")
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import data
 from core import run as runs
 from core.run import Config, Run
 from data.errors import UserError
+from pages.ui import login
 
 PAGES = {
     "app.py": "Home",
@@ -59,8 +60,9 @@ class Here:
 
 
 def setup(title: str) -> None:
-    """Page title and width; the first call of every page."""
+    """Page title and width, and who may see it; the first call of every page."""
     st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
+    login.require()
     st.session_state["page"] = title
 
 
@@ -96,6 +98,7 @@ def sidebar() -> tuple[Run | None, int | None]:
         st.divider()
         if not readable:
             st.caption("No run yet. Start one on the page New run.")
+            login.sign_out()
             return None, None
         ids = [run.id for run, _ in readable]
         wanted = st.query_params.get("run") or ids[0]
@@ -113,9 +116,11 @@ def sidebar() -> tuple[Run | None, int | None]:
         run = readable[ids.index(wanted)][0]
         if run.is_example:
             st.caption("Example: it came with NextLabel and stays as it is.")
+        cycle = None
         with errors():
-            return run, _cycle_control(run)
-        return run, None
+            cycle = _cycle_control(run)
+        login.sign_out()
+        return run, cycle
 
 
 def link(*, filtered: bool) -> dict[str, list[str]]:

@@ -31,19 +31,28 @@ class Server:
     process: subprocess.Popen[bytes]
 
 
-def serve(home: Path, log: Path, data_root: Path | None = None) -> Server:
+def serve(
+    home: Path,
+    log: Path,
+    data_root: Path | None = None,
+    *,
+    address: str = "127.0.0.1",
+    environment: dict[str, str] | None = None,
+) -> Server:
     """Start the dashboard on a free port and wait until it is healthy."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
+    variables = {
         **os.environ,
         "NEXTLABEL_HOME": str(home),
         "NEXTLABEL_DATA": str(data_root or home / "no-data"),
         "NEXTLABEL_ROOTS": tempfile.gettempdir(),
+        **(environment or {}),
     }
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    command += ["--server.address", address]
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log.open("wb"), stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:

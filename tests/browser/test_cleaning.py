@@ -115,6 +115,8 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         page.get_by_role("radio", name="Check next — label cleaning").click()
         someone.settled()
         page.get_by_role("button", name="Start run").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
+        someone.go("Cycles")
         expect(page.get_by_text("People label this run.")).to_be_visible(timeout=3 * PATIENCE)
         with page.expect_download() as handed:
             page.get_by_role("button", name="Label Studio file").click()

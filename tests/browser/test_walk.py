@@ -70,7 +70,7 @@ def test_back_and_reload_stand_at_the_same_cycle(visitor, server):
     visitor.page.reload()
     visitor.settled()
     expect(visitor.page.get_by_test_id("stSidebar").get_by_role("slider")).to_have_value("1")
-    visitor.page.get_by_role("button", name="Next").click()
+    visitor.page.get_by_test_id("stSidebar").get_by_role("button", name="Next").click()
     visitor.page.wait_for_url(re.compile("cycle=2"))
 
 
@@ -235,7 +235,8 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
         page.get_by_role("radio", name="Check next — label cleaning").click()
         visitor.settled()
         page.get_by_role("button", name="Start run").click()
-        expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Annotate")
+        visitor.go("Cycles")
         wait_for_cycles(visitor, 1)
         visitor.go("Gallery")
         tile = page.get_by_role("button", name=re.compile("<b>bold<∕b>")).first

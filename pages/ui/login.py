@@ -1,0 +1,93 @@
+"""Who may see the dashboard: whoever is at this machine, or whoever can log in."""
+
+import ipaddress
+import os
+import time
+
+import streamlit as st
+
+from core import password
+from data.errors import UserError
+
+FREE = 3  # wrong passwords from one address before it has to wait
+LONGEST = 300  # seconds
+
+
+def require() -> None:
+    """Stop the page where a login is needed and not there. The first thing that every page does."""
+    if _provider():
+        if not st.user.is_logged_in:
+            st.title("NextLabel")
+            st.button("Log in", type="primary", on_click=st.login)
+            st.stop()
+    elif password.VARIABLE in os.environ:
+        if not st.session_state.get("signed-in"):
+            _ask()
+            st.stop()
+    elif not _loopback(st.get_option("server.address")):
+        st.title("NextLabel")
+        st.error(
+            "This dashboard listens to other machines and has no login, so it shows nothing. Set a password "
+            f"(`python -m core password` makes the text for the environment variable `{password.VARIABLE}`), or configure "
+            "Streamlit's login in `.streamlit/secrets.toml`, or let it listen here alone (`make app`); then restart it."
+        )
+        st.stop()
+
+
+def sign_out() -> None:
+    """A button for whoever had to log in."""
+    if _provider():
+        st.button("Sign out", on_click=st.logout, key="sign-out")
+    elif password.VARIABLE in os.environ:
+        st.button("Sign out", on_click=st.session_state.clear, key="sign-out")
+
+
+def _provider() -> bool:
+    """Whether an OpenID Connect provider is configured."""
+    try:
+        return "auth" in st.secrets
+    except FileNotFoundError:  # no secrets at all
+        return False
+
+
+def _loopback(address: str | None) -> bool:
+    """Whether only this machine can reach a server that listens there; None is everywhere."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+@st.cache_resource
+def _failures() -> dict[str, tuple[int, float]]:
+    """Wrong passwords in a row and the time of the last, by the visitor's address; one for all sessions."""
+    return {}
+
+
+def _ask() -> None:
+    st.title("NextLabel")
+    failures, who = _failures(), st.context.ip_address or "here"
+    with st.form("login"):
+        given = st.text_input("Password", type="password")
+        sent = st.form_submit_button("Log in", type="primary")
+    if not sent:
+        return
+    wrong, last = failures.get(who, (0, 0.0))
+    wait = min(LONGEST, 2 ** (wrong - FREE)) - (time.monotonic() - last) if wrong >= FREE else 0
+    if wait > 0:
+        st.error(f"Too many wrong passwords: try again in {wait:.0f} s.")
+        return
+    failures[who] = wrong + 1, time.monotonic()  # before the check: tries at one time count too
+    try:
+        right = password.matches(given, os.environ[password.VARIABLE])
+    except UserError as error:
+        st.error(str(error).replace("$", "\\$"))
+        return
+    if not right:
+        st.error("This is not the password.")
+        return
+    failures.pop(who, None)
+    st.session_state["signed-in"] = True
+    st.rerun()

@@ -1,0 +1,131 @@
+"""Who gets in, and what names of files and classes may not do."""
+
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from core import password, run
+from tests.browser.conftest import PATIENCE, Visitor, serve, watch
+
+pytestmark = pytest.mark.browser
+PAGES = ("", "new", "cycles", "rankings", "curves", "compare", "diff", "gallery", "annotate", "learn")
+EVIL = '<img src=x onerror="alert(1)">'
+MARKUP = "$x^2$ **b** [l](http://evil.example) `c` :red[r]"
+
+
+def visit(chromium, url):
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    return Visitor(page, url)
+
+
+def test_a_server_for_other_machines_without_a_login_shows_nothing(chromium, tmp_path):
+    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0")
+    try:
+        someone = visit(chromium, served.url)
+        for page in PAGES:
+            someone.open(f"/{page}")
+            expect(someone.page.get_by_text("listens to other machines and has no login")).to_be_visible()
+            assert someone.page.get_by_test_id("stSidebar").count() == 0
+    finally:
+        served.process.terminate()
+
+
+def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
+    environment = {password.VARIABLE: password.hashed("correct horse battery")}
+    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment)
+    try:
+        someone = visit(chromium, served.url)
+        page = someone.page
+
+        def tries(text):
+            page.get_by_label("Password", exact=True).fill(text)
+            page.get_by_role("button", name="Log in").click()
+            someone.settled()
+
+        for path in PAGES:
+            someone.open(f"/{path}")
+            expect(page.get_by_label("Password", exact=True)).to_be_visible()
+            assert page.get_by_test_id("stSidebar").count() == 0
+        tries("wrong")
+        expect(page.get_by_text("This is not the password.")).to_be_visible()
+        tries("correct horse battery")
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        someone.go("Rankings")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Password", exact=True)).to_be_visible()
+        for _ in range(3):
+            tries("wrong")
+        tries("correct horse battery")
+        expect(page.get_by_text("Too many wrong passwords: try again in")).to_be_visible()
+    finally:
+        served.process.terminate()
+
+
+def test_by_default_nobody_else_reaches_it(server):
+    port = int(server.url.rsplit(":", 1)[1])
+    own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in own - {"127.0.0.1", "127.0.1.1"}:
+        with socket.socket() as stranger:
+            stranger.settimeout(2)
+            assert stranger.connect_ex((address, port)) != 0
+
+
+def test_folders_elsewhere_are_not_read(visitor):
+    visitor.open("/new")
+    visitor.page.get_by_role("radio", name="A folder on the server").click()
+    visitor.settled()
+    visitor.types("Folder on the server", "/etc")
+    expect(
+        visitor.page.get_by_role("alert").get_by_text("lies outside of what this dashboard may read")
+    ).to_be_visible()
+    expect(visitor.page.get_by_role("button", name="Check the images")).to_have_count(0)
+
+
+def test_names_are_text_on_every_page(chromium, tmp_path):
+    """Class and file names that would be HTML, Markdown or a formula are shown as they are."""
+    rng = np.random.default_rng(0)
+    for shade, label in ((60, EVIL), (190, MARKUP.replace("/", "∕"))):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for i in range(30):
+            pixels = np.clip(rng.normal(shade, 30, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i} {EVIL.replace('/', '')}.png")
+    served = serve(tmp_path / "home", tmp_path / "server.log")
+    dialogs, complaints = [], []
+    try:
+        someone = visit(chromium, served.url)
+        page = someone.page
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        watch(page, complaints)
+        someone.open("/new")
+        someone.checks(tmp_path / "images")
+        expect(page.get_by_text(EVIL).first).to_be_visible()
+        page.get_by_role("radio", name="Check next — label cleaning").click()
+        someone.settled()
+        page.get_by_role("button", name="Start run").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
+        someone.go("Cycles")
+        expect(page.get_by_text("People label this run.")).to_be_visible(timeout=3 * PATIENCE)
+        (path,) = (tmp_path / "home").glob("*/config.json")
+        one = run.Run(path.parent)
+        sample = one.ranking(0)["sample_id"].iloc[0]
+        for name in PAGES:
+            someone.open(f"/{name}?run={one.id}&cycle=0")
+            assert page.locator("img[src='x']").count() == 0, name
+            assert page.get_by_role("link", name="l", exact=True).count() == 0, name
+        for view in ("table", "confusion", "scatter"):
+            someone.open(f"/rankings?run={one.id}&view={view}")
+            assert page.locator("img[src='x']").count() == 0, view
+        someone.open(f"/gallery?run={one.id}&cycle=0")
+        expect(page.get_by_role("button", name=EVIL).first).to_be_visible()
+        page.locator(".picture").first.click()
+        someone.settled()
+        expect(page.get_by_text(sample.split("/")[0]).first).to_be_visible()
+        assert page.locator("img[src='x']").count() == 0
+        assert dialogs == []
+    finally:
+        served.process.terminate()
