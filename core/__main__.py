@@ -193,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--selector", choices=tasks.SELECTORS)
     sub.add_argument("--gamma", type=float)
     sub.add_argument("--budget", type=int)
+    sub.add_argument("--annotator", choices=["person"], help="active learning: people give the labels from here on")
     sub.add_argument("--cycles", type=int, help="in all (default: as many as the run was to have)")
     sub.add_argument("--json", action="store_true")
 

@@ -15,7 +15,7 @@ from core.store import writing
 from data import ImageDataset
 from data.errors import UserError
 
-CHANGES = ("method", "selector", "budget", "gamma")  # what a branch may do otherwise, beside its number of cycles
+CHANGES = ("method", "selector", "budget", "gamma", "annotator")  # what may differ, beside the number of cycles
 
 
 def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = None, **changes: Any) -> Run:
@@ -33,6 +33,8 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
         run.check_work()  # the images have to be there
     config = run.config
     changes = {name: value for name, value in changes.items() if value != getattr(config, name)}
+    if config.annotator == "person" and "annotator" in changes:
+        raise UserError(f"People label run {run.id}, and go on to do so in its branches.")
     if cycle > 0 and config.static and "selector" in changes:
         raise UserError(
             f"The first model of run {run.id} ranks all its cycles: branch from cycle 0 for another selector."

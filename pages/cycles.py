@@ -91,7 +91,15 @@ def branch_off(run: Run, cycle: int) -> None:
                 index=tasks.SELECTORS.index(config.selector),
                 key=f"branch-selector-{run.id}",
             )
-        if config.annotator != "person":
+        people = config.annotator == "person"
+        if learning and not people:
+            people = st.toggle(
+                "People give the labels from here on",
+                key=f"branch-people-{run.id}",
+                help="On the page Annotate; the labels up to here stay as they are.",
+            )
+            changes["annotator"] = "person" if people else config.annotator
+        if not people:
             changes["budget"] = st.number_input(
                 "Labels a cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
             )

@@ -173,3 +173,17 @@ def test_the_command_line(parents, capsys):
     made = said.err.split()[1].rstrip(",")
     assert main(["show", made]) == 0
     assert f"Branched from {parent.id} at cycle 1." in capsys.readouterr().out
+
+
+def test_people_can_go_on_where_the_reference_labels_end(parents, pool):
+    made = branch.branch(parents["active-learning"], pool, 1, annotator="person")
+    cycle.work(made, pool)
+    assert len(made.cycles()) == 2
+    assert made.config.annotator == "person"
+    first = made.ranking(1).nsmallest(3, "rank")["sample_id"].tolist()
+    made.record(first, np.array([1, 2, 3]), ["ann"] * 3)
+    made.log.set_fact("target", 3)
+    cycle.work(made, pool)
+    assert made.cycles()["n_labels"].tolist() == [20, 40, 43]
+    with pytest.raises(UserError, match="Noise is injected for simulated annotators alone"):
+        branch.branch(parents["label-cleaning"], pool, 1, annotator="person")
