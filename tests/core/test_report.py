@@ -1,0 +1,74 @@
+"""A run on one page: whole, offline, escaped, one sheet of paper."""
+
+import dataclasses
+import io
+import re
+
+import pytest
+from pypdf import PdfReader
+
+import data
+from core import report, run
+from core.__main__ import main
+
+
+@pytest.fixture(scope="module", params=["example-active-learning", "example-label-cleaning"])
+def one(request):
+    return run.find(request.param)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return data.load("fashion", limit=1500)
+
+
+def test_it_says_what_was_done_and_found(one, pool):
+    page = report.html(one, pool, 3)
+    row = one.cycles().iloc[3]
+    assert one.id in page
+    assert f"{row['accuracy']:.1%}" in page
+    assert f"{row['n_labels']:,.0f}" in page
+    assert f"small-cnn, width 8, {one.config.epochs} epochs" in page
+    assert page.count("<table") == 1
+    assert page.count("<tr>") == 1 + 4  # a head, and the cycles
+    assert "What the words mean" in page
+
+
+def test_it_stands_at_its_cycle(one, pool):
+    first, last = report.html(one, pool, 0), report.html(one, pool, 3)
+    assert f"{one.cycles().iloc[0]['accuracy']:.1%}" in first
+    assert first.count("<tr>") == 1 + 1
+    assert first != last
+
+
+def test_it_needs_no_network(one, pool):
+    page = report.html(one, pool, 3)
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']{0,30})""", page) + re.findall(r"url\(([^)]{0,30})", page)
+    assert sources
+    assert all(source.strip("\"'").startswith("data:") for source in sources), sources
+    assert "<script" not in page
+
+
+def test_names_are_text(pool):
+    evil = '<img src=x onerror="alert(1)">'
+    names = [evil, *pool.class_names[1:]]
+    named = dataclasses.replace(pool, class_names=names)
+    page = report.html(run.find("example-label-cleaning"), named, 3)
+    assert evil not in page
+    assert "&lt;img src=x" in page
+
+
+def test_the_pdf_is_one_page_of_a4(one, pool):
+    pages = PdfReader(io.BytesIO(report.pdf(one, pool, 3))).pages
+    assert len(pages) == 1
+    assert [round(float(side)) for side in pages[0].mediabox[2:]] == [595, 842]
+    assert one.id in pages[0].extract_text()
+
+
+def test_the_command_line(tmp_path, capsys):
+    assert main(["report", "example-random", "--out", str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert main(["report", "example-random", "--out", str(tmp_path / "r.docx")]) == 2
+    assert "html" in capsys.readouterr().err
+    assert main(["report", "example-random", "--cycle", "9", "--out", str(tmp_path / "r.html")]) == 2
+    assert "has no finished cycle 9" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""The page Learn computes what its formulas say."""
+
+import numpy as np
+import pytest
+import torch
+
+import data
+from core import run, tour, views
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return data.load("fashion", limit=1500)
+
+
+@pytest.fixture(scope="module")
+def learning():
+    return run.find("example-active-learning")
+
+
+@pytest.fixture(scope="module")
+def cleaning():
+    return run.find("example-label-cleaning")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_gradient_of_the_entropy_by_the_logits(seed):
+    logits = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+    probs = logits.softmax(0)
+    (gradient,) = torch.autograd.grad(-(probs * probs.log()).sum(), logits)
+    np.testing.assert_allclose(tour.entropy_gradient(probs.detach().numpy()), gradient.numpy(), atol=1e-12)
+
+
+def test_where_the_model_is_sure_it_vanishes():
+    assert np.abs(tour.entropy_gradient(np.array([1.0, 0.0, 0.0]))).max() == 0
+
+
+def test_the_three_images_are_the_first_the_middle_and_the_last_of_the_ranking(learning, pool):
+    found = tour.three(learning, pool, 0)
+    ranking = learning.ranking(0)["rank"]
+    assert found["rank"].tolist() == [ranking.max(), ranking.max() - ranking.notna().sum() // 2, 1]
+    assert found["entropy-gradnorm"].is_monotonic_increasing
+
+
+def test_the_bound_counts_by_hand(learning, pool):
+    found = tour.bound(learning, pool, 0)
+    table = learning.ranking(0).dropna(subset="rank")
+    by_norm = set(table.nlargest(found.chosen, "label-gradnorm")["sample_id"])
+    by_rank = set(table.nsmallest(found.chosen, "rank")["sample_id"])
+    assert found.chosen == learning.config.budget
+    assert found.shared == len(by_norm & by_rank)
+    assert found.chance == pytest.approx(100 * 100 / len(table))
+    assert found.shared > found.chance
+
+
+def test_ahead_is_the_difference_at_the_end(learning):
+    other = run.find("example-random")
+    labels, points = tour.advantage(learning, other)
+    mine, theirs = learning.cycles().iloc[-1], other.cycles().iloc[-1]
+    assert labels == mine["n_labels"] == theirs["n_labels"]
+    assert points == pytest.approx(100 * (mine["accuracy"] - theirs["accuracy"]))
+
+
+def test_the_cases_are_corners_of_the_plane(cleaning, pool):
+    clear, ambiguous, agreed = (row for _, row in tour.cases(cleaning, pool, 0).iterrows())
+    assert clear["given"] != clear["suggested"]
+    assert clear["entropy"] < ambiguous["entropy"]
+    assert agreed["given"] == agreed["suggested"]
+
+
+def test_the_relabel_is_one_of_the_log(cleaning, pool):
+    found = tour.relabel(cleaning, pool)
+    events = cleaning.log.labels()
+    said = events.loc[events["sample_id"] == pool.ids[found.row], "label"].tolist()
+    assert [pool.class_names[label] for label in said[: 1 + len(found.votes)]] == [found.given, *found.votes]
+    assert found.agreed[-1]
+    assert not any(found.agreed[1:-1])  # it stops at the first majority
+
+
+def test_areas_are_those_of_the_summary(cleaning, pool):
+    found, summary = tour.areas(cleaning, pool), views.summary(cleaning, pool)
+    assert found["run"] == summary["auc"]
+    between = (found["run"] - found["random"]) / (found["oracle"] - found["random"])
+    assert found["normalised"] == pytest.approx(between)
