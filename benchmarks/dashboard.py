@@ -24,11 +24,15 @@ from data.errors import UserError
 
 PAGES = (
     "app.py",
+    "pages/new.py",
     "pages/cycles.py",
     "pages/rankings.py",
     "pages/curves.py",
+    "pages/compare.py",
+    "pages/diff.py",
     "pages/gallery.py",
     "pages/annotate.py",
+    "pages/learn.py",
 )
 VIEWS = {"pages/rankings.py": ({}, {"view": "confusion"}, {"view": "scatter"}, {"range": "entropy:0.5:1.5"})}
 MILLION = 1_000_000
