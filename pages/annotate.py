@@ -8,10 +8,11 @@ import streamlit as st
 from core import annotate, jobs, views
 from core import run as runs
 from core.annotate import Desk
+from core.query import Filter
 from core.run import Run
 from data import ImageDataset
 from data.errors import UserError
-from pages.ui import desk, frame
+from pages.ui import desk, frame, tiles, widgets
 
 AHEAD, BACK = 8, 10  # images at hand in the browser: the next ones show at once, the last ones can be looked at again
 SMOOTH = 200  # pixels a side, above which an enlarged image is smoothed
@@ -24,12 +25,25 @@ run, cycle = frame.sidebar()
 st.title("Annotate")
 
 
-def simulated() -> None:
-    """What to do where people are not asked."""
-    st.info(
-        "This run simulates its annotators and takes no votes: start one on the page New run with “People give the labels”."
-    )
-    st.page_link("pages/new.py", label="Start a run")
+def simulated(run: Run, cycle: int | None) -> None:
+    """What to do where people are not asked, and whom they would be asked about."""
+    text = "This run simulates its annotators and takes no votes: start one on the page New run with “People give the labels”"
+    learning = run.config.task == "active-learning"
+    st.info(text + (", or branch this one on Cycles with “People give the labels from here on”." if learning else "."))
+    with st.container(horizontal=True):
+        st.page_link("pages/new.py", label="Start a run")
+        if learning:
+            st.page_link("pages/cycles.py", label="Branch this one", query_params={"run": run.id})
+    if cycle is None:
+        return
+    here = frame.Here(run, run.config_at(cycle), frame.dataset(run.config), cycle, len(run.cycles()))
+    samples = widgets.cycle_samples(here, here.key)
+    first = samples.page(Filter(), "rank", True, 0, AHEAD).dropna(subset="rank")
+    if len(first):
+        st.subheader("The first of its queue", anchor=False)
+        captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
+        st.image(tiles.pictures(here, first, 128), caption=captions, width=128)
+        st.caption("Rank: label it has (— none) → what the model says.")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:
@@ -216,7 +230,7 @@ def watch(run_id: str, done: int) -> None:
 def show(run: Run, cycle: int | None) -> None:
     """Everything below the title."""
     if run.config.annotator != "person":
-        return simulated()
+        return simulated(run, cycle)
     done, (state, sentence) = len(run.cycles()), run.status()
     if cycle is not None and cycle < done - 1:
         st.info(f"Votes go to the newest ranking, that of cycle {done - 1}.")

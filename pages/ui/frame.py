@@ -114,8 +114,6 @@ def sidebar() -> tuple[Run | None, int | None]:
         st.selectbox("Run", ids, format_func=lambda one: labels[one], key="run", on_change=go)
         st.query_params["run"] = wanted
         run = readable[ids.index(wanted)][0]
-        if run.is_example:
-            st.caption("Example: it came with NextLabel and stays as it is.")
         cycle = None
         with errors():
             cycle = _cycle_control(run)
@@ -143,7 +141,6 @@ def _cycle_control(run: Run) -> int | None:
     def go(to: int | None = None) -> None:
         st.query_params["cycle"] = str(st.session_state[key] if to is None else to)
 
-    _metric(run, cycle)
     with st.container(horizontal=True, gap="small"):
         st.button("Back", on_click=go, args=(cycle - 1,), disabled=cycle == 0, help="One cycle back", shortcut="Left")
         _play(run, cycle, n)
@@ -154,6 +151,7 @@ def _cycle_control(run: Run) -> int | None:
         st.slider("Cycle", 0, n - 1, key=key, on_change=go)
     else:
         st.caption("Cycle 0 is the only one so far.")
+    _metric(run, cycle)
     if state not in ("running", "pausing"):  # while work goes on, a page without a cycle in its link follows the newest
         st.query_params["cycle"] = str(cycle)
     return cycle
