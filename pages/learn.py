@@ -36,7 +36,8 @@ def norm(run: Run, dataset: ImageDataset) -> None:
         "**change the model**: to the norm of the gradient that its loss would cause. The label is not known yet, so the "
         "loss is the entropy of what the model says of it."
     )
-    st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert, \qquad H(p) = -\sum_y p_y \ln p_y")
+    st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert")
+    st.latex(r"H(p) = -\sum_y p_y \ln p_y")
     st.markdown("On its way to the weights the gradient passes the logits, where it vanishes if the model is sure:")
     st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
     rows = computed("three", run.id, 0)
@@ -90,7 +91,7 @@ def curve(run: Run, dataset: ImageDataset) -> None:
             "Label the images of highest score, train again, score again: a **cycle**. Is it worth it? The same model, start and "
             "budget with a **random** choice is the measure."
         )
-        st.latex(r"\text{train} \to \text{score} \to \text{label the } K \text{ highest} \to \text{train} \to \dots")
+        st.latex(r"\text{train} \to \text{score} \to \text{label the } K \text{ highest} \to \dots")
         if other is not None:
             labels, points = tour.advantage(run, other)
             st.metric(
@@ -142,7 +143,8 @@ def majority(run: Run, dataset: ImageDataset) -> None:
             "the label that it came with included. Then go on with the next."
         )
         st.latex(
-            r"\hat l \leftarrow \hat l + e_y, \; y \sim \text{annotators} \quad \text{until} \quad \hat l_{(1)} > \hat l_{(2)}"
+            r"\begin{gathered} \hat l \leftarrow \hat l + e_y, \; y \sim \text{annotators} \\ \text{until} \quad "
+            r"\hat l_{(1)} > \hat l_{(2)} \end{gathered}"
         )
         st.image(widgets.png(dataset.images[found.row], 140), width=140)
         lines = [f"0. It came as **{frame.plain(found.given)}**; Φ = {found.score:.2f}: asked."]
@@ -166,7 +168,7 @@ def area(run: Run, dataset: ImageDataset) -> None:
             "Two **envelopes** say what was possible: an **oracle** that knows every image's true label distribution, and a "
             "**random** order."
         )
-        st.latex(r"\mathrm{AUC} = \frac{1}{B+1} \sum_{b=0}^{B} \text{share of right labels after } b \text{ labels}")
+        st.latex(r"\mathrm{AUC} = \frac{1}{B+1} \sum_{b=0}^{B} \text{right labels after } b")
         st.latex(
             r"\frac{\mathrm{AUC} - \mathrm{AUC}_\text{random}}{\mathrm{AUC}_\text{oracle} - \mathrm{AUC}_\text{random}}"
             rf" = \frac{{{found['run']:.3f} - {found['random']:.3f}}}{{{found['oracle']:.3f} - {found['random']:.3f}}}"

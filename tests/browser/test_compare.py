@@ -168,7 +168,7 @@ def test_odd_links_show_another_study(guest, link):
     expect(guest.page.get_by_text("runs of").first).to_be_visible()
 
 
-def test_without_anything_to_compare_the_page_says_what_to_do_and_starts_a_study(chromium, tmp_path):
+def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(chromium, tmp_path):
     server = serve(tmp_path / "home", tmp_path / "server.log")
     page = chromium.new_page()
     page.set_default_timeout(PATIENCE)
@@ -176,6 +176,8 @@ def test_without_anything_to_compare_the_page_says_what_to_do_and_starts_a_study
     watch(page, visitor.complaints)
     try:
         visitor.open("/compare")
+        expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
+        page.get_by_text("Start a study").click()
         expect(page.get_by_text("python -m core run --protocol fashion")).to_be_visible()
         visitor.types("Number of seeds", "1")
         expect(page.get_by_text("11 runs, one after the other")).to_be_visible()
