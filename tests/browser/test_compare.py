@@ -178,7 +178,6 @@ def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(ch
         visitor.open("/compare")
         expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
         page.get_by_text("Start a study").click()
-        expect(page.get_by_text("python -m core run --protocol fashion")).to_be_visible()
         visitor.types("Number of seeds", "1")
         expect(page.get_by_text("11 runs, one after the other")).to_be_visible()
         page.get_by_role("button", name="Start study").click()
