@@ -169,7 +169,7 @@ def _chosen(side: Side) -> np.ndarray:
     """Which images [N] got a label after the first ranking."""
     ids = pyarrow.parquet.read_table(side.run.cycle_path(side.cycle) / "ranking.parquet", columns=["sample_id"])
     given = standing(side.run.log.events(side.cycle, after=0))
-    return np.isin(ids["sample_id"].to_numpy(), given.loc[given["label"] >= 0, "sample_id"].unique())
+    return ids["sample_id"].to_pandas().isin(given.loc[given["label"] >= 0, "sample_id"]).to_numpy()
 
 
 def _settings(first: Config, second: Config) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import re
 import tempfile
 import threading
@@ -25,6 +26,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of what a spreadsheet comput
 
 _browser = threading.Lock()
 _started = False
+logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # it logs a traceback of its own browser's farewell
 
 
 def has_browser() -> bool:
@@ -149,11 +151,15 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_folder(
-    folder: Path, tables: dict[str, pd.DataFrame], figures: dict[str, Any], about: dict[str, Any]
+    folder: Path,
+    tables: dict[str, pd.DataFrame],
+    figures: dict[str, Any],
+    about: dict[str, Any],
+    layout: Layout | None = None,
 ) -> list[Path]:
     """Tables as CSV, figures as PNG (interactive HTML where no Chrome draws them) and `about.json` in a folder.
 
-    Returns the files. Raises `UserError` where they cannot be written.
+    layout: of the figures, as in `figure_bytes`. Returns the files. Raises `UserError` where they cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +167,7 @@ def write_folder(
         raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
     ending = "png" if has_browser() else "html"
     contents = {f"{name}.csv": table_bytes(table, "csv") for name, table in tables.items()}
-    contents |= {f"{name}.{ending}": figure_bytes(figure, ending) for name, figure in figures.items()}
+    contents |= {f"{name}.{ending}": figure_bytes(figure, ending, layout) for name, figure in figures.items()}
     contents["about.json"] = json.dumps(about, indent=1, ensure_ascii=False).encode()
     for name, content in contents.items():
         write_file(folder / name, content)

@@ -452,7 +452,9 @@ def _by_kind(table: pd.DataFrame, x: pd.Series, y: pd.Series, names: list[str], 
     return figure
 
 
-def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray, given: int) -> go.Figure:
+def posterior_bars(
+    class_names: list[str], probs: np.ndarray, votes: np.ndarray, given: int, note: str = ""
+) -> go.Figure:
     """Posterior of one image beside the share of its votes for each class, in %; the given label in bold."""
     names = [f"<b>{name}</b>" if c == given else name for c, name in enumerate(_escape(class_names))]
     figure = go.Figure()
@@ -466,8 +468,9 @@ def posterior_bars(class_names: list[str], probs: np.ndarray, votes: np.ndarray,
             marker={"color": ORANGE},
         )
     figure.update_yaxes(autorange="reversed")
-    _layout(figure, "Share (%)", "", "")
-    return figure.update_layout(height=130 + 26 * len(class_names), barmode="group", hovermode="y unified")
+    _layout(figure, "Share (%)", "", note)
+    height = 68 + int(figure.layout.margin.b) + 26 * len(class_names)
+    return figure.update_layout(height=height, barmode="group", hovermode="y unified")
 
 
 def norms(table: pd.DataFrame, note: str) -> go.Figure:

@@ -1,6 +1,6 @@
 """A figure as a journal prints it: so wide, with text of so many points, and as high as legend and small print ask for.
 
-On the screen a figure has room and hovering explains it; in a column of 85 mm its legend, titles and small print are set
+On the screen a figure has room and hovering explains it; in a column of 89 mm its legend, titles and small print are set
 anew, so that nothing overlaps. Pure: plotly Figure → plotly Figure.
 """
 
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from data.errors import UserError
 
-COLUMNS = {"single": 85.0, "double": 175.0}  # mm: a column, and the page
+COLUMNS = {"single": 89.0, "double": 183.0}  # mm: a column, and the page
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"  # what journals ask for
 SCREEN_FONT = 13  # pixels, of `core.figures`
 CHARACTER = 0.54  # mean width of a character, in heights
@@ -81,8 +81,8 @@ def printed(figure: go.Figure, layout: Layout) -> go.Figure:
     drawn.update_layout(
         template="plotly_white",
         font={"family": FONT, "size": font},
-        width=round(width),
-        height=round(top + plot_height + bottom),
+        width=width,
+        height=top + plot_height + bottom,
         margin={"l": left, "r": right, "t": top, "b": bottom, "pad": 0},
         paper_bgcolor="white",
     )

@@ -2,9 +2,9 @@
 
     ROOT/cat/1.png                              the class is the folder's name; a fifth is held out as the test set
     ROOT/train/cat/1.png  ROOT/test/cat/2.png   with a test set of its own (`val` serves where there is no `test`)
-    ROOT/metadata.csv                           columns file_name and label; a blank label, -1 or nan is unknown
+    ROOT/metadata.csv   or metadata.parquet     columns file_name and label; a blank label, -1 or nan is unknown
 
-A table of labels that lies elsewhere, CSV or Parquet, does the same in the place of metadata.csv. Either may hold one more
+A table of labels that lies elsewhere, CSV or Parquet, does the same in its place. Either may hold one more
 column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
 unless `class_names` says which are. The fifth that is held out is drawn by class, with a fixed seed, from the labelled images.
 
@@ -68,10 +68,11 @@ class Found:
 
     images: uint8 [n,H,W,C] · shapes: int32 [n,2], height and width of the files, upright · modes: str [n], Pillow's · clear:
     bool [n], with transparent parts · digests: uint8 [n,16], of all decoded pixels, before they are brought to one size ·
-    depth: bits that the 16-bit images use · columns: the classes that have a column of votes.
+    depth: bits that the 16-bit images use · table: of labels, None for class folders · columns: its classes that have votes.
     """
 
     root: Path
+    table: Path | None
     entries: list[Entry]
     columns: list[str]
     images: np.ndarray
@@ -120,8 +121,8 @@ def find(
     root = root.resolve()
     skipped: list[tuple[str, str]] = []
     needs_label = votes is None and class_names is None
-    table = root / "metadata.csv" if labels is None else Path(labels).expanduser()
-    if labels is not None or table.is_file():
+    table = _table(root) if labels is None else Path(labels).expanduser()
+    if table is not None:
         if labels is None and not table.resolve().is_relative_to(root):
             raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
         entries, columns = _read_metadata(root, table, class_names, skipped, needs_label)
@@ -148,6 +149,7 @@ def find(
     skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
     return Found(
         root,
+        table,
         [entry for entry, whole in zip(entries, read, strict=True) if whole],
         columns,
         parts["images"],
@@ -193,17 +195,19 @@ def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str 
         test_images=found.images[n_pool:],
         test_labels=labels[n_pool:],
         annotators="none" if counts is None and given is None else "human",
-        annotators_source=_source(found.root, counts is not None, given, votes),
+        annotators_source=_source(found, counts is not None, given, votes),
         skipped=skipped,
         annotations=given,
     )
 
 
-def _source(root: Path, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
+def _source(found: Found, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
     if given is not None and votes is not None:
         people = len(set(given.annotators))
         return f"{len(given.rows):,} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
-    return f"The votes in {root / 'metadata.csv'}." if counted else f"Only the labels in {root}; no separate votes."
+    if counted:
+        return f"The votes in {found.table}."
+    return f"Only the labels in {found.table or found.root}; no separate votes."
 
 
 # --- which images there are ------------------------------------------------------------------------------------------
@@ -252,6 +256,11 @@ def _files(root: Path, prefix: str, skipped: list[tuple[str, str]]) -> list[str]
 
 def _printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def _table(root: Path) -> Path | None:
+    """The table of labels that lies beside the images, if one does."""
+    return next((root / name for name in ("metadata.csv", "metadata.parquet") if (root / name).is_file()), None)
 
 
 def is_votes(table: Path) -> bool:

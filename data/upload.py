@@ -19,7 +19,8 @@ from data.errors import UserError
 from data.folder import SUFFIXES
 
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
-PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes, and packed tighter than that: a bomb
+PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes in all, and packed tighter than that: a bomb
+LONGEST = 255  # bytes of a name that file systems take
 TABLES = {".csv", ".parquet"}
 CLUTTER = {"thumbs.db", "desktop.ini"}  # what systems put beside images
 BLOCK = 1 << 20
@@ -36,13 +37,14 @@ def unpack(file: BinaryIO) -> Path:
     file.seek(0)
     while block := file.read(BLOCK):
         found.update(block)
+    size = file.tell()
     target = home() / "uploads" / found.hexdigest()[:16]
     if target.is_dir():
         return target
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            chosen = _entries(archive)
+            chosen = _entries(archive, size)
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
             try:
@@ -77,8 +79,8 @@ def keep_table(name: str, content: bytes) -> Path:
     return path
 
 
-def _entries(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """What is to be unpacked, and where."""
+def _entries(archive: zipfile.ZipFile, size: int) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """What is to be unpacked of an archive of `size` bytes, and where."""
     listed = archive.infolist()
     if len(listed) > MOST_FILES:
         raise UserError(
@@ -97,24 +99,29 @@ def _entries(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixP
             raise UserError(
                 f"this zip file holds {_name(entry)}, neither an image nor a table (.csv, .parquet); pack the images alone"
             )
-        if entry.file_size > SMALL and entry.file_size > PACKED_TIGHT * max(1, entry.compress_size):
-            raise UserError(
-                f"{_name(entry)} unpacks to more than {PACKED_TIGHT} times its size, as no image does; leave it out"
-            )
         found.append((entry, path))
     if not any(path.suffix.lower() in SUFFIXES for _, path in found):
         raise UserError(
             "this zip file holds no image; pack a folder of images: class folders, or images and a metadata.csv"
         )
-    if sum(entry.file_size for entry, _ in found) > MOST_BYTES:
+    total = sum(entry.file_size for entry, _ in found)
+    if total > max(SMALL, PACKED_TIGHT * size):
+        raise UserError(
+            f"this zip file unpacks to more than {PACKED_TIGHT} times its size, as no images do; save them as PNG or JPEG first"
+        )
+    if total > MOST_BYTES:
         raise UserError(
             f"this zip file unpacks to more than {MOST_BYTES >> 30} GB; copy the images to the server instead"
         )
     tops = {path.parts[0] for _, path in found}
-    if len(tops) == 1 and all(len(path.parts) > 2 for _, path in found):
+    if len(tops) == 1 and all(len(path.parts) > 1 for _, path in found):
         found = [(entry, PurePosixPath(*path.parts[1:])) for entry, path in found]
-    if len({str(path).casefold() for _, path in found}) < len(found):
-        raise UserError("this zip file holds two files of one name; rename one, and pack it anew")
+    names = {str(path).casefold() for _, path in found}
+    folders = {str(above).casefold() for _, path in found for above in path.parents}
+    if len(names) < len(found) or names & folders:
+        raise UserError(
+            "this zip file holds two files of one name, or a file and a folder; rename one, and pack it anew"
+        )
     return found
 
 
@@ -125,6 +132,8 @@ def _path(entry: zipfile.ZipInfo) -> PurePosixPath:
         raise UserError(
             f"this zip file holds {_name(entry)}, a name that leads out of its folder; pack the images anew"
         )
+    if any(len(part.encode()) > LONGEST for part in path.parts):
+        raise UserError(f"{_name(entry)} in this zip file is too long a name; shorten it, and pack the images anew")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise UserError(f"{_name(entry)} in this zip file is a link, or no plain file; pack the images themselves")

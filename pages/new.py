@@ -1,7 +1,8 @@
 """New run: choose images, look at what they are, and start."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -69,10 +70,12 @@ def own(way: str) -> start.Images | None:
         if not st.button("Check the images", type="primary", key="check"):
             st.caption("Nothing runs before you have seen what is there.")
             return None
-        with st.empty():
-            found = folder.find(root, class_names=classes, progress=bar(), **tables)
-            folder.assemble(found, classes, tables.get("votes"))
-        st.session_state["checked"] = key, found, check.check(found, classes, votes=votes)
+        with bar() as progress:
+            found = folder.find(root, class_names=classes, progress=progress, **tables)
+        looked = check.check(found, classes, votes=votes)
+        if looked.passed:
+            folder.assemble(found, classes, tables.get("votes"))  # raises what only the whole data set shows
+        st.session_state["checked"] = key, found, looked
         st.rerun()
     _, found, looked = st.session_state["checked"]
     report(found, looked)
@@ -104,15 +107,20 @@ def given_table() -> Path | None:
     return roots.inside(typed) if typed.strip() else None
 
 
-def bar() -> Callable[[int, int], object]:
-    """Progress with the time that is left."""
-    shown, began = st.progress(0.0, text="Looking for images…"), time.monotonic()
+@contextmanager
+def bar() -> Iterator[Callable[[int, int], None]]:
+    """Progress with the time that is left; gone when the work has ended, or failed."""
+    shown, began = st.empty(), time.monotonic()
+    shown.progress(0.0, text="Looking for images…")
 
     def progress(done: int, of: int) -> None:
         left = (time.monotonic() - began) * (of - done) / max(1, done)
         shown.progress(done / of, text=f"{done:,} of {of:,} images read · about {left:.0f} s left")
 
-    return progress
+    try:
+        yield progress
+    finally:
+        shown.empty()
 
 
 def report(found: folder.Found, looked: check.Check) -> None:

@@ -5,6 +5,7 @@ import os
 import time
 
 import streamlit as st
+from streamlit.errors import StreamlitAuthError
 
 from core import password
 from data.errors import UserError
@@ -16,9 +17,13 @@ LONGEST = 300  # seconds
 def require() -> None:
     """Stop the page where a login is needed and not there. The first thing that every page does."""
     if _provider():
-        if not st.user.is_logged_in:
+        if not st.user.get("is_logged_in", False):
             st.title("NextLabel")
-            st.button("Log in", type="primary", on_click=st.login)
+            if st.button("Log in", type="primary"):
+                try:
+                    st.login()
+                except StreamlitAuthError as error:  # Authlib or a setting is missing
+                    st.error(f"The login is not set up, so nobody gets in: {error}")
             st.stop()
     elif password.VARIABLE in os.environ:
         if not st.session_state.get("signed-in"):

@@ -56,7 +56,9 @@ def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[Any
     return [point["customdata"] for point in event["selection"]["points"]]
 
 
-SIZES = {"screen": "Screen", "single": "Column, 85 mm", "double": "Page, 175 mm"}
+SIZES = {"screen": "Screen"} | {
+    name: f"{text}, {printed.COLUMNS[name]:g} mm" for name, text in {"single": "Column", "double": "Page"}.items()
+}
 
 
 def _layout(name: str) -> Layout | None:
@@ -271,8 +273,9 @@ def card(here: Here, row: pd.Series) -> None:
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
         votes = _histograms(here, here.key)[position]
-        drawn = figures.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]))
-        st.plotly_chart(drawn, key=f"posterior-{sample_id}", theme="streamlit", config={"displayModeBar": False})
+        note = views.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
+        drawn = figures.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
+        figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
         scores = [(REGISTRY[name].title, row[name], REGISTRY[name].meaning) for name in REGISTRY if name in row.index]
         st.dataframe(
             pd.DataFrame(scores, columns=["Score", "Value", "Meaning"]).dropna(subset="Value"),

@@ -224,6 +224,18 @@ def test_a_table_of_labels_that_lies_elsewhere(tmp_path: Path) -> None:
         data.load("folder", root, labels=tmp_path / "absent.csv")
 
 
+def test_metadata_as_parquet(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    rows = {
+        "file_name": [f"{kind}/{i:02d}.png" for kind in ("cat", "dog") for i in range(10)],
+        "label": ["a", "b"] * 10,
+    }
+    pd.DataFrame(rows).to_parquet(root / "metadata.parquet")
+    pool = data.load("folder", root)
+    assert pool.class_names == ["a", "b"]
+    assert pool.annotators_source == f"Only the labels in {root / 'metadata.parquet'}; no separate votes."
+
+
 def test_which_kind_of_table(tmp_path: Path) -> None:
     for name, header, votes in (("l.csv", "file_name,label", False), ("v.csv", "sample_id,annotator,label", True)):
         (tmp_path / name).write_text(f"{header}\n")

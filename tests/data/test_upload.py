@@ -50,10 +50,11 @@ def test_one_folder_that_holds_everything_is_left_out_and_so_is_clutter(cache: P
     assert len([path for path in root.rglob("*") if path.is_file()]) == len(GOOD)
 
 
-def test_a_table_beside_the_images() -> None:
+@pytest.mark.parametrize("top", ["", "my pets/"])
+def test_a_table_beside_the_images(top: str) -> None:
     rows = "".join(f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
-    images = [(f"{i}.png", picture(i)) for i in range(10)]
-    root = upload.unpack(packed(*images, ("metadata.csv", f"file_name,label\n{rows}".encode())))
+    images = [(f"{top}{i}.png", picture(i)) for i in range(10)]
+    root = upload.unpack(packed(*images, (f"{top}metadata.csv", f"file_name,label\n{rows}".encode())))
     assert data.load("folder", root).class_names == ["cat", "dog"]
 
 
@@ -81,6 +82,8 @@ def link(name: str) -> zipfile.ZipInfo:
         (("model.pkl", b"\x80\x04."), "neither an image nor a table"),
         (("more.zip", packed(*GOOD).getvalue()), "neither an image nor a table"),
         (("CAT/0.PNG", picture()), "two files of one name"),
+        (("cat/0.png/1.png", picture()), "two files of one name, or a file and a folder"),
+        (("x" * 300 + ".png", picture()), "too long a name"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(cache: Path, entry: tuple[str, bytes], sentence: str) -> None:
@@ -97,9 +100,10 @@ def test_a_backslash_does_not_lead_out(cache: Path) -> None:
 
 
 def test_bombs_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = packed(*GOOD, ("big.bmp", bytes(80 << 20)), method=zipfile.ZIP_DEFLATED)
-    with pytest.raises(UserError, match="more than 200 times its size"):
-        upload.unpack(bomb)
+    for sizes in ([80 << 20], [30 << 20] * 3):  # one large entry, or several of which none is
+        zeros = [(f"{i}.bmp", bytes(size)) for i, size in enumerate(sizes)]
+        with pytest.raises(UserError, match="more than 200 times its size"):
+            upload.unpack(packed(*GOOD, *zeros, method=zipfile.ZIP_DEFLATED))
     monkeypatch.setattr(upload, "MOST_FILES", 5)
     with pytest.raises(UserError, match="holds 10 entries"):
         upload.unpack(packed(*GOOD))

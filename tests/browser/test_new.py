@@ -1,0 +1,178 @@
+"""Images of one's own on the page New run: a folder, a zip file and tables, each looked at before anything runs."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from core import run
+from tests.browser.conftest import PATIENCE, Server, Visitor, serve, watch
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("new")
+    served = serve(home / "runs", home / "server.log", home / "data")
+    yield served
+    served.process.terminate()
+    served.process.wait(timeout=20)
+
+
+@pytest.fixture
+def guest(chromium: Browser, fresh: Server) -> Iterator[Visitor]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    someone = Visitor(page, fresh.url)
+    watch(page, someone.complaints)
+    someone.open("/new")
+    yield someone
+    context.close()
+    assert someone.complaints == []
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Forty images in two class folders."""
+    rng = np.random.default_rng(0)
+    for k, label in enumerate(("dark", "light")):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(20):
+            pixels = np.clip(rng.normal(80 + 90 * k, 30, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{i:02d}.png")
+    return tmp_path / "images"
+
+
+def packed(images: Path) -> Path:
+    """A folder as a system's “Compress” packs it."""
+    path = images.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(images.rglob("*.*")):
+            archive.write(file, file.relative_to(images.parent))
+    return path
+
+
+def uploads(guest: Visitor, path: Path, nth: int = 0) -> None:
+    guest.page.get_by_test_id("stFileUploaderDropzoneInput").nth(nth).set_input_files(path)
+    expect(guest.page.get_by_text(path.name)).to_be_visible()
+    guest.settled()
+
+
+def number(guest: Visitor, name: str) -> str:
+    """One of the numbers below “What is there”."""
+    metric = guest.page.get_by_test_id("stMetric").filter(has_text=name)
+    return metric.get_by_test_id("stMetricValue").inner_text()
+
+
+def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
+    guest.page.get_by_role("radio", name="A zip file").click()
+    guest.settled()
+    uploads(guest, packed(images))
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_text("What is there")).to_be_visible()
+    guest.settled()
+    assert (number(guest, "Images to work on"), number(guest, "Test images"), number(guest, "Classes")) == (
+        "32",
+        "8",
+        "2",
+    )
+    guest.types("Labels a cycle", "8")
+    guest.types("Cycles", "1")
+    guest.page.get_by_text("Model and training").click()
+    guest.types("Epochs", "1")
+    guest.types("Width", "4")
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    expect(guest.page.get_by_text("finished · 1 of 1")).to_be_visible(timeout=3 * PATIENCE)
+    (path,) = fresh.home.glob("*/config.json")
+    config = run.Run(path.parent).config
+    assert config.dataset == "folder"
+    assert Path(config.root).parent == fresh.home.parent / "data" / "uploads"
+
+
+def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.write(images / "dark" / "00.png", "../../evil.png")
+    guest.page.get_by_role("radio", name="A zip file").click()
+    guest.settled()
+    uploads(guest, tmp_path / "evil.zip")
+    expect(guest.page.get_by_role("alert").get_by_text("a name that leads out of its folder")).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
+
+
+@pytest.mark.parametrize("how", ["typed", "uploaded"])
+def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, images, how):
+    rows = [f"{label}/{i:02d}.png,{'abc'[i % 3]}\n" for label in ("dark", "light") for i in range(20)]
+    (tmp_path / "labels.csv").write_text("file_name,label\n" + "".join(rows))
+    guest.page.get_by_role("radio", name="A folder on the server").click()
+    guest.settled()
+    guest.page.get_by_text("Labels or votes from a table").click()
+    if how == "typed":
+        guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
+    else:
+        uploads(guest, tmp_path / "labels.csv")
+    guest.types("Folder on the server", str(images))
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_text("What is there")).to_be_visible()
+    guest.settled()
+    assert number(guest, "Classes") == "3"
+
+
+def test_votes_are_for_label_cleaning(guest, tmp_path, images):
+    rows = [f"{label}/{i:02d}.png,{who},{label}\n" for label in ("dark", "light") for i in range(20) for who in "ab"]
+    (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(rows))
+    guest.page.get_by_role("radio", name="A folder on the server").click()
+    guest.settled()
+    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
+    guest.types("Folder on the server", str(images))
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_text("Votes of several people are for label cleaning")).to_be_visible()
+    guest.page.get_by_role("radio", name="Check next — label cleaning").click()
+    expect(guest.page.get_by_role("button", name="Start run")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("file_name,label\ndark/99.png,dark\n", "names dark/99.png, which is not in"),
+        ("file_name,label\n../../../etc/passwd,dark\n", "file_name must be a path inside of"),
+        ("picture,class\n00.png,dark\n", "neither a column file_name, for labels, nor a column sample_id"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
+    (tmp_path / "labels.csv").write_text(content)
+    guest.page.get_by_role("radio", name="A folder on the server").click()
+    guest.settled()
+    guest.types("Folder on the server", str(images))
+    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
+    if (check := guest.page.get_by_role("button", name="Check the images")).count():
+        check.click()
+    expect(guest.page.get_by_role("alert").get_by_text(says)).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Start run")).to_have_count(0)
+
+
+@pytest.mark.parametrize("label", ["Folder on the server", "Table on the server (optional)"])
+def test_paths_outside_the_roots_are_refused_with_the_reason(guest, tmp_path, images, label):
+    (images / "away").symlink_to("/etc")
+    guest.page.get_by_role("radio", name="A folder on the server").click()
+    guest.settled()
+    guest.page.get_by_text("Labels or votes from a table").click()
+    for path in ("/etc/passwd", f"{images}/away/passwd"):
+        guest.types(label, path)
+        expect(guest.page.get_by_role("alert").get_by_text("/etc/passwd lies outside of")).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
+
+
+def test_one_class_alone_cannot_be_started(guest, tmp_path, images):
+    (images / "light").rename(tmp_path / "elsewhere")
+    guest.checks(images)
+    expect(guest.page.get_by_text("There is only one class, dark")).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Start run")).to_have_count(0)
