@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 import data
 from core import (
@@ -201,13 +202,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study, or runs")
     sub.add_argument("--json", action="store_true")
     sub.add_argument(
-        "--out", type=Path, help="a folder for the tables as CSV, the figures as HTML, and how they were made"
+        "--out", type=Path, help="a folder for the tables as CSV, the figures as PNG, and how they were made"
     )
+    print_options(sub)
 
     sub = command("diff", difference, "what differs between two runs, or two cycles of one")
     sub.add_argument("first", metavar="RUN[@CYCLE]", help="default: its last cycle")
     sub.add_argument("second", metavar="RUN[@CYCLE]")
     sub.add_argument("--top", type=int, default=10, help="rows of each table (default: 10)")
+    sub.add_argument("--out", type=Path, help="a figure of both ranks; its ending is the format: png svg pdf html")
+    print_options(sub)
     sub.add_argument("--json", action="store_true")
 
     sub = command("evaluate", evaluate, "what cleaned labels are worth: train classifiers before and after")
@@ -248,20 +252,18 @@ def parser() -> argparse.ArgumentParser:
     sub = command("export", export_files, "write a figure or a table of a run to a file")
     sub.add_argument("run")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--figure", choices=["curves", "policies", "distribution", "map"])
+    what.add_argument("--figure", choices=views.FIGURES)
     what.add_argument("--table", choices=["ranking", "labels", "votes", "cycles", "relabels", "cleaned", "issues"])
     what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
     sub.add_argument("--band", choices=list(views.BANDS), default="sd", help="of the figure policies")
-    size = sub.add_mutually_exclusive_group()
-    size.add_argument(
-        "--column",
-        choices=list(printed.COLUMNS),
-        help="a figure for print, as wide as a journal's column (85 mm) or its page (175 mm)",
+    sub.add_argument(
+        "--scores",
+        nargs="+",
+        default=[],
+        help="of the figures distribution (one; default: the run's own) and scatter (two: across, up)",
     )
-    size.add_argument("--width-mm", type=float, help="a figure for print, so wide")
-    sub.add_argument("--font-size", type=float, help="of a figure for print, in points (default: 8)")
-    sub.add_argument("--dpi", type=int, help="of a PNG for print, dots per inch (default: 300)")
+    print_options(sub)
     sub.add_argument(
         "--top", type=int, help="for Label Studio: so many of the ranking (default: all that may be chosen)"
     )
@@ -283,6 +285,8 @@ def parser() -> argparse.ArgumentParser:
         "--target", type=float, default=0.95, help="share of right labels, or test accuracy (default: 0.95)"
     )
     sub.add_argument("--price", type=float, help="of a label, in whatever money or minutes: adds the costs")
+    sub.add_argument("--out", type=Path, help="the figure too; its ending is the format: png svg pdf html")
+    print_options(sub)
     sub.add_argument("--json", action="store_true")
 
     sub = command("report", report_run, "write a run on one page")
@@ -307,6 +311,18 @@ def parser() -> argparse.ArgumentParser:
 
     command("bench", bench, "measure this machine against the named rivals")
     return top
+
+
+def print_options(sub: argparse.ArgumentParser) -> None:
+    """How a figure is printed."""
+    size = sub.add_mutually_exclusive_group()
+    wide = ", ".join(f"{name} {mm:g} mm" for name, mm in printed.COLUMNS.items())
+    size.add_argument(
+        "--column", choices=list(printed.COLUMNS), help=f"a figure for print, as wide as a journal's columns: {wide}"
+    )
+    size.add_argument("--width-mm", type=float, help="a figure for print, so wide")
+    sub.add_argument("--font-size", type=float, help="of a figure for print, in points (default: 8)")
+    sub.add_argument("--dpi", type=int, help="of a PNG for print, dots per inch (default: 300)")
 
 
 def datasets(options: argparse.Namespace) -> None:
@@ -505,6 +521,9 @@ def difference(options: argparse.Namespace) -> None:
     first, second = side(options.first), side(options.second)
     found, dataset = diff.diff(first, second), load(first.run)
     samples = found.samples
+    if options.out is not None:
+        both = samples[(samples["rank_first"] > 0) & (samples["rank_second"] > 0)]
+        write_figure(diff.drawn(both, dataset, first.run, first.cycle, second.run, second.cycle, len(both)), options)
     tables = {"settings": found.settings, "measures": found.measures}
     for name, mask in diff.groups(samples).items():
         tables[name] = diff.named(samples[mask].head(options.top), dataset)
@@ -563,7 +582,7 @@ def compare(options: argparse.Namespace) -> None:
         if "accuracy" in tables:
             tables["runs"] = comparison.accuracy(members)
         tables = {name: table.round(6) for name, table in tables.items() if not table.empty}
-        for path in export.write_folder(options.out, tables, figures, about):
+        for path in export.write_folder(options.out, tables, figures, about, print_layout(options)):
             print(path, file=sys.stderr)
 
 
@@ -682,10 +701,9 @@ def export_files(options: argparse.Namespace) -> None:
         for path in views.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
             print(path)
         return
-    file_format = options.out.suffix.lstrip(".").lower()
     if options.figure:
-        drawn = views.figure(found, load(found), options.figure, cycle, band=options.band)
-        content = export.figure_bytes(drawn, file_format, print_layout(options))
+        drawn = views.figure(found, load(found), options.figure, cycle, band=options.band, chosen=options.scores)
+        write_figure(drawn, options)
     else:
         tables: dict[str, Callable[[], pd.DataFrame]] = {
             "ranking": lambda: views.samples(found, load(found), cycle),
@@ -696,19 +714,29 @@ def export_files(options: argparse.Namespace) -> None:
             "cleaned": lambda: views.cleaned(found, load(found), cycle),
             "issues": lambda: views.issues(found, load(found), cycle),
         }
-        content = export.table_bytes(tables[options.table](), file_format)
-    export.write_file(options.out, content)
+        content = export.table_bytes(tables[options.table](), file_format(options.out))
+        export.write_file(options.out, content)
     print(options.out)
+
+
+def write_figure(drawn: go.Figure, options: argparse.Namespace) -> None:
+    """A figure as the file that --out names."""
+    export.write_file(options.out, export.figure_bytes(drawn, file_format(options.out), print_layout(options)))
+
+
+def file_format(path: Path) -> str:
+    """What the ending of a path says."""
+    return path.suffix.lstrip(".").lower()
 
 
 def report_run(options: argparse.Namespace) -> None:
     """A run on one page."""
     found = run.find(options.run)
-    cycle, file_format = finished_cycle(found, options.cycle), options.out.suffix.lstrip(".").lower()
-    if file_format not in ("html", "pdf"):
-        raise UserError(f'"{file_format}" is no format of a report: name a file that ends in .html or .pdf.')
+    cycle, kind = finished_cycle(found, options.cycle), file_format(options.out)
+    if kind not in ("html", "pdf"):
+        raise UserError(f'"{kind}" is no format of a report: name a file that ends in .html or .pdf.')
     dataset = load(found)
-    content = report.pdf(found, dataset, cycle) if file_format == "pdf" else report.html(found, dataset, cycle).encode()
+    content = report.pdf(found, dataset, cycle) if kind == "pdf" else report.html(found, dataset, cycle).encode()
     export.write_file(options.out, content)
     print(options.out)
 
@@ -771,6 +799,8 @@ def plan_budget(options: argparse.Namespace) -> None:
         raise UserError(f"--labels is {labels}: give a number of labels, 0 or more.")
     cleaning = found.config.task == "label-cleaning"
     table = budget.plan(curves, labels, options.target, len(dataset) if cleaning else None)
+    if options.out is not None:
+        write_figure(views.budget_figure(found, curves, labels, options.target), options)
     if options.price is not None:
         for name in ("labels_per_correction", "labels_for_target", "saved"):
             table[f"cost_{name.removeprefix('labels_')}"] = options.price * table[name]
@@ -782,7 +812,9 @@ def plan_budget(options: argparse.Namespace) -> None:
         "" if math.isnan(n) else f"{'more than ' if more else ''}{n:,.0f}"
         for n, more in zip(table["saved"], table.pop("saved_at_least"), strict=True)
     ]
-    print(table.dropna(axis=1, how="all").to_string(index=False, float_format=lambda x: f"{x:,.4g}"))
+    reached = table["labels_for_target"]
+    table["labels_for_target"] = ["not reached" if math.isnan(n) else f"{n:,.0f}" for n in reached]
+    print(table.dropna(axis=1, how="all").to_string(index=False, float_format=lambda x: f"{x:,.4g}", na_rep=""))
 
 
 def make_password(options: argparse.Namespace) -> None:

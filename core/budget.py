@@ -21,7 +21,7 @@ def curves(runs: Sequence[Run], dataset: ImageDataset) -> pd.DataFrame:
 
     Label cleaning: share of right majority labels after so many collected labels, simulated by each run's first ranking as far as
     twice the runs' budget, with oracle, random and minimal. Minimal is the least any policy can need: a wrong first label
-    is one vote, so that two more make the right class a majority, and none does; a straight line of two labels a correction.
+    is one vote, one more ties with it, two more make the right class a majority; a straight line of two labels a correction.
     Active learning: test accuracy after so many labels in all, by strategy. Empty where nobody knows the right labels, and for
     a branch, whose first ranking is another run's.
     """

@@ -1,7 +1,7 @@
 """Make the example runs that come with NextLabel, by the command line: `make example`.
 
 They are as small as a run can be that every page still shows: a part of the embedded images, a narrow network, scores as
-float32 and posteriors as float16. On one machine it makes the same labels and rankings every time, and says so.
+float32 and posteriors as float16. On one kind of processor it makes the same labels and rankings every time, and says so.
 """
 
 import hashlib
@@ -31,13 +31,14 @@ COMMANDS = {  # what follows `python -m core run`
 }
 WHOLE = ("example-active-learning", "example-label-cleaning")  # with weights and embeddings; the other is for its curve
 LIMIT = 3_000_000  # bytes of all of them
+THREADS = {"OMP_NUM_THREADS": "2"}  # sums depend on how many share them
 
 
 def make(name: str, folder: Path) -> Run:
     """Run the command of an example, and put what pages show of it at `folder / name`."""
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "core", "run", *COMMANDS[name]]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "NEXTLABEL_HOME": home}, check=True)
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **THREADS, "NEXTLABEL_HOME": home}, check=True)
         (made,) = (Run(path.parent) for path in Path(home).glob("*/config.json"))
         target = folder / name
         target.mkdir(parents=True)

@@ -88,8 +88,11 @@ def _in_mm(content: bytes, file_format: str) -> bytes:
     return re.sub(rb'\b(width|height)="([\d.]+)"', in_mm, head) + end + rest
 
 
-def page_pdf(page: str) -> bytes:
-    """A page of HTML as PDF, on the paper that its style names. Raises `UserError` where no browser is there to print it."""
+def page_pdf(page: str, width_mm: float, height_mm: float) -> bytes:
+    """A page of HTML as PDF, on the paper that its style names, made smaller where it does not fit on one sheet.
+
+    width_mm, height_mm: of the paper within its margins. Raises `UserError` where no browser is there to print it.
+    """
     if not has_browser():
         raise UserError(
             "A PDF file is printed by Chrome or Chromium, and none was found: install one (on Debian and Ubuntu: apt "
@@ -98,10 +101,12 @@ def page_pdf(page: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
         path = Path(folder) / "page.html"
         path.write_text(page)
-        return aside.submit(asyncio.run, _print(path.as_uri())).result()  # the caller may have a loop of its own
+        printing = _print(path.as_uri(), round(width_mm / 25.4 * 96), int(height_mm / 25.4 * 96))
+        return aside.submit(asyncio.run, printing).result()  # the caller may have a loop of its own
 
 
-async def _print(url: str) -> bytes:
+async def _print(url: str, width: int, height: int) -> bytes:
+    """width, height: of the paper within its margins, in pixels."""
     import choreographer
 
     async with choreographer.Browser() as browser:
@@ -110,7 +115,12 @@ async def _print(url: str) -> bytes:
         loaded = tab.subscribe_once("Page.loadEventFired")
         await tab.send_command("Page.navigate", {"url": url})
         await asyncio.wait_for(loaded, 60)
-        settings = {"printBackground": True, "preferCSSPageSize": True}
+        await tab.send_command("Emulation.setEmulatedMedia", {"media": "print"})
+        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await tab.send_command("Emulation.setDeviceMetricsOverride", window)
+        answer = await tab.send_command("Runtime.evaluate", {"expression": "document.documentElement.scrollHeight"})
+        needed = answer["result"]["result"]["value"]  # at least the height
+        settings = {"printBackground": True, "preferCSSPageSize": True, "scale": min(1.0, 0.97 * height / needed)}  # lines may break anew
         answer = await tab.send_command("Page.printToPDF", settings)
         return base64.b64decode(answer["result"]["data"])
 

@@ -4,8 +4,11 @@ What was run on which data, its curve and key figures, its cycles, images before
 """
 
 import base64
+import dataclasses
 import io
+import platform
 from html import escape
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,11 +24,14 @@ from data import ImageDataset
 ROWS = 8  # of the table of cycles: what a page holds
 IMAGES = 9  # of each grid
 FIGURE_MM = 116.0
+INNER_MM = 186.0, 275.0  # A4 less the margins of `STYLE`
+LIBRARIES = ("numpy", "pandas", "plotly")
+NOT_SHOWN = ("root", "labels", "votes", "weights", "classes", "earlier")  # settings: paths of a machine, and long lists
 TASKS = {"active-learning": "Which image to label next", "label-cleaning": "Which label to check next"}
 COLUMNS = {  # of the table of cycles, with how each is written
     "cycle": ("Cycle", "{:.0f}"),
     "labels": ("Labels added", "{:,.0f}"),
-    "n_labels": ("Labels", "{:,.0f}"),
+    "n_labels": ("Labels in all", "{:,.0f}"),
     "changed": ("Majority changed", "{:,.0f}"),
     "correctness": ("Right labels", "{:.1%}"),
     "estimated_correctness": ("Right labels, estimated", "{:.1%}"),
@@ -34,7 +40,7 @@ COLUMNS = {  # of the table of cycles, with how each is written
     "scoring_s": ("Scoring", "{:,.1f} s"),
 }
 STYLE = """
-@page { size: A4; margin: 11mm 12mm; }
+@page { size: 210mm 297mm; margin: 11mm 12mm; }
 :root { color-scheme: light; }
 body { font: 9pt/1.38 Arial, Helvetica, "Liberation Sans", sans-serif; color: #1b1f24; background: #fff; max-width: 186mm;
        margin: 0 auto; padding: 6mm 2mm; overflow-wrap: anywhere; }
@@ -50,7 +56,7 @@ h1 { font-size: 16pt; margin: 0; } h2 { font-size: 10.5pt; margin: 4.2mm 0 1.2mm
 dl { margin: 0; display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .6mm 3mm; font-size: 8pt; }
 dt { color: #57606a; } dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 8pt; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 600; border-bottom: 1px solid #8c959f; padding: .8mm 1.5mm; }
+.wide { overflow-x: auto; } th { overflow-wrap: normal; text-align: right; font-weight: 600; border-bottom: 1px solid #8c959f; padding: .8mm 1.5mm; }
 td { text-align: right; border-bottom: 1px solid #e6eaef; padding: .6mm 1.5mm; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(18mm, 1fr)); gap: 2mm; margin: 0; }
 .images figure { margin: 0; } .images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; }
@@ -79,13 +85,14 @@ def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
         f"{' · example' if run.is_example else ''}</div><div class='numbers'>{numbers}</div>"
         f"<div class='two'><div>{_figure(run, dataset, cycle)}</div><div><dl>{facts}</dl></div></div>"
         f"<h2>What each cycle did</h2>{_cycles(run, dataset, cycle)}{grids}"
-        f"<h2>What the words mean</h2><p class='definitions'>{escape(_definitions(run))}</p></body></html>"
+        f"<h2>What the words mean</h2><p class='definitions'>{escape(_definitions(run))}</p>"
+        f"<h2>All settings</h2><p class='definitions'>{escape(_settings(run))}</p></body></html>"
     )
 
 
 def pdf(run: Run, dataset: ImageDataset, cycle: int) -> bytes:
-    """The same as PDF, A4. Raises `UserError` where no Chrome or Chromium is there to print it."""
-    return export.page_pdf(html(run, dataset, cycle))
+    """The same as PDF, one page of A4. Raises `UserError` where no Chrome or Chromium is there to print it."""
+    return export.page_pdf(html(run, dataset, cycle), *INNER_MM)
 
 
 def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str]]:
@@ -124,6 +131,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
         ("Shown", f"cycle {cycle} of {len(run.cycles())}, counted from 0"),
         ("Begun", str(events["time"].iloc[0])[:16].replace("T", " ") + " UTC" if len(events) else "—"),
         ("Machine", str(run.log.fact("machine", "not known"))),
+        ("Page made by", ", ".join([f"Python {platform.python_version()}", *(f"{o} {version(o)}" for o in LIBRARIES)])),
     ]
     return [(name, value if len(value) < 160 else f"{value[:159]}…") for name, value in rows]
 
@@ -146,7 +154,7 @@ def _cycles(run: Run, dataset: ImageDataset, cycle: int) -> str:
         for _, row in shown.iterrows()
     )
     left_out = f"<small>{len(shown)} of {len(table)} cycles.</small>" if len(shown) < len(table) else ""
-    return f"<table><tr>{head}</tr>{rows}</table>{left_out}"
+    return f"<div class='wide'><table><tr>{head}</tr>{rows}</table></div>{left_out}"
 
 
 def _cell(value: Any, text: str) -> str:
@@ -197,7 +205,7 @@ def _url(content: bytes, kind: str) -> str:
 
 def _definitions(run: Run) -> str:
     config, meant = run.config, REGISTRY[run.config.method]
-    texts = [f"{meant.title}: {meant.formula} — {meant.meaning}."]
+    texts = [f"{meant.title}: {meant.formula} — {meant.meaning}. In brackets: points since cycle 0."]
     if config.task == "active-learning":
         texts.append("Test accuracy: share of the test images that the model of the cycle gets right.")
         texts.append(
@@ -211,3 +219,19 @@ def _definitions(run: Run) -> str:
     if config.task == "label-cleaning" and run.about["annotators"] == "simulated":
         texts.append("The annotators are simulated.")
     return " ".join(texts)
+
+
+def _settings(run: Run) -> str:
+    """The configuration, but for `NOT_SHOWN` and what is not set."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    settings = dataclasses.asdict(run.config).items()
+    return " · ".join(
+        f"{name.replace('_', ' ')} {shown(value)}"
+        for name, value in settings
+        if name not in NOT_SHOWN and value is not None
+    )

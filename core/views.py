@@ -3,6 +3,7 @@
 import io
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from data.errors import UserError
 
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
 BINS = 60  # of a histogram
+FIGURES = ("curves", "policies", "distribution", "confusion", "scatter", "map")
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
@@ -384,12 +386,20 @@ def bring_in(run: Run, dataset: ImageDataset, name: str, content: bytes | None =
 
 
 def figure(
-    run: Run, dataset: ImageDataset, name: str, cycle: int, others: list[Run] | None = None, band: str = "sd"
+    run: Run,
+    dataset: ImageDataset,
+    name: str,
+    cycle: int,
+    others: list[Run] | None = None,
+    band: str = "sd",
+    chosen: Sequence[str] = (),
 ) -> go.Figure:
-    """The figure "curves", "policies", "distribution" or "map" of a run at a cycle, as pages show it and files export it.
+    """One of `FIGURES` of a run at a cycle, as pages show it and files export it.
 
     others: further runs to draw in the curves, by default those that differ from this one in the seed alone; in the
-    policies the other runs of its study · band: of the policies, "sd" or "interval".
+    policies the other runs of its study · band: of the policies, "sd" or "interval" · chosen: the score of the
+    distribution, by default the run's own; the two of the scatter plot, across and up. Raises `UserError` where the cycle
+    has no such score.
     """
     config = run.config_at(cycle)
     if name == "policies":
@@ -409,9 +419,38 @@ def figure(
             note(run, "AUC: mean share of right majority labels over the collected labels; bands ± 1 s.d."),
         )
     if name == "distribution":
-        return score_distribution(run, dataset, cycle, config.method)
+        (score,) = _scores(run, cycle, chosen, (config.method,))
+        return score_distribution(run, dataset, cycle, score)
+    if name == "confusion":
+        table = samples(run, dataset, cycle)
+        return confusion(run, pd.crosstab(table["given"], table["suggested"]), cycle)
+    if name == "scatter":
+        across, up = _scores(run, cycle, chosen, ("entropy", config.method))
+        return scatter(run, samples(run, dataset, cycle).dropna(subset=[across, up]), across, up, cycle)
     scored = with_noise_scores(run, samples(run, dataset, cycle), cycle)
     return figures.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
+
+
+def _scores(run: Run, cycle: int, chosen: Sequence[str], default: tuple[str, ...]) -> tuple[str, ...]:
+    """The scores that a figure draws. Raises `UserError` where the cycle has them not, or another number is asked for."""
+    there = [name for name in scores.REGISTRY if name in run.ranking(cycle).columns]
+    found = tuple(chosen) or default
+    if len(found) != len(default) or not set(found) <= set(there):
+        how_many = "one score" if len(default) == 1 else "two scores"
+        raise UserError(
+            f"This figure shows {how_many} of cycle {cycle} of run {run.id}: choose among {', '.join(there)}."
+        )
+    return found
+
+
+def confusion(run: Run, counts: pd.DataFrame, cycle: int) -> go.Figure:
+    """Images by given and suggested label. counts: numbers, index and columns are class names."""
+    return figures.confusion(counts, note(run, f"cycle {cycle}; numbers of images, n = {counts.to_numpy().sum():,}"))
+
+
+def scatter(run: Run, table: pd.DataFrame, across: str, up: str, cycle: int) -> go.Figure:
+    """Images by two of their scores; table: rows of `samples` that have both."""
+    return figures.scatter(table, across, up, note(run, f"cycle {cycle}; {len(table):,} images"))
 
 
 def of_study(run: Run) -> list[Run]:
@@ -575,7 +614,12 @@ def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame
 def note(run: Run, definition: str) -> str:
     """The small print of a figure: data, annotators, run and definition."""
     about, config = run.about, run.config
-    annotators = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[
-        about["annotators"]
-    ]
-    return f"{config.dataset}, N = {about['n_samples']:,}, {annotators} · run {run.id}\n{definition}"
+    kind = (
+        about["annotators"] if config.task == "label-cleaning" else "none"
+    )  # learning asks for the label, not for votes
+    labels = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[kind]
+    if config.annotator == PERSON:
+        labels = "labels by people"
+    return (
+        f"{config.dataset}, N = {about['n_samples']:,}, {labels} · run {run.id}, seed\u00a0{config.seed}\n{definition}"
+    )

@@ -103,7 +103,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         )
     if made.n_unlabelled:
         found.append(
-            Finding("look", f"{made.n_unlabelled:,} images have no label: people can give them one, image by image.")
+            Finding("look", f"{_are(made.n_unlabelled)} without a label: people can give one, image by image.")
         )
     single = classes["name"][total == 1].tolist()
     if single:
@@ -128,7 +128,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         )
     if made.n_test:
         found.append(
-            Finding("fine", f"{made.n_test:,} images are held out to test the model; their labels are taken as right.")
+            Finding("fine", f"{_are(made.n_test)} held out to test the model, with labels that are taken as right.")
         )
     elif made.n_pool:
         found.append(Finding("look", "There is no test set, so no test accuracy will be shown."))
@@ -138,16 +138,14 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
 def _files(made: Check, found: Found) -> list[Finding]:
     said, twice = [], made.duplicates
     if len(made.unreadable):
-        n = len(made.unreadable)
-        said.append(
-            Finding("look", f"{n:,} file{'s' * (n > 1)} cannot be read and will be left out; the table below says why.")
-        )
+        n = _n(len(made.unreadable), "file")
+        said.append(Finding("look", f"{n} cannot be read and will be left out; the table below says why."))
     if len(twice):
         groups = twice.groupby("group")
         said.append(
             Finding(
                 "look",
-                f"{len(twice):,} images are the same as another, in {groups.ngroups:,} groups: each costs a label.",
+                f"{_are(len(twice))} the same as another, in {_n(groups.ngroups, 'group')}: each costs a label.",
             )
         )
         contradict = int((groups["label"].nunique() > 1).sum())
@@ -159,7 +157,8 @@ def _files(made: Check, found: Found) -> list[Finding]:
         if leaking:
             said.append(
                 Finding(
-                    "look", f"{leaking:,} of these groups lie in pool and test set: the test accuracy will be too good."
+                    "look",
+                    f"Pool and test set share images in {leaking:,} of these groups: the test accuracy will be too good.",
                 )
             )
     height, width = found.images.shape[1:3]
@@ -167,16 +166,22 @@ def _files(made: Check, found: Found) -> list[Finding]:
         said.append(Finding("fine", f"The model sees every image stretched to {width} × {height} pixels."))
     grey = np.isin(found.modes, list(GREY))
     if 0 < grey.sum() < len(grey):
-        said.append(
-            Finding(
-                "look", f"{grey.sum():,} images are grey and {(~grey).sum():,} are not: all will be taken as colour."
-            )
-        )
+        said.append(Finding("look", f"{_are(grey.sum())} grey and {(~grey).sum():,} not: all will be taken as colour."))
     if np.isin(found.modes, list(DEEP)).any():
         said.append(Finding("fine", f"16-bit images use {found.depth} bits, which become 8."))
     if found.clear.any():
-        said.append(Finding("fine", f"{found.clear.sum():,} images can be transparent: white is put behind them."))
+        said.append(Finding("fine", f"{_n(found.clear.sum())} can be transparent: white is put behind."))
     return said
+
+
+def _n(n: int, noun: str = "image") -> str:
+    """1 image, 2,000 images."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _are(n: int) -> str:
+    """1 image is, 2,000 images are."""
+    return f"{_n(n)} {'is' if n == 1 else 'are'}"
 
 
 def _list(names: list[str]) -> str:

@@ -186,6 +186,7 @@ def people(run: Run) -> None:
             "share": st.column_config.NumberColumn("Agrees with the others", format="percent"),
         },
     )
+    widgets.table_export(lambda: table, len(table), f"{run.id}-agreement", "Export agreement")
     pairs = annotate.kappas(run)
     if len(pairs):
         st.dataframe(
@@ -202,6 +203,7 @@ def people(run: Run) -> None:
                 ),
             },
         )
+        widgets.table_export(lambda: pairs, len(pairs), f"{run.id}-kappas", "Export pairs")
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

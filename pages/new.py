@@ -81,7 +81,9 @@ def own(way: str) -> start.Images | None:
     report(found, looked)
     if not looked.passed:
         return None
-    return start.Images("folder", str(root), classes=classes, unlabelled=looked.n_unlabelled, **tables)
+    return start.Images(
+        "folder", str(root), classes=classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled, **tables
+    )
 
 
 def unpacked(file: UploadedFile) -> Path:

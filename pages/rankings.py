@@ -127,7 +127,7 @@ def confusion(here: frame.Here, samples: Samples, kept: Filter) -> None:
         f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number to keep its images, here and "
         "in the gallery."
     )
-    drawn = figures.confusion(counts, views.note(here.run, f"cycle {here.cycle}; numbers of images"))
+    drawn = views.confusion(here.run, counts, here.cycle)
     picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-confusion", selectable=True)
     if picked:
         given, suggested = picked[0]
@@ -155,7 +155,7 @@ def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
     n = samples.count(visible)
     some = "" if len(points) == n else f" · {len(points):,} of them drawn, always the same ones"
     st.caption(f"{filters.count(samples, visible, n)}{some} · draw a lasso to select images")
-    drawn = figures.scatter(points, x, y, views.note(here.run, f"cycle {here.cycle}; {len(points):,} images drawn"))
+    drawn = views.scatter(here.run, points, x, y, here.cycle)
     selected = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-{x}-{y}", selectable=True)
     if selected:
         filters.select(here, selected)
@@ -192,8 +192,8 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
         f"{found.first:,} of each, **{found.shared:,}** are the same"
     )
     points = both_ranked if len(both_ranked) <= POINTS else both_ranked.sample(POINTS, random_state=0)
-    some = "" if len(points) == len(both_ranked) else f"; {len(points):,} images drawn"
-    text = views.note(here.run, f"cycle {here.cycle}; 0 %: first{some}")
+    some = "" if len(points) == len(both_ranked) else f"; {len(points):,} of them drawn"
+    text = views.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
     picture, most = st.columns([3, 2])
     with picture:
         drawn = figures.places(points, titles[first], titles[second], text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 import data
+from core import jobs
 from core import run as runs
 from core.run import Config, Run
 from data.errors import UserError
@@ -27,6 +28,7 @@ PAGES = {
     "pages/learn.py": "Learn",
 }
 FILTERED = ("Rankings", "Gallery")  # pages that share the filters of `pages.ui.filters`
+WATCHING = ("Cycles", "Annotate")  # pages that follow the worker themselves, with its progress
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 MEASURES = {  # what the time line shows of a cycle: the first that the run has
     "correctness": "Right labels",
@@ -116,7 +118,7 @@ def sidebar() -> tuple[Run | None, int | None]:
         run = readable[ids.index(wanted)][0]
         cycle = None
         with errors():
-            cycle = _cycle_control(run)
+            cycle = _cycle_control(run, [one.config for one, _ in readable])
         login.sign_out()
         return run, cycle
 
@@ -127,7 +129,8 @@ def link(*, filtered: bool) -> dict[str, list[str]]:
     return {name: st.query_params.get_all(name) for name in kept if name in st.query_params}
 
 
-def _cycle_control(run: Run) -> int | None:
+def _cycle_control(run: Run, everything: list[Config]) -> int | None:
+    """The time line: which cycle we stand at, ways to another, and what is known there. everything: of all runs."""
     state, _ = run.status()
     n = len(run.cycles())
     st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=run.id)
@@ -149,9 +152,18 @@ def _cycle_control(run: Run) -> int | None:
         )
     if n > 1:
         st.slider("Cycle", 0, n - 1, key=key, on_change=go)
+        with st.container(horizontal=True, gap="small", horizontal_alignment="distribute"):
+            st.button("First", on_click=go, args=(0,), disabled=cycle == 0, type="tertiary")
+            st.button("Last", on_click=go, args=(n - 1,), disabled=cycle == n - 1, type="tertiary")
     else:
         st.caption("Cycle 0 is the only one so far.")
     _metric(run, cycle)
+    _branches(run, cycle, everything)
+    if state in ("running", "pausing"):
+        if st.session_state["page"] not in WATCHING:
+            _follow(run, state, n)
+    elif cycle == n - 1 and not run.is_example:
+        _step(run, n)
     if state not in ("running", "pausing"):  # while work goes on, a page without a cycle in its link follows the newest
         st.query_params["cycle"] = str(cycle)
     return cycle
@@ -159,11 +171,9 @@ def _cycle_control(run: Run) -> int | None:
 
 def _metric(run: Run, cycle: int) -> None:
     """Where the cycle stands on the way: its measure, the gain over the cycle before, and the line of all cycles."""
-    table, config = run.cycles(), run.config
+    table = run.cycles()
     name = next((one for one in MEASURES if one in table and table[one].notna().all()), None)
     labels = int(table["n_labels"].iloc[cycle])
-    if config.branched_at is not None and cycle >= config.branched_at:
-        st.caption(f":material/call_split: branched at cycle {config.branched_at}", help=f"From {config.parent}.")
     if name is None:
         st.caption(f"{labels:,} labels")
         return
@@ -174,6 +184,37 @@ def _metric(run: Run, cycle: int) -> None:
         f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
         chart_data=values.tolist() if len(values) > 1 else None,
     )
+
+
+def _branches(run: Run, cycle: int, everything: list[Config]) -> None:
+    """Where the run came from another and where others leave it, and the way to one more."""
+    config = run.config
+    if config.branched_at is not None and cycle >= config.branched_at:
+        st.caption(f":material/call_split: branched at cycle {config.branched_at}", help=f"From {config.parent}.")
+    leave = sorted({str(one.branched_at) for one in everything if one.parent == run.id}, key=int)
+    if leave:
+        st.caption(f":material/call_split: branches leave at cycle {', '.join(leave)}")
+    if st.session_state["page"] != "Cycles":  # where the button stands
+        st.page_link(
+            "pages/cycles.py", label="Branch from here", icon=":material/call_split:", query_params=link(filtered=False)
+        )
+
+
+def _step(run: Run, n: int) -> None:
+    """Let the worker do one more cycle."""
+    if st.button("Step", key="step-on", help="Collect the next labels, train and score once more: one more cycle."):
+        with errors():
+            run.check_step()
+            jobs.start(run, target=n + 1)
+            st.query_params.pop("cycle", None)  # stand at the newest
+            st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def _follow(run: Run, state: str, n: int) -> None:
+    """Redraw the page when the worker has finished a cycle, or stands still."""
+    if run.status()[0] != state or len(run.cycles()) != n:
+        st.rerun()
 
 
 def _play(run: Run, cycle: int, n: int) -> None:

@@ -31,7 +31,8 @@ SELECTORS = {
 class Images:
     """What a run is started on; the paths are those of a folder of one's own.
 
-    classes: for people to choose from, where the labels do not name them all · unlabelled: how many have no label.
+    classes: for people to choose from, where the labels do not name them all · pool: how many images there are to label or
+    check, 0 where it is not known yet · unlabelled: how many have no label.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Images:
     labels: str | None = None
     votes: str | None = None
     classes: list[str] | None = field(default=None)
+    pool: int = 0
     unlabelled: int = 0
 
 
@@ -70,7 +72,8 @@ def form(images: Images) -> None:
             key="strategy",
             format_func=lambda one: REGISTRY[one].title,
         )
-        budget = right.number_input("Labels a cycle", 1, 1_000_000, preset["budget"], 50, key=f"budget-{name}")
+        share = min(preset["budget"], max(1, images.pool // 10)) if own else preset["budget"]  # of a few images, a few
+        budget = right.number_input("Labels a cycle", 1, 1_000_000, share, 50, key=f"budget-{name}-{images.root}")
         noise, selector, noise_kind = 0.0, "vanilla", "symmetric"
         if people:
             initial = left.number_input(
@@ -96,46 +99,46 @@ def form(images: Images) -> None:
             key="score",
             format_func=lambda one: REGISTRY[one].title,
         )
-        noise = left.number_input(
-            "Noise rate",
-            0.0,
-            0.95,
-            0.0 if own or people else tasks.DEFAULT_NOISE,
-            0.05,
-            key=f"noise-{name}-{people}",
-            disabled=people,
-            help="Share of wrong initial labels, drawn from the votes where there are some. The images that nobody disagrees on "
-            "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
-        )
-        noise_kind = "symmetric"
-        if name in ("cifar10", "folder"):
-            noise_kind = left.selectbox(
-                "Kind of noise",
-                list(NOISE),
-                key=f"noise-kind-{name}",
-                format_func=lambda one: f"{one} — {NOISE[one]}",
-                help="How wrong labels are put among the right ones, where there are no votes to draw them from.",
+        noise, noise_kind, budget = 0.0, "symmetric", 0
+        if not people:
+            noise = left.number_input(
+                "Noise rate",
+                0.0,
+                0.95,
+                0.0 if own else tasks.DEFAULT_NOISE,
+                0.05,
+                key=f"noise-{name}",
+                help="Share of wrong initial labels, drawn from the votes where there are some. Images that nobody disagrees on "
+                "limit it: fashion reaches 0.31. 0 for a folder: take its labels as they are, rank them, and ask people.",
             )
-        budget = right.number_input(
-            "Labels a cycle",
-            0,
-            1_000_000,
-            0,
-            50,
-            key=f"collect-{name}",
-            disabled=people,
-            help="0: three for each wrong label, over all cycles together, as in the paper.",
-        )
+            if name in ("cifar10", "folder"):
+                noise_kind = left.selectbox(
+                    "Kind of noise",
+                    list(NOISE),
+                    key=f"noise-kind-{name}",
+                    format_func=lambda one: f"{one} — {NOISE[one]}",
+                    help="How wrong labels are put among the right ones, where there are no votes to draw them from.",
+                )
+            budget = right.number_input(
+                "Labels a cycle",
+                0,
+                1_000_000,
+                0,
+                50,
+                key=f"collect-{name}",
+                help="0: three for each wrong label, over all cycles together, as in the paper.",
+            )
     st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
-    cycles = left.number_input(
-        "Cycles",
-        1,
-        1000,
-        preset["cycles"],
-        key=f"cycles-{task}-{name}",
-        disabled=people,
-        help="Training rounds. You can stop, go back and add more at any time.",
-    )
+    cycles = 1  # people say when the next one is to train
+    if not people:
+        cycles = left.number_input(
+            "Cycles",
+            1,
+            1000,
+            preset["cycles"],
+            key=f"cycles-{task}-{name}",
+            help="Training rounds. You can stop, go back and add more at any time.",
+        )
     seed = right.number_input(
         "Seed", 0, 2**31 - 1, 0, key="seed", help="Runs that differ in their seed alone are averaged in the curves."
     )

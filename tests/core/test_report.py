@@ -1,8 +1,11 @@
 """A run on one page: whole, offline, escaped, one sheet of paper."""
 
+import base64
 import dataclasses
 import io
 import re
+from importlib.metadata import version
+from xml.etree import ElementTree
 
 import pytest
 from pypdf import PdfReader
@@ -32,6 +35,17 @@ def test_it_says_what_was_done_and_found(one, pool):
     assert page.count("<table") == 1
     assert page.count("<tr>") == 1 + 4  # a head, and the cycles
     assert "What the words mean" in page
+    assert f"lr {one.config.lr:g} · nesterov yes · batch size {one.config.batch_size}" in page
+    assert f"plotly {version('plotly')}" in page
+
+
+@pytest.mark.browser
+def test_the_curve_says_how_many_seeds_and_what_it_shows(one, pool):
+    (drawn,) = re.findall(r"data:image/svg\+xml;base64,([^']+)", report.html(one, pool, 3))
+    text = " ".join(ElementTree.fromstring(base64.b64decode(drawn)).itertext())
+    measure = "Test accuracy (%)" if one.config.task == "active-learning" else "Right majority labels (%)"
+    for said in ("n = 1, seed 0", measure, "fashion, N = 1,500", f"run {one.id}", "± 1 s.d."):
+        assert said in text
 
 
 def test_it_stands_at_its_cycle(one, pool):
@@ -58,11 +72,19 @@ def test_names_are_text(pool):
     assert "&lt;img src=x" in page
 
 
+@pytest.mark.browser
 def test_the_pdf_is_one_page_of_a4(one, pool):
     pages = PdfReader(io.BytesIO(report.pdf(one, pool, 3))).pages
     assert len(pages) == 1
     assert [round(float(side)) for side in pages[0].mediabox[2:]] == [595, 842]
     assert one.id in pages[0].extract_text()
+
+
+@pytest.mark.browser
+def test_a_long_report_is_one_page_too(one, pool, monkeypatch):
+    monkeypatch.setattr(report, "IMAGES", 45)
+    (page,) = PdfReader(io.BytesIO(report.pdf(one, pool, 3))).pages
+    assert "evidence" in page.extract_text()  # the last setting
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -38,6 +38,19 @@ def test_cleaning_expects_three_labels_for_each_wrong_one(pool):
     assert found.budget == np.ceil(round(3 * 0.15 * 400) / 2)
 
 
+@pytest.mark.parametrize("config", [LEARN, CLEAN, dataclasses.replace(CLEAN, temperature=4.0)])
+def test_what_is_prepared_may_be_prepared_again(pool, config):
+    """A branch does so, with other settings: noise and the temperature that was found for it are then both there."""
+    once = tasks.prepare(config, pool)
+    assert tasks.prepare(once, pool) == once
+    assert tasks.prepare(dataclasses.replace(once, budget=7), pool) == dataclasses.replace(once, budget=7)
+
+
+def test_noise_and_another_temperature_are_refused(pool):
+    with pytest.raises(UserError, match="two ways to say the same"):
+        tasks.prepare(dataclasses.replace(CLEAN, noise=0.15, temperature=9.0), pool)
+
+
 def test_a_nominal_noise_rate_means_its_published_temperature(pool):
     nominal = dataclasses.replace(pool, noise_temperatures={0.15: 2.0})
     assert tasks.prepare(CLEAN, nominal).temperature == 2.0

@@ -66,7 +66,7 @@ def test_the_same_image_twice(tmp_path: Path) -> None:
     assert set(same["file"]) == {"train/cat/00.png", "test/cat/00.png", "train/dog/copy.bmp", "test/dog/copy.bmp"}
     assert groups.ngroups == 8
     assert "In 1 of these groups the labels contradict" in texts(found)
-    assert "8 of these groups lie in pool and test set" in texts(found)
+    assert "Pool and test set share images in 8 of these groups" in texts(found)
 
 
 def test_a_class_with_one_image(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_sizes_and_kinds(tmp_path: Path) -> None:
     assert found.sizes.iloc[0].tolist() == [8, 8, 11]
     assert found.sizes.iloc[1].tolist() == [200, 100, 1]
     assert dict(found.modes.itertuples(index=False)) == {"grey": 10, "colour": 1, "colour, transparent": 1}
-    assert "10 images are grey and 2 are not" in texts(found)
+    assert "10 images are grey and 2 not" in texts(found)
     assert "stretched to 64 × 64" in texts(found, "fine")
-    assert "1 images can be transparent" in texts(found, "fine")
+    assert "1 image can be transparent" in texts(found, "fine")
 
 
 def test_one_class_stops(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_images_without_labels_wait_for_people(tmp_path: Path) -> None:
     found = check.check(folder.find(root, class_names=["cat", "dog"]), ["cat", "dog"])
     assert found.passed
     assert found.n_unlabelled == 5
-    assert "5 images have no label" in texts(found)
+    assert "5 images are without a label" in texts(found)
     assert "no test set" in texts(found)
     votes = tmp_path / "votes.csv"
     votes.write_text("sample_id,annotator,label\n0.png,ann,cat\n1.png,ann,dog\n")
