@@ -148,7 +148,8 @@ def drawn(
     text = (
         f"cycle {at}, against {second.id}, cycle {then}; {len(samples):,} images that both rank; 0 %: taken first{many}"
     )
-    return figures.places(table, "the first", "the second", views.note(first, text))
+    drawn = figures.places(table, "the first", "the second", views.note(first, text))
+    return drawn.update_layout(dragmode="lasso")
 
 
 def _data(run: Run) -> tuple[Any, ...]:

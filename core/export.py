@@ -119,8 +119,9 @@ async def _print(url: str, width: int, height: int) -> bytes:
         window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await tab.send_command("Emulation.setDeviceMetricsOverride", window)
         answer = await tab.send_command("Runtime.evaluate", {"expression": "document.documentElement.scrollHeight"})
-        needed = answer["result"]["result"]["value"]  # at least the height
-        settings = {"printBackground": True, "preferCSSPageSize": True, "scale": min(1.0, 0.97 * height / needed)}  # lines may break anew
+        needed = answer["result"]["result"]["value"]  # at least the window's height
+        scale = 0.97 * height / needed if needed > height else 1.0  # 0.97: lines may break elsewhere
+        settings = {"printBackground": True, "preferCSSPageSize": True, "scale": scale}
         answer = await tab.send_command("Page.printToPDF", settings)
         return base64.b64decode(answer["result"]["data"])
 

@@ -56,7 +56,8 @@ h1 { font-size: 16pt; margin: 0; } h2 { font-size: 10.5pt; margin: 4.2mm 0 1.2mm
 dl { margin: 0; display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .6mm 3mm; font-size: 8pt; }
 dt { color: #57606a; } dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 8pt; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; } th { overflow-wrap: normal; text-align: right; font-weight: 600; border-bottom: 1px solid #8c959f; padding: .8mm 1.5mm; }
+.wide { overflow-x: auto; }
+th { overflow-wrap: normal; text-align: right; font-weight: 600; border-bottom: 1px solid #8c959f; padding: .8mm 1.5mm; }
 td { text-align: right; border-bottom: 1px solid #e6eaef; padding: .6mm 1.5mm; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(18mm, 1fr)); gap: 2mm; margin: 0; }
 .images figure { margin: 0; } .images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; }

@@ -21,13 +21,14 @@ CASES = {  # of the plane of noisiness and ambiguity
 def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The images of lowest, middle and highest score among those that may be chosen: rows of `core.views.samples`.
 
-    at_logits: norm of `entropy_gradient` of each.
+    at_logits: norm of `entropy_gradient` of each · length: of `expected_length`.
     """
     table, probs = views.samples(run, dataset, cycle), run.posterior(cycle)
     ranked = table[table["rank"].notna()].sort_values("rank", ascending=False)
     found = ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]]
-    norms = [np.linalg.norm(entropy_gradient(np.asarray(probs[row], dtype=np.float64))) for row in found.index]
-    return found.assign(at_logits=norms)
+    own = [np.asarray(probs[row], dtype=np.float64) for row in found.index]
+    norms, lengths = [np.linalg.norm(entropy_gradient(p)) for p in own], [expected_length(p) for p in own]
+    return found.assign(at_logits=norms, length=lengths)
 
 
 def entropy_gradient(probs: Floats) -> Floats:
@@ -35,6 +36,11 @@ def entropy_gradient(probs: Floats) -> Floats:
     log = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
     entropy = -(probs * log).sum()
     return np.asarray(-probs * (log + entropy))
+
+
+def expected_length(probs: Floats) -> float:
+    """Expected length of the gradient of the cross-entropy by the logits, Σ p_y ‖p − e_y‖ of [K]: EGL where it begins."""
+    return float((probs * np.linalg.norm(probs - np.eye(len(probs)), axis=1)).sum())
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,39 @@ def cases(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     differ = table[table["given"] != table["suggested"]]
     found = [differ.nlargest(1, "cleaning"), differ.nlargest(1, "entropy"), table.nsmallest(1, "cross-entropy")]
     return pd.concat(found)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The map of noisiness and ambiguity with the line above which the images of highest Φ lie.
+
+    chosen: how many these are, as many as the budget has labels · shared: those of them that γ = 0 chooses too.
+    """
+
+    figure: go.Figure
+    chosen: int
+    shared: int
+
+
+def plane(run: Run, dataset: ImageDataset, cycle: int, gamma: float) -> Plane:
+    """Of a cleaning run: Φ = CE − max(H − γ ln C, 0), Eq. 2 of Bernhardt et al. for γ = 0; their code has γ = 0.30."""
+    table = views.samples(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    k, free = min(run.config.budget, len(table)), gamma * np.log(len(dataset.class_names))
+    phi = table["cross-entropy"] - (table["entropy"] - free).clip(lower=0)
+    highest = phi.nlargest(k)
+    ambiguity = np.array(sorted({0.0, min(free, table["entropy"].max()), table["entropy"].max()}))
+    drawn = views.figure(run, dataset, "map", cycle)
+    drawn.add_scatter(
+        x=ambiguity,
+        y=highest.min() + np.maximum(ambiguity - free, 0),
+        mode="lines",
+        name=f"Φ = {round(highest.min(), 2) + 0.0:.2f}",  # no −0
+        line={"color": figures.GREY, "dash": "dash", "width": 2},
+        hoverinfo="skip",
+    )
+    without = (table["cross-entropy"] - table["entropy"]).nlargest(k)
+    return Plane(drawn, k, len(highest.index.intersection(without.index)))
 
 
 @dataclass(frozen=True)

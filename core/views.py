@@ -618,7 +618,7 @@ def note(run: Run, definition: str) -> str:
         about["annotators"] if config.task == "label-cleaning" else "none"
     )  # learning asks for the label, not for votes
     labels = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[kind]
-    if config.annotator == PERSON:
+    if config.annotator == "person":
         labels = "labels by people"
     return (
         f"{config.dataset}, N = {about['n_samples']:,}, {labels} · run {run.id}, seed\u00a0{config.seed}\n{definition}"

@@ -9,17 +9,14 @@ from core.run import Run
 from data import ImageDataset
 from pages.ui import frame, widgets
 
+GAMMAS = {0.0: "γ = 0, the paper", 0.3: "γ = 0.30, its code"}
+
 
 @st.cache_resource(show_spinner=False)
-def computed(what: str, run_id: str, cycle: int):
+def computed(what: str, run_id: str, *given: float):
     """One of the things that `core.tour` computes of an example, once for all users."""
     run = runs.find(run_id)
-    dataset = frame.dataset(run.config)
-    return (
-        getattr(tour, what)(run, dataset, cycle)
-        if what in ("three", "bound", "cases")
-        else getattr(tour, what)(run, dataset)
-    )
+    return getattr(tour, what)(run, frame.dataset(run.config), *given)
 
 
 def picture(column, dataset: ImageDataset, sample: pd.Series, title: str, lines: list[str]) -> None:
@@ -51,9 +48,20 @@ def norm(run: Run, dataset: ImageDataset) -> None:
                 f"model: {frame.plain(one['suggested'])} {one['confidence']:.0%}",
                 f"H = {one['entropy']:.3f} nats",
                 f"‖∂H/∂z‖ = {one['at_logits']:.3f}",
+                f"EGL by the logits = {one['length']:.3f}",
             ],
         )
     st.caption(f"Of {len(dataset):,} images, after {run.config.initial} labels (cycle 0).")
+    st.markdown(
+        "The paper's other loss is the expected one, each label $y$ as likely as the model says. Written out **it is the "
+        "entropy**, term by term, so that both choose the same images:"
+    )
+    st.latex(r"\sum_y p_y\, \mathrm{CE}(y, p) = -\sum_y p_y \ln p_y = H(p)")
+    st.markdown(
+        "The older **expected gradient length** (Settles & Craven 2008) takes the norm first and the mean after it; by the "
+        "logits the gradient of CE is $p - e_y$, the last line below each image:"
+    )
+    st.latex(r"\mathrm{EGL}(x) = \sum_y p_y\, \lVert \nabla_\theta\, \mathrm{CE}(y, p(x)) \rVert")
 
 
 def influence(run: Run, dataset: ImageDataset) -> None:
@@ -124,18 +132,34 @@ def plane(run: Run, dataset: ImageDataset) -> None:
             column,
             dataset,
             one,
-            f"{name.capitalize()}: Φ = {one['cleaning']:.2f}",
+            f"{name.capitalize()}: Φ = {round(one['cleaning'], 2) + 0.0:.2f}",  # no −0
             [
                 f"label {frame.plain(one['given'])}, model {frame.plain(one['suggested'])} {one['confidence']:.0%}",
                 f"CE = {one['cross-entropy']:.2f}, H = {one['entropy']:.2f}",
                 text,
             ],
         )
-    widgets.figure(views.figure(run, dataset, "map", 0), "learn-map")
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(
+            "The authors' code lets some ambiguity pass: with $C$ classes it counts only beyond a share $\\gamma$ of the most "
+            "that there can be, $\\ln C$. With $\\gamma = 0$ this is the formula above."
+        )
+        st.latex(r"\Phi_\gamma = \mathrm{CE} - \max(H - \gamma \ln C,\, 0)")
+        gamma = st.segmented_control(
+            "γ", list(GAMMAS), format_func=GAMMAS.get, default=0.0, required=True, key="learn-gamma"
+        )
+        found = computed("plane", run.id, 0, gamma)
+        same = f"; **{found.shared}** of them lie above that of γ = 0 too" if gamma else ""
+        st.markdown(
+            f"Above the dashed line lie the **{found.chosen}** images of highest Φ, which are asked about first{same}."
+        )
+    with right:
+        widgets.figure(found.figure, "learn-map")
 
 
 def majority(run: Run, dataset: ImageDataset) -> None:
-    found = computed("relabel", run.id, 0)
+    found = computed("relabel", run.id)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(
@@ -160,18 +184,21 @@ def majority(run: Run, dataset: ImageDataset) -> None:
 
 
 def area(run: Run, dataset: ImageDataset) -> None:
-    found = computed("areas", run.id, 0)
+    found = computed("areas", run.id)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(
-            "What did the labels buy? After each the share of right labels is known, for annotators here are simulated: a curve. "
+            "What did the labels buy? The share $c_b$ of right labels after $b$ of them is known here, for the annotators are "
+            "simulated: a curve, and the area under it. "
             "Two **envelopes** say what was possible: an **oracle** that knows every image's true label distribution, and a "
             "**random** order."
         )
-        st.latex(r"\mathrm{AUC} = \frac{1}{B+1} \sum_{b=0}^{B} \text{right labels after } b")
+        st.latex(r"\mathrm{AUC} = \frac{1}{B+1} \sum_{b=0}^{B} c_b")
         st.latex(
             r"\frac{\mathrm{AUC} - \mathrm{AUC}_\text{random}}{\mathrm{AUC}_\text{oracle} - \mathrm{AUC}_\text{random}}"
-            rf" = \frac{{{found['run']:.3f} - {found['random']:.3f}}}{{{found['oracle']:.3f} - {found['random']:.3f}}}"
+        )
+        st.latex(
+            rf"\frac{{{found['run']:.3f} - {found['random']:.3f}}}{{{found['oracle']:.3f} - {found['random']:.3f}}}"
             rf" = {found['normalised']:.2f}"
         )
         st.markdown("0 is the random order, 1 the oracle: this is how far the ranking came.")

@@ -120,6 +120,8 @@ export default function({ parentElement, data, setStateValue }) {
     }
     return [...found.values()];
   };
+  // Voting blind, the folder is hidden too: it is often the label
+  const title = (image) => image.guide ? image.id : image.id.split("/").at(-1);
   const shown = () => desk.back ? said().at(-desk.back) : queue()[0];
 
   function send(action) {
@@ -186,7 +188,7 @@ export default function({ parentElement, data, setStateValue }) {
     empty.hidden = Boolean(image);
     if (image) {
       picture.src = image.url;
-      picture.alt = "Image " + image.id;
+      picture.alt = "Image " + title(image);
       picture.classList.toggle("smooth", data.large);
     } else {
       empty.textContent = data.left > here().length ? "The next image is on its way…" : data.empty;
@@ -194,7 +196,7 @@ export default function({ parentElement, data, setStateValue }) {
     const waiting = here().length;
     const status = waiting ? " · saving " + waiting + "…" : "";
     const before = "Looking back by " + desk.back + ": you said ";
-    $("notice").textContent = !image ? "" : (desk.back ? before + named(image.label) + " · → to go on" : image.id) + status;
+    $("notice").textContent = !image ? "" : (desk.back ? before + named(image.label) + " · → to go on" : title(image)) + status;
     $("guide").replaceChildren(...(image && image.guide ? [pair(image.guide)] : []));
     const last = all.at(-1);
     $("last").hidden = !last;

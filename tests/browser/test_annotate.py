@@ -186,7 +186,7 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     search = guest.page.get_by_role("searchbox", name="Find a class")
     search.fill("DARK")
     search.press("Enter")
-    expect(guest.page.get_by_text("2 of 200 votes")).to_be_visible()
+    expect(guest.page.get_by_text("2 of 4 votes")).to_be_visible()
     assert [label for _, label in said(one, "ann")] == [0, 20]
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("1 of 1 cycles")).to_be_visible(timeout=3 * PATIENCE)

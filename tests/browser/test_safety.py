@@ -65,6 +65,22 @@ def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
         served.process.terminate()
 
 
+def test_a_provider_that_is_not_set_up_lets_nobody_in_and_says_why(chromium, tmp_path):
+    (tmp_path / "secrets.toml").write_text('[auth]\nclient_id = "nobody"\n')
+    environment = {"STREAMLIT_SECRETS_FILES": str(tmp_path / "secrets.toml")}
+    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment)
+    try:
+        someone = visit(chromium, served.url)
+        for page in PAGES:
+            someone.open(f"/{page}")
+            expect(someone.page.get_by_role("button", name="Log in")).to_be_visible()
+            assert someone.page.get_by_test_id("stSidebar").count() == 0
+        someone.page.get_by_role("button", name="Log in").click()
+        expect(someone.page.get_by_text("The login is not set up, so nobody gets in")).to_be_visible()
+    finally:
+        served.process.terminate()
+
+
 def test_by_default_nobody_else_reaches_it(server):
     port = int(server.url.rsplit(":", 1)[1])
     own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}

@@ -116,7 +116,8 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         name.press("Enter")
         expect(page.locator(".picture")).to_be_visible()
         shown = [strikes(visitor, "12"[i % 2]) for i in range(20)]
-        assert shown == second.ranking(3).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()[:20]
+        queue = second.ranking(3).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()[:20]
+        assert shown == [Path(name).name for name in queue]  # blind: the folder would give the label away
         page.get_by_role("button", name="Next cycle").click()
         wait_for_cycles(visitor, 5)
         assert second.cycles()["n_labels"].tolist() == [10, 20, 30, 40, 60]

@@ -74,7 +74,7 @@ def test_a_run_on_embedded_data_shows_the_same_figures_elsewhere(home, elsewhere
     (tmp_path / "f.zip").write_bytes(bundle.to_bytes(there, load(there)))
     elsewhere()
     here = bundle.opened(tmp_path / "f.zip")
-    names = ("curves", "distribution", "map") + (("policies",) if task == "label-cleaning" else ())
+    names = [name for name in views.FIGURES if name != "policies" or task == "label-cleaning"]
     assert figures(here, names) == figures(there, names)
     pd.testing.assert_frame_equal(here.log.events(), there.log.events())
     assert json.dumps(views.summary(here, load(here))) == json.dumps(views.summary(there, load(there)))
@@ -99,7 +99,7 @@ def test_own_pictures_travel_with_the_run_if_asked_for(home, elsewhere, folder, 
     assert len(here.cycles()) == 3
 
 
-def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, elsewhere, folder):
+def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, elsewhere, folder, capsys):
     there = own(folder)
     drawn, content = figures(there), bundle.to_bytes(there, load(there))
     elsewhere()
@@ -108,7 +108,12 @@ def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, els
     assert np.unique(load(here).images).tolist() == [packed.GREY]
     with pytest.raises(UserError, match="without its images"):
         cycle.work(here, load(here))
-    assert main(["step", here.id]) == 2
+    for command in (["step", here.id], ["branch", here.id, "--strategy", "random"]):
+        capsys.readouterr()
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "without its images" in said
+        assert "Traceback" not in said
 
 
 def test_the_command_line_bundles_opens_and_draws(home, elsewhere, folder, tmp_path, capsys):
@@ -219,6 +224,11 @@ def test_links_are_refused(home, good):
 def test_bombs_are_refused(home, good, monkeypatch):
     monkeypatch.setattr(bundle, "SMALL", 1 << 20)
     refused(home, zipped({**good, "data/images.npy": bytes(300 << 20)}), "would unpack to")
+
+
+def test_a_huge_text_is_refused(home, good, monkeypatch):
+    monkeypatch.setattr(bundle, "MOST_TEXT", 1 << 16)
+    refused(home, zipped({**good, "facts.json": b'{"machine": "' + b"x" * (1 << 17) + b'"}'}), "is too large")
 
 
 def test_a_changed_file_is_refused(home, good):

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
-from core import export
+from core import export, views
+from core.__main__ import main
+from core.printed import Layout
 from data.errors import UserError
 
 FIGURE = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="a line")).update_layout(xaxis_title="Labels", showlegend=True)
@@ -23,6 +25,65 @@ def test_png_svg_and_pdf_are_what_they_say():
     assert Image.open(io.BytesIO(export.figure_bytes(FIGURE, "png"))).size == (1800, 1080)
     assert ElementTree.fromstring(export.figure_bytes(FIGURE, "svg")).tag.endswith("svg")
     assert "Labels" in PdfReader(io.BytesIO(export.figure_bytes(FIGURE, "pdf"))).pages[0].extract_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mm", [89, 183])
+def test_print_has_the_size_in_mm_that_was_asked_for(mm):
+    for dpi in (300, 600):
+        picture = Image.open(io.BytesIO(export.figure_bytes(FIGURE, "png", Layout(mm, dpi=dpi))))
+        assert picture.width == pytest.approx(mm / 25.4 * dpi, abs=1)
+        assert picture.info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
+        assert picture.getpixel((0, 0)) == (255, 255, 255)  # light, whatever the dashboard looks like
+    (page,) = PdfReader(io.BytesIO(export.figure_bytes(FIGURE, "pdf", Layout(mm)))).pages
+    assert float(page.mediabox.width) / 72 * 25.4 == pytest.approx(mm, abs=0.3)  # Chromium's pages have whole points
+    drawn = ElementTree.fromstring(export.figure_bytes(FIGURE, "svg", Layout(mm)))
+    assert drawn.get("width") == f"{mm:.2f}mm"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", views.FIGURES)
+def test_every_figure_of_a_run_is_printed_by_the_command_line(name, tmp_path):
+    out = tmp_path / "figure.png"
+    command = ["export", "example-label-cleaning", "--figure", name, "--column", "single", "--dpi", "150"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert Image.open(out).width == pytest.approx(89 / 25.4 * 150, abs=1)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("command", [
+    ["budget", "example-label-cleaning"],
+    ["diff", "example-active-learning", "example-random"],
+    ["compare", "example-active-learning", "example-random"],
+])  # fmt: skip
+def test_figures_of_several_runs_are_printed_too(command, tmp_path, capsys):
+    out = tmp_path / ("folder" if command[0] == "compare" else "figure.png")
+    assert main([*command, "--column", "double", "--dpi", "100", "--out", str(out)]) == 0
+    pictures = sorted(out.glob("*.png")) if out.is_dir() else [out]
+    assert [Image.open(one).width for one in pictures] == [pytest.approx(183 / 25.4 * 100, abs=1)] * len(pictures)
+    assert pictures
+
+
+@pytest.mark.parametrize(("figure", "given", "message"), [
+    ("distribution", ["margin"], "shows one score of cycle 3 of run example-label-cleaning: choose among cleaning"),
+    ("scatter", ["entropy"], "shows two scores"),
+    ("scatter", ["entropy", "no-such"], "choose among"),
+])  # fmt: skip
+def test_scores_that_a_cycle_has_not_are_refused(figure, given, message, tmp_path, capsys):
+    command = ["export", "example-label-cleaning", "--figure", figure, "--scores", *given]
+    assert main([*command, "--out", str(tmp_path / "f.html")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["ranking", "labels", "cycles", "relabels", "cleaned", "issues"])
+def test_every_table_of_a_run_is_the_same_as_csv_and_parquet(table, tmp_path):
+    for ending in ("csv", "parquet"):
+        command = ["export", "example-label-cleaning", "--table", table, "--out", str(tmp_path / f"t.{ending}")]
+        assert main(command) == 0
+    kept, plain = pd.read_parquet(tmp_path / "t.parquet"), pd.read_csv(tmp_path / "t.csv")
+    assert len(kept) > 0
+    assert kept.columns.tolist() == plain.columns.tolist()
+    assert len(kept) == len(plain)
 
 
 def test_html_brings_its_own_script(monkeypatch):

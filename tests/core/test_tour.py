@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import data
-from core import run, tour, views
+from core import run, scores, tour, views
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,14 @@ def test_the_gradient_of_the_entropy_by_the_logits(seed):
 
 def test_where_the_model_is_sure_it_vanishes():
     assert np.abs(tour.entropy_gradient(np.array([1.0, 0.0, 0.0]))).max() == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_expected_length_of_the_gradient_by_the_logits(seed):
+    logits = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+    probs = logits.detach().softmax(0)
+    lengths = [torch.autograd.grad(-logits.log_softmax(0)[y], logits)[0].norm() for y in range(7)]
+    assert tour.expected_length(probs.numpy()) == pytest.approx(float((probs * torch.stack(lengths)).sum()))
 
 
 def test_the_three_images_are_the_first_the_middle_and_the_last_of_the_ranking(learning, pool):
@@ -66,6 +74,25 @@ def test_the_cases_are_corners_of_the_plane(cleaning, pool):
     assert clear["given"] != clear["suggested"]
     assert clear["entropy"] < ambiguous["entropy"]
     assert agreed["given"] == agreed["suggested"]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_the_line_of_the_plane_has_the_budget_above_it(cleaning, pool, gamma):
+    found, probs = tour.plane(cleaning, pool, 0, gamma), cleaning.posterior(0).astype(np.float64)
+    line = found.figure.data[-1]
+    votes = cleaning.state(pool.ids, 0)[0].histogram
+    ranked = cleaning.ranking(0)["rank"].notna().to_numpy()
+    entropy, noisiness = scores.entropy(probs)[ranked], scores.cross_entropy(votes, probs)[ranked]
+    above = noisiness > np.interp(entropy, line.x, line.y) + 1e-3  # the run was ranked before rounding to float16
+    assert above.sum() == pytest.approx(found.chosen, abs=3)
+    assert found.chosen == cleaning.config.budget
+    phi = scores.cleaning_score(votes, probs, gamma=gamma)[ranked]
+    assert set(np.flatnonzero(above)) <= set(np.argsort(-phi)[: found.chosen])
+
+
+def test_gamma_changes_who_is_asked_first(cleaning, pool):
+    assert tour.plane(cleaning, pool, 0, 0.0).shared == cleaning.config.budget
+    assert 0 < tour.plane(cleaning, pool, 0, 0.3).shared < cleaning.config.budget
 
 
 def test_the_relabel_is_one_of_the_log(cleaning, pool):

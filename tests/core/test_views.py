@@ -150,7 +150,7 @@ def test_every_figure_says_what_it_shows(which, name, pool, request):
     assert figure.layout.yaxis.title.text
     note = " ".join(a.text for a in figure.layout.annotations)
     assert one.id in note.replace("<br>", "")
-    assert "simulated annotators" in note.replace("<br>", " ")
+    assert ("reference labels" if which == "learning" else "simulated annotators") in note.replace("<br>", " ")
 
 
 def test_the_cut_is_the_lowest_score_that_the_budget_takes(learning):

@@ -1,0 +1,102 @@
+"""What leaves the dashboard: figures at the size of a journal's column, tables that other programs read."""
+
+import io
+import re
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+from pypdf import PdfReader
+
+from pages.ui.frame import PAGES
+from tests.browser.conftest import PATIENCE, Visitor
+
+pytestmark = pytest.mark.browser
+
+RUN = "run=example-label-cleaning&cycle=2"
+MM = {"Column, 89 mm": 89, "Page, 183 mm": 183}
+
+
+def downloaded(visitor: Visitor, button: str) -> bytes:
+    """The file that a button of an open popover hands out."""
+    with visitor.page.expect_download() as got:
+        visitor.page.get_by_role("button", name=button, exact=True).click()
+    return got.value.path().read_bytes()
+
+
+@pytest.mark.parametrize("size", list(MM))
+def test_a_figure_has_the_width_of_a_journals_column(visitor, size):
+    visitor.open(f"/curves?{RUN}")
+    visitor.page.get_by_role("button", name="Export figure").first.click()
+    visitor.page.get_by_role("radio", name=size).click()
+    expect(visitor.page.get_by_label("Text (pt)")).to_be_visible()
+    visitor.settled()
+    visitor.picks("PNG (dpi)", "600")
+    for _ in range(10):  # the server hears of the choice a moment later
+        picture = Image.open(io.BytesIO(downloaded(visitor, "PNG")))
+        if picture.info["dpi"][0] > 400:
+            break
+    assert picture.width == pytest.approx(MM[size] / 25.4 * 600, abs=1)
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    drawn = ElementTree.fromstring(downloaded(visitor, "SVG"))
+    assert drawn.get("width") == f"{MM[size]:.2f}mm"
+    (page,) = PdfReader(io.BytesIO(downloaded(visitor, "PDF"))).pages
+    assert float(page.mediabox.width) / 72 * 25.4 == pytest.approx(MM[size], abs=0.3)
+    assert "Right majority labels" in page.extract_text()
+    html = downloaded(visitor, "Interactive HTML").decode()
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.?https?:", html)
+
+
+LEARNING = "run=example-active-learning&cycle=2"
+FIGURES = {  # of each page and view: so many on the example
+    f"?{RUN}": 0,
+    f"new?{RUN}": 0,
+    f"annotate?{RUN}": 0,
+    f"cycles?{RUN}": 1,
+    f"gallery?{RUN}": 1,
+    f"curves?{RUN}": 1,
+    f"curves?{LEARNING}": 1,
+    f"compare?{LEARNING}": 4,
+    f"diff?{RUN}": 1,
+    f"rankings?{RUN}": 1,
+    f"rankings?{RUN}&view=confusion": 1,
+    f"rankings?{RUN}&view=scatter": 1,
+    f"rankings?{RUN}&view=disagreement": 1,
+    **{f"learn?step={step}": n for step, n in enumerate((0, 1, 1, 1, 1, 1, 0), start=1)},
+}
+
+
+def test_no_page_is_forgotten():
+    names = {"" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py") for path in PAGES}
+    assert {path.split("?")[0] for path in FIGURES} == names
+
+
+@pytest.mark.parametrize("path", list(FIGURES))
+def test_every_figure_can_be_exported(visitor, path):
+    visitor.open(f"/{path}")
+    main = visitor.page.get_by_test_id("stMain")
+    expect(main.get_by_test_id("stPlotlyChart")).to_have_count(FIGURES[path], timeout=PATIENCE)
+    expect(main.get_by_role("button", name="Export figure")).to_have_count(FIGURES[path])
+
+
+def test_the_bars_of_an_image_can_be_exported(visitor):
+    visitor.open(f"/rankings?{RUN}")
+    box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
+    visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row
+    expect(visitor.page.get_by_text("votes (n =")).to_be_visible()
+    visitor.settled()
+    visitor.page.get_by_role("button", name="Export figure").last.click()
+    html = downloaded(visitor, "Interactive HTML").decode()
+    assert "Share (%)" in html
+    assert "the given label in bold" in html
+
+
+def test_a_table_is_the_same_as_csv_and_parquet(visitor):
+    visitor.open(f"/cycles?{RUN}")
+    visitor.page.get_by_role("button", name="Export table").first.click()
+    plain = pd.read_csv(io.BytesIO(downloaded(visitor, "CSV · 4 rows")))
+    kept = pd.read_parquet(io.BytesIO(downloaded(visitor, "Parquet · 4 rows")))
+    assert plain["cycle"].tolist() == kept["cycle"].tolist() == [0, 1, 2, 3]
+    assert plain.columns.tolist() == kept.columns.tolist()

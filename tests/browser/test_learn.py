@@ -1,0 +1,75 @@
+"""Learn: seven steps, each with its formula and its picture, readable on a phone in the dark."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import PATIENCE, Visitor, watch
+
+pytestmark = pytest.mark.browser
+
+FORMULAS = {  # of each step: what its TeX says, as KaTeX keeps it beside what it draws
+    1: [r"\lVert \nabla_\theta\, H(p(x)) \rVert", r"\mathrm{EGL}(x)", r"\ln p_y + H"],
+    2: [r"H_\theta^{-1}\, \nabla L(x)", r"\lVert \nabla L(x) \rVert"],
+    3: [r"\text{train} \to \text{score}"],
+    4: [r"\mathrm{CE}(\hat l, p)", r"\max(H - \gamma \ln C,\, 0)"],
+    5: [r"\hat l_{(1)} > \hat l_{(2)}"],
+    6: [r"\mathrm{AUC} = \frac{1}{B+1}", r"\mathrm{AUC}_\text{oracle}"],
+    7: [],
+}
+
+
+@pytest.fixture
+def phone(chromium, server):
+    """Somebody with a phone, in the dark."""
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    someone = Visitor(page, server.url)
+    watch(page, someone.complaints)
+    yield someone
+    context.close()
+    assert someone.complaints == []
+
+
+@pytest.mark.parametrize("step", list(FORMULAS))
+def test_formulas_are_drawn_and_fit_on_a_phone(phone, step):
+    phone.open(f"/learn?step={step}")
+    expect(phone.page.get_by_text(f"Step {step} of 7")).to_be_visible()
+    main = phone.page.get_by_test_id("stMain")
+    if FORMULAS[step]:
+        expect(main.locator(".katex-html")).not_to_have_count(0, timeout=PATIENCE)
+    expect(main.locator(".katex-error")).to_have_count(0)
+    drawn = main.locator("annotation[encoding='application/x-tex']").all_text_contents()
+    for formula in FORMULAS[step]:
+        assert any(formula in one for one in drawn), (formula, drawn)
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+    right = main.locator(".katex-html .base").evaluate_all(
+        "all => Math.max(0, ...all.map(e => e.getBoundingClientRect().right))"
+    )
+    assert right <= 390
+
+
+def test_gamma_moves_the_line_and_who_is_asked_first(visitor):
+    visitor.open("/learn?step=4")
+    line = visitor.page.locator(".plotly .scatterlayer .trace path.js-line")
+    expect(line).to_have_count(1)
+    before = line.get_attribute("d")
+    expect(visitor.page.get_by_text("225 images of highest Φ, which are asked about first.")).to_be_visible()
+    visitor.page.get_by_role("radio", name="γ = 0.30, its code").click()
+    expect(visitor.page.get_by_text(re.compile(r"\d+ of them lie above that of γ = 0 too"))).to_be_visible()
+    visitor.settled()
+    assert line.get_attribute("d") != before
+
+
+def test_the_last_step_leads_to_the_pages_and_ones_own_images(visitor):
+    visitor.open("/learn?step=7")
+    visitor.page.get_by_test_id("stMain").get_by_role("link", name="Start on your own images").click()
+    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("New run")
+
+
+@pytest.mark.parametrize("step", ["0", "99", "-1", "two", "1" * 30])
+def test_an_odd_step_in_the_address_is_one_that_there_is(visitor, step):
+    visitor.open(f"/learn?step={step}")
+    expect(visitor.page.get_by_text(re.compile(r"Step [17] of 7"))).to_be_visible()
