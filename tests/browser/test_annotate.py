@@ -190,5 +190,5 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     assert [label for _, label in said(one, "ann")] == [0, 20]
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("1 of 1 cycles")).to_be_visible(timeout=3 * PATIENCE)
-    expect(guest.page.get_by_text("0 of 200 votes · 0 of them yours · 38 images left for you")).to_be_visible()
+    expect(guest.page.get_by_text("0 of 4 votes · 0 of them yours · 38 images left for you")).to_be_visible()
     assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]
