@@ -467,8 +467,9 @@ def posterior_bars(
             orientation="h",
             marker={"color": ORANGE},
         )
-    figure.update_yaxes(autorange="reversed")
-    _layout(figure, "Share (%)", "", note)
+    shown = [f"<b>{_short(name)}</b>" if c == given else _short(name) for c, name in enumerate(class_names)]
+    figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=shown)
+    _layout(figure, "Share (%)", "", note, note_width=NOTE_WIDTH * 2 // 3)  # beside the names there is less room
     height = 68 + int(figure.layout.margin.b) + 26 * len(class_names)
     return figure.update_layout(height=height, barmode="group", hovermode="y unified")
 
@@ -575,8 +576,10 @@ def _thin(table: pd.DataFrame, points: int = 800) -> pd.DataFrame:
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, points).round().astype(int))]
 
 
-def _layout(figure: go.Figure, x: str, y: str, note: str, legend_rows: int = 1) -> go.Figure:
-    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, NOTE_WIDTH)]
+def _layout(
+    figure: go.Figure, x: str, y: str, note: str, legend_rows: int = 1, note_width: int = NOTE_WIDTH
+) -> go.Figure:
+    lines = [line for part in note.split("\n") for line in textwrap.wrap(part, note_width)]
     figure.update_layout(
         template="plotly_white",
         margin={"l": 64, "r": 44, "t": 16, "b": 62 + 15 * len(lines)},

@@ -4,8 +4,10 @@ On the screen a figure has room and hovering explains it; in a column of 89 mm i
 anew, so that nothing overlaps. Pure: plotly Figure → plotly Figure.
 """
 
+import re
 import textwrap
 from dataclasses import dataclass
+from html import unescape
 
 import plotly.graph_objects as go
 
@@ -45,6 +47,11 @@ class Layout:
         return self.width_mm / 25.4 * 96
 
     @property
+    def dots(self) -> int:
+        """Width of a PNG, in its own pixels."""
+        return round(self.width_mm / 25.4 * self.dpi)
+
+    @property
     def font(self) -> float:
         """Pixels."""
         return self.font_size / 72 * 96
@@ -58,6 +65,10 @@ def printed(figure: go.Figure, layout: Layout) -> go.Figure:
     listed = drawn.layout.yaxis.autorange == "reversed"  # a row a name: its height follows from its rows
     old = drawn.layout.margin
     left = scale * old.l if listed and old.l > 100 else 5.4 * font
+    names = [unescape(re.sub(r"<[^>]+>", "", name)) for name in drawn.layout.yaxis.ticktext or ()]
+    if names:
+        above = LINE * font if drawn.layout.yaxis.title.text else 0.0
+        left = max(left, 1.1 * CHARACTER * small * max(len(name) for name in names) + font + above)
     right, plot_width = 1.6 * font, width - left - 1.6 * font
 
     x_title, y_title = drawn.layout.xaxis.title.text or "", drawn.layout.yaxis.title.text or ""

@@ -77,7 +77,9 @@ def _layout(name: str) -> Layout | None:
     left, right = st.columns(2)
     points = left.number_input("Text (pt)", 5.0, 14.0, 8.0, 0.5, format="%.1f", key=f"points-{name}")
     dpi = right.selectbox("PNG (dpi)", [300, 600], key=f"dpi-{name}")
-    return Layout(printed.COLUMNS[size], points, dpi)
+    layout = Layout(printed.COLUMNS[size], points, dpi)
+    st.caption(f"PNG: {layout.dots:,} pixels wide.")
+    return layout
 
 
 def outlines(name: str) -> list[query.Outline]:

@@ -100,21 +100,19 @@ def test_a_step_that_cannot_be_done_says_why(guest, runs):
     assert len(runs[2].cycles()) == 1
 
 
-def test_a_branch_by_another_score_and_its_difference(guest, runs, finished):
+def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     guest.open(f"/rankings?run={finished.id}&cycle=1")
     aside(guest, "Branch from here", "link").click()
     guest.page.get_by_role("button", name="Branch from cycle 1").click()
-    guest.picks("Score: which labels first", "Self-confidence (1 − p)")
+    guest.picks("Score: which labels first", "Random")
     guest.types("Cycles in all", "3")
     guest.page.get_by_role("button", name="Branch and go on").click()
     expect(guest.page.get_by_text("Branched from")).to_be_visible(timeout=PATIENCE)
     expect(guest.page.get_by_text("finished · 3 of 3 cycles")).to_be_visible(timeout=PATIENCE)
     guest.settled()
-    (branch,) = [
-        one for one in map(run.Run, runs[0].home.glob("*-self-confidence-*")) if (one.path / "config.json").exists()
-    ]
+    (branch,) = [one for one in map(run.Run, runs[0].home.glob("*-random-*")) if (one.path / "config.json").exists()]
     assert (branch.config.method, branch.config.parent, branch.config.branched_at) == (
-        "self-confidence",
+        "random",
         finished.id,
         1,
     )
@@ -122,7 +120,7 @@ def test_a_branch_by_another_score_and_its_difference(guest, runs, finished):
 
     guest.go("Diff")  # against the run that it left
     assert f"other={finished.id}" in guest.page.url
-    expect(guest.page.get_by_role("cell", name="self-confidence")).to_be_visible()
+    expect(guest.page.get_by_role("cell", name="random")).to_be_visible()
     chosen = [set(one.log.labels().query("0 < cycle < 3")["sample_id"]) for one in (branch, finished)]
     alone = len(chosen[0] - chosen[1])
     group = guest.page.get_by_role("radio", name=f"Labelled by the first alone ({alone})")

@@ -25,12 +25,12 @@ def pool():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, pool):
-    """A run, its branch by another score, and a run of active learning."""
+    """A run, its branch by a random order, and a run of active learning."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(tmp_path_factory.mktemp("home") / "runs"))
         parent = run.create(tasks.prepare(CLEANING, pool), tasks.about(pool))
         cycle.work(parent, pool)
-        other = branch.branch(parent, pool, 1, method="self-confidence")
+        other = branch.branch(parent, pool, 1, method="random")
         cycle.work(other, pool)
         learning = Config(task="active-learning", method="margin", budget=20, cycles=2, initial=20, **TINY)
         third = run.create(tasks.prepare(learning, pool), tasks.about(pool))
@@ -80,9 +80,7 @@ def test_labels_that_changed_between_two_cycles(runs, pool):
 def test_settings_and_measures(runs):
     parent, other, _ = runs
     found = diff.diff(Side(parent, 2), Side(other, 2))
-    assert found.settings.to_dict("records") == [
-        {"setting": "method", "first": "cleaning", "second": "self-confidence"}
-    ]
+    assert found.settings.to_dict("records") == [{"setting": "method", "first": "cleaning", "second": "random"}]
     assert diff.diff(Side(parent, 0), Side(other, 0)).settings.empty  # a branch's first cycles were its parent's
     row = found.measures.set_index("measure").loc["correctness"]
     assert row["change"] == pytest.approx(row["second"] - row["first"])
