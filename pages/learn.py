@@ -82,8 +82,8 @@ def influence(run: Run, dataset: ImageDataset) -> None:
         a, b = st.columns(2)
         a.metric("Rank correlation", f"{found.correlation:.2f}", border=True, help="Spearman's, of both norms.")
         b.metric(
-            f"Of {found.chosen} highest",
-            f"{found.shared}",
+            f"Found of {found.chosen}",
+            str(found.shared),
             border=True,
             help=f"Of the {found.chosen} of highest norm with the true label; a random choice has {found.chance:.1f} of them.",
         )

@@ -71,6 +71,14 @@ def test_the_names_of_a_confusion_keep_their_rows():
     assert rows / 12 > drawn.layout.yaxis.tickfont.size  # no name over the next
 
 
+def test_long_names_have_room_at_the_left():
+    bars = [figures.posterior_bars([name, "b"], np.ones(2) / 2, np.ones(2), 0, NOTE) for name in ("a", "a" * 40)]
+    short, long = (printed.printed(one, Layout(89)).layout for one in bars)
+    assert long.margin.l > short.margin.l
+    assert long.yaxis.ticktext[0] == f"<b>{'a' * 17}…</b>"
+    assert long.margin.l + long.margin.r < 0.6 * long.width
+
+
 def test_the_figure_of_the_screen_stays_as_it_was():
     drawn = curves()
     before = drawn.to_json()
