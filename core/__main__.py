@@ -184,6 +184,12 @@ def parser() -> argparse.ArgumentParser:
         sub = command(name, function, text)
         sub.add_argument("run")
         sub.add_argument("--json", action="store_true")
+        if name == "resume":
+            sub.add_argument(
+                "--until", type=int, metavar="CYCLES", help="of a run: stop at so many (default: all it is to have)"
+            )
+        if name == "step":
+            sub.add_argument("--labels", type=int, help="collect so many, this once (default: the run's budget)")
 
     sub = command("branch", branch_off, "start a run that shares the past of another, and goes on otherwise")
     sub.add_argument("run")
@@ -462,14 +468,17 @@ def resume(options: argparse.Namespace) -> None:
         found.log.set_fact("error", str(error))
         found.log.set_fact("starting", 0.0)
         raise
-    work(found, dataset, options)
+    work(found, dataset, options, options.until)
 
 
 def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
     found.check_step()
-    found.log.set_fact("target", max(found.target(), len(found.cycles()) + 1))
+    if options.labels is not None:
+        found.take(options.labels)
+    options.until = len(found.cycles()) + 1
+    found.log.set_fact("target", max(found.target(), options.until))
     resume(options)
 
 
@@ -484,13 +493,13 @@ def branch_off(options: argparse.Namespace) -> None:
     work(made, dataset, options)
 
 
-def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace) -> None:
-    """Bring a run to its target, and print what it found."""
+def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace, until: int | None = None) -> None:
+    """Bring a run to its target, or to so many cycles, and print what it found."""
     from core import cycle  # torch, which most commands do without
 
     cycle.stop_on_signals()
     try:
-        cycle.work(found, dataset, report=lambda line: print(line, file=sys.stderr, flush=True))
+        cycle.work(found, dataset, until=until, report=lambda line: print(line, file=sys.stderr, flush=True))
     except cycle.Paused as paused:
         print(f"nextlabel: {paused}", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ import shutil
 from typing import Any
 
 from core import tasks
-from core.run import Run, home, new_folder, write_start
+from core.run import TAKE, Run, home, new_folder, write_start
 from core.store import writing
 from data import ImageDataset
 from data.errors import UserError
@@ -71,7 +71,8 @@ def _write(run: Run, cycle: int, config: Any) -> Run:
         kept = phases[(phases["cycle"] < cycle) | ((phases["cycle"] == cycle) & (phases["phase"] == "label"))]
         made = Run(path)
         made.log.create()
-        made.log.restore(run.log.events(cycle), kept.to_dict("records"), {})
+        taken = {key: value for key, value in run.log.facts(TAKE).items() if int(key.removeprefix(TAKE)) < cycle}
+        made.log.restore(run.log.events(cycle), kept.to_dict("records"), taken)
         return write_start(path, config, run.about)  # last: it marks a whole run
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)

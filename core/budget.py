@@ -11,6 +11,7 @@ from core.relabel import Floats
 from core.run import Run
 from data import ImageDataset
 
+UNITS = ("€", "$", "£", "minutes")  # of the price of a label
 REACH = 2  # simulated as far as so many budgets of the runs
 BASELINE = "random"
 COLUMNS = ["policy", "value", "labels_per_correction", "labels_for_target", "saved", "saved_at_least"]
@@ -88,6 +89,26 @@ def plan(found: pd.DataFrame, budget: int, target: float, n_samples: int | None 
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("value", ascending=False, kind="stable", ignore_index=True)
+
+
+def progress(run: Run, cycle: int) -> tuple[int, int | None]:
+    """(labels collected up to a cycle, labels that the run is to collect in all), without those it started from.
+
+    The second is None where people label, and give as many as they will.
+    """
+    n_labels, config = run.cycles()["n_labels"], run.config
+    so_far = int(n_labels.iloc[cycle] - n_labels.iloc[0])
+    if config.annotator == "person":
+        return so_far, None
+    to_come = config.budget * max(0, run.target() - len(n_labels))
+    return so_far, int(n_labels.iloc[-1] - n_labels.iloc[0]) + to_come
+
+
+def money(value: float, unit: str) -> str:
+    """An amount with its unit, € for instance; minutes from an hour on as hours."""
+    if unit != "minutes":
+        return f"{unit} {value:,.2f}"
+    return f"{value / 60:,.1f} h" if abs(value) >= 60 else f"{value:,.1f} min"
 
 
 def spent(run: Run, dataset: ImageDataset, cycle: int) -> tuple[int, int]:

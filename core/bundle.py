@@ -33,7 +33,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 import data
-from core.run import ABOUT, LEFT_OUT, PHASES, Config, Run, home
+from core.run import ABOUT, LEFT_OUT, PHASES, TAKE, Config, Run, home
 from core.store import UNSURE, write_array, write_atomically, write_table, writing
 from core.strategies import STRATEGIES
 from core.study import check_types
@@ -342,6 +342,8 @@ def _facts(found: dict[str, Any]) -> dict[str, Any]:
         kept["machine"] = str(found["machine"])
     for key, value in found.items():
         prefix = key.split("/")[0]
+        if re.fullmatch(rf"{TAKE}\d{{1,6}}", key) and type(value) is int and value > 0:
+            kept[key] = value
         if prefix in MEASURED and MEASURED[prefix] <= set(value):
             kept[key] = {str(name): one for name, one in value.items() if isinstance(one, int | float | str | None)}
     return kept

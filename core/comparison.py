@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import figures, published
-from core.run import Config, Run
+from core.run import TAKE, Config, Run
 from core.strategies import STRATEGIES
 from data.errors import UserError
 
@@ -102,11 +102,13 @@ Runs = Sequence[Run] | Members
 
 def setting(run: Run) -> str:
     """Names what comparable runs have in common: everything but strategy, seed, place of the data and number of cycles."""
-    return json.dumps(_setting(run.config), sort_keys=True)
+    return json.dumps(_setting(run), sort_keys=True)
 
 
-def _setting(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_DIFFER}
+def _setting(run: Run) -> dict[str, Any]:
+    shared = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in MAY_DIFFER}
+    taken = [f"{labels:,} after cycle {key.removeprefix(TAKE)}" for key, labels in run.log.facts(TAKE).items()]
+    return shared | {"labels of single steps": " and ".join(taken) or "the budget"}
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -129,7 +131,7 @@ def read(runs: Runs) -> Members:
     for run, config in configs:
         if config.task != "active-learning":
             raise UserError(f"Run {run.id} is no active learning: only such runs can be compared by strategy.")
-    settings = [_setting(config) for _, config in configs]
+    settings = [_setting(run) for run, _ in configs]
     differing = {
         name: sorted({str(one[name]) for one in settings})
         for name in (settings[0] if settings else ())
@@ -486,9 +488,10 @@ def _measured_overlap(run: Run, cycle: int, stamp: int) -> tuple[int, int, int]:
     if "label-gradnorm" not in table:
         return 0, 0, 0
     table = table[table["rank"].notna() & np.isfinite(table["label-gradnorm"].astype(float))]
-    k = min(run.config.budget, len(table))
+    budget = run.config_at(cycle).budget
+    k = min(budget, len(table))
     highest = table.nlargest(k, "label-gradnorm").index
-    return int((table.loc[highest, "rank"] <= run.config.budget).sum()), k, len(table)
+    return int((table.loc[highest, "rank"] <= budget).sum()), k, len(table)
 
 
 @lru_cache(maxsize=4096)

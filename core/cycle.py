@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core import graph, machine, metrics
+from core import graph, layout, machine, metrics
 from core.gradnorm import Loss
 from core.learner import WHOLE, Learner, save_weights, weights
 from core.models import Classifier
@@ -44,8 +44,8 @@ class Paused(Exception):
     """The user asked for a pause; what was finished is kept."""
 
 
-def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None) -> None:
-    """Bring a run to its target number of cycles, from wherever it stands.
+def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: Report = lambda line: None) -> None:
+    """Bring a run to its target number of cycles, or to the `until` first of them, from wherever it stands.
 
     Raises `UserError` where another worker holds the run or something the user can mend stands in the way (also kept
     in the run, for the dashboard, as is a defect of ours), and `Paused` after a phase when a pause was asked for.
@@ -61,7 +61,7 @@ def work(run: Run, dataset: ImageDataset, *, report: Report = lambda line: None)
             if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
                 pause.unlink()  # meant for a worker that died; a newer one was asked for while this one was starting
             try:
-                _Worker(run, dataset, report).finish()
+                _Worker(run, dataset, report).finish(min(run.target(), until or run.target()))
             except UserError as error:
                 run.log.set_fact("error", str(error))
                 raise
@@ -99,9 +99,9 @@ class _Worker:
             self.dropout = self.strategy.dropout
         self.cycle, self.phase, self.began, self.reported = 0, "label", time.monotonic(), 0.0
 
-    def finish(self) -> None:
+    def finish(self, cycles: int) -> None:
         done = {(row.cycle, row.phase) for row in self.run.log.phases().itertuples()}
-        for cycle in range(self.run.target()):
+        for cycle in range(cycles):
             for phase in PHASES:
                 if (cycle, phase) in done:
                     continue
@@ -127,7 +127,8 @@ class _Worker:
                 self.check_start(state, labels)
         else:
             ranking = self.run.ranking(self.cycle - 1)
-            rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64))
+            budget = self.run.config_at(self.cycle - 1).budget
+            rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64), budget)
             sources = [source] * len(rows)
             if len(rows) == 0:
                 self.run.check_step()
@@ -225,6 +226,7 @@ class _Worker:
             for name, values in found.items():
                 columns[name] = np.full(len(probs), np.nan)
                 columns[name][candidates] = values
+        columns |= self.places(scorer, moved=trained == self.cycle)
         write_array(self.run.cycle_path(self.cycle) / "posterior.npy", probs.astype(np.float32))
         if trained == self.cycle:
             write_array(self.run.cycle_path(self.cycle) / "embedding.npy", scorer.projection())
@@ -237,6 +239,16 @@ class _Worker:
             if "train_accuracy" in measured:
                 measured["gap"] = measured["train_accuracy"] - measured["accuracy"]
         self.run.log.finish(self.cycle, "score", self.seconds(), measured)
+
+    def places(self, scorer: Scorer, *, moved: bool) -> dict[str, Floats]:
+        """The columns of the embedding map, [N] each; moved: whether a training has changed the embedding."""
+        before = None
+        if self.cycle > 0:
+            ranking = self.run.ranking(self.cycle - 1)
+            if set(layout.COLUMNS) <= set(ranking.columns):
+                before = ranking[list(layout.COLUMNS)].to_numpy(np.float32)
+        found = scorer.places(before) if moved or before is None else before
+        return dict(zip(layout.COLUMNS, found.T, strict=True))
 
     def subset(self, candidates: Ints) -> Ints:
         """Those of the candidates that are ranked: all, or so many drawn at random as the configuration says."""

@@ -6,11 +6,14 @@ Okabe & Ito (2008), told apart with every common form of colour blindness, and a
 
 import textwrap
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from core import layout
 from core.scores import REGISTRY
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, GREY = (
@@ -352,7 +355,21 @@ def _short(name: str, length: int = 18) -> str:
     return _escape([name if len(name) <= length else f"{name[: length - 1]}…"])[0]
 
 
-MAP_AXES = "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)"
+@dataclass(frozen=True)
+class Plane:
+    """Two columns that images are drawn over, x and y, what the axes are called, and what the pointer says."""
+
+    x: str
+    y: str
+    across: str
+    up: str
+    hover: str
+
+
+NOISE = Plane(
+    "entropy", "cross-entropy", "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)", "H %{x:.2f}, CE %{y:.2f}"
+)
+EMBEDDING = Plane(*layout.COLUMNS, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)", "")
 
 
 def noise_map(table: pd.DataFrame, note: str, selected: Collection[int] | None = None) -> go.Figure:
@@ -360,23 +377,71 @@ def noise_map(table: pd.DataFrame, note: str, selected: Collection[int] | None =
 
     selected: pool rows to stand out from the others; None: all are alike.
     """
-    figure = _by_kind(table, table["entropy"], table["cross-entropy"], _pairs(table), "H %{x:.2f}, CE %{y:.2f}")
+    figure = _by_kind(table, table[NOISE.x], table[NOISE.y], _pairs(table), NOISE.hover)
+    return _map_layout(figure, NOISE, note, selected)
+
+
+def embedding_map(
+    table: pd.DataFrame, colour: str, title: str, note: str, selected: Collection[int] | None = None
+) -> go.Figure:
+    """Every image where the model's embedding puts it: those that it finds alike lie close. Axes have no meaning.
+
+    colour: a column of numbers · title: what it is called · selected: as in `noise_map`.
+    """
+    figure, large = go.Figure(), len(table) > 10_000
+    values = pd.to_numeric(table[colour]).astype(float)
+    for known, name in ((False, f"no {title}"), (True, "")):
+        mine = (values.notna() == known).to_numpy()
+        if not mine.any():
+            continue
+        figure.add_trace(
+            (go.Scattergl if large else go.Scatter)(
+                x=table.loc[mine, EMBEDDING.x],
+                y=table.loc[mine, EMBEDDING.y],
+                mode="markers",
+                name=f"{name} ({mine.sum():,})" if name else None,
+                showlegend=not known,
+                customdata=table.index[mine].to_numpy(),
+                text=None if large else _escape(_pairs(table[mine])),
+                marker={
+                    "size": 6,
+                    "opacity": 0.8 if known else 0.35,
+                    "color": values[mine] if known else GREY,
+                    **({"colorscale": "Cividis", "colorbar": _colour_bar(title)} if known else {}),
+                },
+                hovertemplate="%{marker.color:.3g}<extra></extra>"
+                if large
+                else "%{text}<br>%{marker.color:.3g}<extra></extra>",
+            )
+        )
+    _map_layout(figure, EMBEDDING, note, selected)
+    figure.update_xaxes(showticklabels=False, showgrid=False)
+    return figure.update_yaxes(showticklabels=False, showgrid=False)
+
+
+def _colour_bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right", "font": {"size": 12}}, "thickness": 12, "x": 1.01}
+
+
+def _map_layout(figure: go.Figure, plane: Plane, note: str, selected: Collection[int] | None) -> go.Figure:
     if selected is not None:
         chosen = set(selected)
         for trace in figure.data:
             trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if int(row) in chosen]
             trace.unselected = {"marker": {"opacity": 0.12}}
     figure.update_layout(dragmode="select")
-    return _layout(figure, *MAP_AXES, note)
+    return _layout(figure, plane.across, plane.up, note)
 
 
-def picture_map(table: pd.DataFrame, pictures: list[str], cell: tuple[float, float], note: str) -> go.Figure:
-    """Some images of the same map, each drawn where it stands; customdata is the pool row.
+def picture_map(
+    table: pd.DataFrame, plane: Plane, pictures: list[str], cell: tuple[float, float], note: str
+) -> go.Figure:
+    """Some images of the map of noise or of embeddings, each drawn where it stands; customdata is the pool row.
 
     table: of `core.query.Samples.mosaic`, n is how many images the cell holds · pictures: a data URL a row · cell: width and
-    height of a cell in nats.
+    height of a cell on the axes.
     """
-    x, y = table["entropy"], table["cross-entropy"]
+    x, y = table[plane.x], table[plane.y]
     figure = go.Figure(
         go.Scatter(
             x=x,
@@ -391,7 +456,7 @@ def picture_map(table: pd.DataFrame, pictures: list[str], cell: tuple[float, flo
                 "color": GREY,
                 "opacity": 0,
             },  # for the pointer; the images lie above
-            hovertemplate="%{text}<br>H %{x:.2f}, CE %{y:.2f}<extra></extra>",
+            hovertemplate=f"%{{text}}<br>{plane.hover}<extra></extra>",
         )
     )
     size = {"sizex": 0.9 * cell[0], "sizey": 0.9 * cell[1], "sizing": "contain"}
@@ -399,8 +464,7 @@ def picture_map(table: pd.DataFrame, pictures: list[str], cell: tuple[float, flo
     figure.layout.images = [
         {"source": one, "x": across, "y": up, **size, **middle} for one, across, up in zip(pictures, x, y, strict=True)
     ]
-    figure.update_layout(dragmode="select")
-    _layout(figure, *MAP_AXES, note)
+    _map_layout(figure, plane, note, None)
     figure.update_xaxes(range=[x.min() - cell[0], x.max() + cell[0]])
     figure.update_yaxes(range=[y.min() - cell[1], y.max() + cell[1]])
     return figure.update_layout(height=560 + int(figure.layout.margin.b) - 62)

@@ -17,18 +17,18 @@ from data.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(run: Run, *, target: int | None = None) -> None:
-    """Let a worker bring the run to `target` cycles (default: the target it has). Raises `UserError` if one is at it."""
+def start(run: Run, *, until: int | None = None) -> None:
+    """Let a worker bring the run to `until` cycles (default: as many as it is to have). Raises `UserError` if one is at it."""
     run.check_work()
     if run.is_running():
         raise UserError(f"Run {run.id} is being worked on already: wait for it, or pause it first.")
-    if target is not None:
-        run.log.set_fact("target", target)
+    if until is not None:
+        run.log.set_fact("target", max(run.target(), until))
     (run.path / "pause").unlink(missing_ok=True)
     run.log.set_fact("error", None)
     run.log.set_fact("waiting", None)
     run.log.set_fact("starting", time.time())
-    _spawn(run.path)
+    _spawn(run.path, *([] if until is None else ["--until", str(until)]))
 
 
 def start_study(study: Study) -> None:
@@ -41,11 +41,11 @@ def start_study(study: Study) -> None:
     _spawn(study.path)
 
 
-def _spawn(path: Path) -> None:
+def _spawn(path: Path, *options: str) -> None:
     """Resume the run or study in this folder in a process of its own; what it prints goes to `worker.log` there."""
     with writing(path), (path / "worker.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "core", "resume", path.name],
+            [sys.executable, "-m", "core", "resume", path.name, *options],
             cwd=ROOT,
             env={**os.environ, "NEXTLABEL_HOME": str(home())},
             stdin=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from core import views
+from core import layout, views
 from core.relabel import Floats, Ints
 from core.run import Run, home
 from core.scores import REGISTRY
@@ -82,12 +82,14 @@ class Samples:
     """All samples of a cycle: a Parquet file with the columns of `core.views.samples`, `row` and `outcome`.
 
     row: place in the pool · outcome: of `OUTCOMES` in label cleaning, "" where nobody knows. In active learning
-    cross-entropy and cleaning are against the reference label, NaN without one. scores: columns of the ranking.
+    cross-entropy and cleaning are against the reference label, NaN without one. scores: columns of the ranking · mapped: whether
+    it has the columns of `core.layout`.
     """
 
     path: Path
     scores: tuple[str, ...]
     n_classes: int
+    mapped: bool
     gamma: float | None = None
 
     def at_gamma(self, gamma: float) -> "Samples":
@@ -98,6 +100,10 @@ class Samples:
         """How many pass."""
         where, values = kept.sql()
         return int(self._rows(f"SELECT count(*) FROM samples WHERE {where}", values)[0][0])
+
+    def ranked_number(self) -> int:
+        """How many samples may be chosen."""
+        return int(self._rows("SELECT count(rank) FROM samples", [])[0][0])
 
     def page(
         self, kept: Filter, order: str, ascending: bool, offset: int = 0, limit: int | None = None
@@ -292,7 +298,8 @@ def samples(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
             write_table(path, _table(run, dataset, cycle))
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
-    return Samples(path, tuple(name for name in REGISTRY if name in columns and name in own), len(dataset.class_names))
+    scores = tuple(name for name in REGISTRY if name in columns and name in own)
+    return Samples(path, scores, len(dataset.class_names), set(layout.COLUMNS) <= own)
 
 
 def _table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
@@ -363,7 +370,15 @@ def _within(x: Floats, y: Floats, outline: Outline) -> NDArray[np.bool_]:
 
 def _column(name: str) -> str:
     """The name as SQL; it comes from links too."""
-    if name not in REGISTRY and name not in ("row", "sample_id", "rank", "confidence", "n_votes", *LISTS):
+    if name not in REGISTRY and name not in (
+        "row",
+        "sample_id",
+        "rank",
+        "confidence",
+        "n_votes",
+        *LISTS,
+        *layout.COLUMNS,
+    ):
         raise UserError(f'There is no column "{name[:100]}": choose another one.')
     return f'"{name}"'
 

@@ -25,6 +25,7 @@ PERSON = "person: "  # how the source of a label begins that a person gave
 GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 EXAMPLES = Path(__file__).resolve().parent.parent / "data" / "example"  # runs that come with NextLabel
+TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect in the place of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
@@ -154,12 +155,16 @@ class Run:
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
 
     def config_at(self, cycle: int) -> Config:
-        """The configuration by which a cycle was ranked: of a branch's shared cycles, that of the run they came from."""
+        """The configuration by which a cycle was ranked, and the budget that was or will be taken from that ranking.
+
+        Of a branch's shared cycles it is that of the run they came from.
+        """
         config = self.config
-        for past in config.earlier or []:
-            if cycle < past["until"]:
-                return dataclasses.replace(config, **{name: value for name, value in past.items() if name != "until"})
-        return config
+        past = next((one for one in config.earlier or [] if cycle < one["until"]), {})
+        changes = {name: value for name, value in past.items() if name != "until"}
+        if (taken := self.log.fact(f"{TAKE}{cycle}")) is not None:
+            changes["budget"] = taken
+        return dataclasses.replace(config, **changes)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -289,6 +294,27 @@ class Run:
             return [(sample_id, TAKEN_BACK, source) for sample_id in found["sample_id"]]
 
         return self._answer([source], new) > 0
+
+    def take(self, labels: int) -> None:
+        """Let the next cycle, and no other, collect so many labels in the place of the budget.
+
+        Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and
+        for more images than active learning ranks. Raises as `check_work` too.
+        """
+        self.check_work()
+        ranked = len(self.cycles()) - 1
+        if self.config.annotator == "person":
+            raise UserError(f"People label run {self.id}: as many are taken as they label before the next step.")
+        if ranked < 0:
+            raise UserError(f"Run {self.id} has no ranking yet to take labels from: wait for its first cycle.")
+        if self.open_cycle() > ranked + 1:
+            raise UserError(f"Run {self.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
+        there = int(self.ranking(ranked)["rank"].notna().sum())
+        if labels < 1 or (self.config.task == "active-learning" and labels > there):
+            raise UserError(
+                f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}."
+            )
+        self.log.set_fact(f"{TAKE}{ranked}", labels)
 
     def check_people(self) -> None:
         """Raise `UserError` where the labels of this run are simulated."""

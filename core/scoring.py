@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from core import scores
+from core import layout, scores
 from core.batches import Images
 from core.gradnorm import Loss, Reduction, gradient_norms
 from core.models import Model
@@ -64,6 +64,14 @@ class Scorer:
             every = self.embeddings(np.arange(len(self.images)))
             return _project(every, *_basis(every[:: max(1, len(every) // BASIS_ROWS)]))
         return self.cache.get({**self.key, "score": "projection"}, lambda: self._pass()[1])
+
+    def places(self, before: Floats | None) -> NDArray[np.float32]:
+        """Where the embedding map has the images, float32 [N, 2]; before: where the cycle before had them (`core.layout`)."""
+        if before is not None and self.fixed:
+            return np.asarray(before, dtype=np.float32)
+        found = self.projection()
+        key = {"score": "layout", "of": digest(found), "from": None if before is None else digest(before)}
+        return self.cache.get(key, lambda: layout.plane(found, before))
 
     def _pass(self) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Posterior and projection of the pool by one pass over it."""

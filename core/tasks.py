@@ -90,8 +90,8 @@ class Task(ABC):
         """Which samples [N] may be chosen."""
 
     @abstractmethod
-    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
-        """Labels of the best candidates by `priority` [N], at most `config.budget`: rows, labels, and their source."""
+    def collect(self, state: Labels, priority: Floats, budget: int) -> tuple[Ints, Ints, str]:
+        """Labels of the best candidates by `priority` [N], at most `budget`: rows, labels, and their source."""
 
     @abstractmethod
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
@@ -130,11 +130,11 @@ class ActiveLearning(Task):
         unlabelled = state.majority < 0
         return unlabelled if self.config.annotator == "person" else unlabelled & (self.dataset.labels >= 0)
 
-    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+    def collect(self, state: Labels, priority: Floats, budget: int) -> tuple[Ints, Ints, str]:
         if self.config.annotator == "person":
             return nobody()
         ranked = np.flatnonzero(self.candidates(state) & np.isfinite(priority))  # the others were not in the subset
-        rows = ranked[np.argsort(-priority[ranked], kind="stable")[: self.config.budget]]
+        rows = ranked[np.argsort(-priority[ranked], kind="stable")[:budget]]
         return rows, self.dataset.labels[rows], "reference"
 
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
@@ -169,12 +169,12 @@ class LabelCleaning(Task):
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
         return ~state.cleaned
 
-    def collect(self, state: Labels, priority: Floats) -> tuple[Ints, Ints, str]:
+    def collect(self, state: Labels, priority: Floats, budget: int) -> tuple[Ints, Ints, str]:
         if self.reference is None:
             return nobody()
         config = self.config
         ranked = relabel.priorities("oracle", self.reference) if config.method == "oracle" else priority
-        taken = relabel.collect(self.reference, state, ranked, budget=config.budget, seed=relabel_seed(config))
+        taken = relabel.collect(self.reference, state, ranked, budget=budget, seed=relabel_seed(config))
         return taken.sample, taken.label, f"votes ({self.dataset.annotators})"
 
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:

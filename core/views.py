@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from core import exchange, figures, metrics, policies, relabel, scores
+from core import exchange, figures, layout, metrics, policies, relabel, scores
 from core.relabel import Floats
 from core.run import PERSON, Config, Run, all_runs
 from core.tasks import initial_labels, reference_counts
@@ -22,8 +22,9 @@ from data import ImageDataset, votes
 from data.errors import UserError
 
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
+EMBEDDING_TEXT = "t-SNE of the model's embedding"
 BINS = 60  # of a histogram
-FIGURES = ("curves", "policies", "distribution", "confusion", "scatter", "map")
+FIGURES = ("curves", "policies", "distribution", "confusion", "scatter", "map", "embedding")
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
@@ -398,8 +399,8 @@ def figure(
 
     others: further runs to draw in the curves, by default those that differ from this one in the seed alone; in the
     policies the other runs of its study · band: of the policies, "sd" or "interval" · chosen: the score of the
-    distribution, by default the run's own; the two of the scatter plot, across and up. Raises `UserError` where the cycle
-    has no such score.
+    distribution, or of the embedding map's colours, by default the run's own; the two of the scatter plot, across and up. Raises
+    `UserError` where the cycle has no such score, or no embedding map.
     """
     config = run.config_at(cycle)
     if name == "policies":
@@ -427,6 +428,9 @@ def figure(
     if name == "scatter":
         across, up = _scores(run, cycle, chosen, ("entropy", config.method))
         return scatter(run, samples(run, dataset, cycle).dropna(subset=[across, up]), across, up, cycle)
+    if name == "embedding":
+        (score,) = _scores(run, cycle, chosen, (config.method,))
+        return embedding_map(run, samples(run, dataset, cycle), score, scores.REGISTRY[score].title, cycle)
     scored = with_noise_scores(run, samples(run, dataset, cycle), cycle)
     return figures.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 
@@ -451,6 +455,28 @@ def confusion(run: Run, counts: pd.DataFrame, cycle: int) -> go.Figure:
 def scatter(run: Run, table: pd.DataFrame, across: str, up: str, cycle: int) -> go.Figure:
     """Images by two of their scores; table: rows of `samples` that have both."""
     return figures.scatter(table, across, up, note(run, f"cycle {cycle}; {len(table):,} images"))
+
+
+def embedding_map(
+    run: Run,
+    table: pd.DataFrame,
+    colour: str,
+    title: str,
+    cycle: int,
+    some: str = "",
+    selected: Sequence[int] | None = None,
+) -> go.Figure:
+    """Images where the embedding of a cycle puts them; table: rows of `samples` · some: which of all, if not all.
+
+    colour, title: a column and what it is called. Raises `UserError` where the cycle has no map.
+    """
+    if not set(layout.COLUMNS) <= set(table.columns):
+        raise UserError(
+            f"Cycle {cycle} of run {run.id} has no embedding map: it was scored by an earlier version. A branch at this cycle "
+            "scores it anew."
+        )
+    text = f"cycle {cycle}; {some or f'{len(table):,} images'}; {EMBEDDING_TEXT}; colour: {title}"
+    return figures.embedding_map(table, colour, title, note(run, text), selected)
 
 
 def of_study(run: Run) -> list[Run]:

@@ -161,7 +161,7 @@ def round_(run: Run, goal: int, votes: int) -> None:
         st.page_link("pages/cycles.py", label="See it on Cycles", query_params={"run": run.id})
     if pressed:
         run.check_step()
-        jobs.start(run, target=len(run.cycles()) + 1)
+        jobs.start(run, until=len(run.cycles()) + 1)
         follow()
 
 

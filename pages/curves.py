@@ -11,7 +11,6 @@ KINDS = {
     "policies": "By their first rankings (Figure 3)",
     "budget": "What a budget buys",
 }
-UNITS = ("€", "$", "£", "minutes")
 
 
 def policies(here: frame.Here, chosen: list[str]) -> None:
@@ -63,10 +62,10 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
     price = columns[1].number_input(
         "Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params", help="0: count in labels."
     )
-    unit = columns[2].selectbox("in", UNITS, key="unit", bind="query-params")
+    unit = columns[2].selectbox("in", budget.UNITS, key="unit", bind="query-params")
     widgets.figure(widgets.budget_figure(here, here.key, tuple(chosen), at, target / 100), f"{here.run.id}-budget")
     table = budget.plan(found, at, target / 100, None if learning else len(here.dataset))
-    st.markdown(f"**{at:,} labels**" + (f" cost **{frame.plain(money(at * price, unit))}**" if price else ""))
+    st.markdown(f"**{at:,} labels**" + (f" cost **{frame.plain(budget.money(at * price, unit))}**" if price else ""))
     shown = table[["policy", "value"]].copy()
     if not learning:
         shown["per_correction"] = table["labels_per_correction"]
@@ -120,24 +119,15 @@ def unknown(here: frame.Here) -> None:
         f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them."
     )
     price = st.number_input("Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params")
-    unit = st.selectbox("in", UNITS, key="unit", bind="query-params")
+    unit = st.selectbox("in", budget.UNITS, key="unit", bind="query-params")
     if price and changed:
-        spent = collected * price
-        st.markdown(
-            f"**{frame.plain(money(spent, unit))}** in all, {frame.plain(money(spent / changed, unit))} for each changed label"
-        )
+        spent, each = (frame.plain(budget.money(labels * price, unit)) for labels in (collected, collected / changed))
+        st.markdown(f"**{spent}** in all, {each} for each changed label")
 
 
 def amount(value: float, unit: str | None = None) -> str:
     """A number of labels, or an amount of money or time; "" for NaN."""
-    return "" if value != value else f"{value:,.0f}" if unit is None else money(value, unit)
-
-
-def money(value: float, unit: str) -> str:
-    """Minutes from an hour on as hours."""
-    if unit != "minutes":
-        return f"{unit} {value:,.2f}"
-    return f"{value / 60:,.1f} h" if abs(value) >= 60 else f"{value:,.1f} min"
+    return "" if value != value else f"{value:,.0f}" if unit is None else budget.money(value, unit)
 
 
 def show(here: frame.Here) -> None:

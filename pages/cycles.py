@@ -6,11 +6,13 @@ import streamlit as st
 
 from core import branch, jobs, tasks, views
 from core import run as runs
+from core.query import Filter
 from core.run import Run
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
-from pages.ui import frame, widgets
+from pages.ui import frame, tiles, widgets
 
+PREVIEW = 12  # images shown before they are taken
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
 frame.setup("Cycles")
@@ -35,8 +37,15 @@ def controls(run: Run, state: str, done: int) -> None:
     ):
         with frame.errors():
             run.check_step()
-            jobs.start(run, target=done + 1)
+            jobs.start(run, until=done + 1)
             follow()
+    if st.button(
+        "Take the top …",
+        disabled=busy or done == 0 or run.config.annotator == "person",
+        key="take",
+        help="One cycle with another number of labels than the budget, this once; you see the images first.",
+    ):
+        take(run)
     if st.button(
         "Pause", disabled=state != "running", key="pause", help="Stop after the present step; nothing is lost."
     ):
@@ -50,6 +59,44 @@ def controls(run: Run, state: str, done: int) -> None:
     ):
         jobs.cancel(run)
         st.rerun()
+
+
+@st.dialog("Take the top of the ranking", width="large")
+def take(run: Run) -> None:
+    """One cycle with as many labels as the user says, the images that it takes first shown before."""
+    with frame.errors():
+        last = len(run.cycles()) - 1
+        here = frame.Here(run, run.config_at(last), frame.dataset(run.config), last, last + 1)
+        samples, learning = widgets.cycle_samples(here, here.key), run.config.task == "active-learning"
+        ranked = samples.ranked_number()
+        if ranked == 0:
+            st.info("Nothing is left to take: every image has its label.")
+            return
+        left, right = st.columns(2, vertical_alignment="bottom")
+        unit = left.segmented_control(
+            "Count in", ["labels", "%"], default="labels", required=True, key="take-unit",
+            format_func={"labels": "Labels", "%": "% of the ranked images"}.get,
+        )  # fmt: skip
+        if unit == "%":
+            share = right.number_input("Share (%)", 0.1, 100.0, 5.0, 0.5, key="take-share", format="%.1f")
+            labels = max(1, round(ranked * share / 100))
+        else:
+            usual = max(1, min(here.config.budget, ranked))
+            labels = right.number_input("Labels", 1, ranked, usual, key="take-labels")
+        first = samples.page(Filter(), "rank", True, 0, min(labels, PREVIEW))
+        score = REGISTRY[here.config.method]
+        asked = (
+            ""
+            if learning
+            else " An image is asked until its label has a majority, so these are at most as many images."
+        )
+        st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
+        captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
+        st.image(tiles.pictures(here, first, 88), caption=captions, width=88)
+        if st.button(f"Take {labels:,} and train", type="primary", key="take-on"):
+            run.take(int(labels))
+            jobs.start(run, until=last + 2)
+            follow()
 
 
 def like_it(run: Run) -> None:

@@ -18,7 +18,8 @@ POINTS = 4_000  # of the map: what a browser draws in no time
 CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
 CELL = 64  # pixels of an image on the map
 BESIDE = 2  # images on either side of an enlarged one that are at hand
-AXES = "entropy", "cross-entropy"
+PLANES = {"noise": figures.NOISE, "embedding": figures.EMBEDDING}
+PLANE_NAMES = {"noise": "Noise map", "embedding": "Embedding map"}
 MAPS = ("points", "images")
 QUICK = ("corrected", "missed", "wrongly flagged", "still wrong")
 GAMMAS = tuple(round(step / 20, 2) for step in range(21))
@@ -92,7 +93,7 @@ def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
             samples = samples.at_gamma(wish.gamma)
         large = recalled("map", MAPS, "points") == "images"
         if large:
-            noise_map(here, samples, kept)
+            image_map(here, samples, kept, wish)
         if large and picked(here) is None:  # the map stands above, and there is no card: the grid takes the whole width
             grid(here, samples, kept, wish)
             if picked(here) is not None:
@@ -105,7 +106,7 @@ def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
             sample_id = picked(here)
             row = None if sample_id is None else samples.sample(sample_id)
             if row is None:
-                noise_map(here, samples, kept)
+                image_map(here, samples, kept, wish)
             else:
                 card(here, samples, kept, wish, row)
 
@@ -170,40 +171,72 @@ def wrote(name: str) -> None:
     if name == "order":
         st.query_params.pop("direction", None)
         st.session_state.pop("kept-direction", None)
-    if name not in ("map", "tile", "page"):
+    if name not in ("map", "plane", "tile", "page"):
         st.query_params.pop("page", None)
 
 
-def noise_map(here: frame.Here, samples: Samples, kept: Filter) -> None:
-    """The CE × H plane: what a box or a lasso is drawn around is selected."""
+def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
+    """Images on the CE × H plane or where the embedding has them: what a box or a lasso is drawn around is selected."""
     visible = dataclasses.replace(kept, rows=None)  # a selection is made among all that pass the filters
-    drawn = choice(
-        st.segmented_control, "Map", "map", MAPS, "points", format_func=lambda one: f"Map of {one}", required=True,
-        label_visibility="collapsed",
-    )  # fmt: skip
-    n, figure = samples.count(visible), None
-    if drawn == "points":
-        found = samples.points(*AXES, visible, POINTS)
-        if len(found):
-            some = (
-                f"{n:,} images"
-                if len(found) == n
-                else f"{len(found):,} of {n:,} images drawn, a box selects all inside"
-            )
-            figure = figures.noise_map(found, small_print(here, some), kept.rows)
-    elif (cells := samples.mosaic(*AXES, visible, *CELLS)) is not None:
-        some = f"{len(cells[0]):,} of {n:,} images drawn, one for each of {CELLS[0]} × {CELLS[1]} cells"
-        figure = mosaic(here, *cells, some)
+    known = filters.bounds(samples, str(samples.path), figures.NOISE.y) is not None
+    with st.container(horizontal=True):
+        which = choice(
+            st.segmented_control, "Map", "plane", PLANES if samples.mapped else ("noise",),
+            "noise" if known or not samples.mapped else "embedding", format_func=PLANE_NAMES.get, required=True,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        drawn = choice(
+            st.segmented_control, "Draw", "map", MAPS, "points", format_func=str.capitalize, required=True,
+            label_visibility="collapsed",
+        )  # fmt: skip
+    plane = PLANES[which]
+    figure = drawn_map(here, samples, visible, kept.rows, plane, drawn == "images", wish)
     if figure is None:
-        known = filters.bounds(samples, str(samples.path), AXES[1]) is not None
-        st.info(
-            NOTHING
-            if known
-            else "The map needs labels or reference labels, and no image here has one: the grid needs none."
-        )
+        some = plane is figures.EMBEDDING or known
+        unlabelled = "This map needs labels or reference labels, and no image here has one: the grid needs none."
+        st.info(NOTHING if some else unlabelled)
         return
-    name = f"{here.run.id}-cycle{here.cycle}-map-of-{drawn}"
+    name = f"{here.run.id}-cycle{here.cycle}-{which}-map-of-{drawn}"
     widgets.figure(figure, name, selectable=True)
+    st.caption(f"{meaning(here, plane)}. Draw a box or a lasso to see the images inside.")
+    if outlines := widgets.outlines(name):
+        filters.select(here, samples.inside(plane.x, plane.y, outlines, visible).tolist())
+        st.query_params.pop("page", None)
+        st.rerun()
+
+
+def drawn_map(
+    here: frame.Here, samples: Samples, visible: Filter, selected: tuple[int, ...] | None, plane: figures.Plane,
+    large: bool, wish: Wish,
+) -> go.Figure | None:  # fmt: skip
+    """A map of points, or a large one of images; None where no image that is visible has a place on it."""
+    if large:
+        cells = samples.mosaic(plane.x, plane.y, visible, *CELLS)
+        if cells is None:
+            return None
+        table, cell = cells
+        some = (
+            f"{len(table):,} of {samples.count(visible):,} images drawn, one for each of {CELLS[0]} × {CELLS[1]} cells"
+        )
+        return figures.picture_map(
+            table, plane, tiles.pictures(here, table, CELL), cell, small_print(here, plane, some)
+        )
+    found, n = samples.points(plane.x, plane.y, visible, POINTS), samples.count(visible)
+    if found.empty:
+        return None
+    some = f"{n:,} images" if len(found) == n else f"{len(found):,} of {n:,} images drawn, a box selects all inside"
+    if plane is figures.NOISE:
+        return figures.noise_map(found, small_print(here, plane, some), selected)
+    return views.embedding_map(here.run, found, wish.order, order_title(wish.order), here.cycle, some, selected)
+
+
+def meaning(here: frame.Here, plane: figures.Plane) -> str:
+    """What it says of an image where it lies on a map."""
+    if plane is figures.EMBEDDING:
+        return (
+            "Images that the model finds **alike** lie close; the axes and what is far apart mean nothing. Colour: what the "
+            "images are ordered by"
+        )
     if here.config.task == "label-cleaning":
         text = "High: the model disagrees with the label. Right: it is unsure. So top left is most likely **clear label noise**"
     else:
@@ -211,20 +244,12 @@ def noise_map(here: frame.Here, samples: Samples, kept: Filter) -> None:
             "High: the model disagrees with the reference label, which the strategy does not see. Right: it is unsure. So top "
             "left is what it gets wrong and is sure of"
         )
-    st.caption(f"{text}, and right is **ambiguous**. Draw a box or a lasso to see the images inside.")
-    if outlines := widgets.outlines(name):
-        filters.select(here, samples.inside(*AXES, outlines, visible).tolist())
-        st.query_params.pop("page", None)
-        st.rerun()
+    return f"{text}, and right is **ambiguous**"
 
 
-def mosaic(here: frame.Here, table: pd.DataFrame, cell: tuple[float, float], some: str) -> go.Figure:
-    """The map of images."""
-    return figures.picture_map(table, tiles.pictures(here, table, CELL), cell, small_print(here, some))
-
-
-def small_print(here: frame.Here, some: str) -> str:
-    return views.note(here.run, f"cycle {here.cycle}; {some}; {views.map_text(here.config, here.dataset)}")
+def small_print(here: frame.Here, plane: figures.Plane, some: str) -> str:
+    said = views.map_text(here.config, here.dataset) if plane is figures.NOISE else views.EMBEDDING_TEXT
+    return views.note(here.run, f"cycle {here.cycle}; {some}; {said}")
 
 
 def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:

@@ -3,13 +3,13 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import streamlit as st
 
 import data
-from core import jobs
+from core import budget, jobs
 from core import run as runs
 from core.run import Config, Run
 from data.errors import UserError
@@ -29,6 +29,7 @@ PAGES = {
 }
 FILTERED = ("Rankings", "Gallery")  # pages that share the filters of `pages.ui.filters`
 WATCHING = ("Cycles", "Annotate")  # pages that follow the worker themselves, with its progress
+PRICE = ("price", "unit")  # of a label, from the page Curves; in the URL, so that every page knows what was spent
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 MEASURES = {  # what the time line shows of a cycle: the first that the run has
     "correctness": "Right labels",
@@ -125,7 +126,7 @@ def sidebar() -> tuple[Run | None, int | None]:
 
 def link(*, filtered: bool) -> dict[str, list[str]]:
     """What the address of another page takes over from this one's: run and cycle, and the filters."""
-    kept = ("run", "cycle", *(FILTERS if filtered else ()))
+    kept = ("run", "cycle", *PRICE, *(FILTERS if filtered else ()))
     return {name: st.query_params.get_all(name) for name in kept if name in st.query_params}
 
 
@@ -158,6 +159,7 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     else:
         st.caption("Cycle 0 is the only one so far.")
     _metric(run, cycle)
+    _spent(run, cycle)
     _branches(run, cycle, everything)
     if state in ("running", "pausing"):
         if st.session_state["page"] not in WATCHING:
@@ -186,6 +188,22 @@ def _metric(run: Run, cycle: int) -> None:
     )
 
 
+def _spent(run: Run, cycle: int) -> None:
+    """The budget: labels collected so far, those left, and what they cost where the address names a price."""
+    so_far, whole = budget.progress(run, cycle)
+    text = f"**{so_far:,}** labels spent"
+    if whole is not None:
+        text = f"**{so_far:,}** of {whole:,} labels spent · {whole - so_far:,} left"
+    with suppress(ValueError):
+        price, unit = float(st.query_params.get("price", "0")), st.query_params.get("unit", budget.UNITS[0])
+        if 0 < price < float("inf") and unit in budget.UNITS:
+            text += f" · {plain(budget.money(so_far * price, unit))}"
+    if whole:
+        st.progress(min(1.0, so_far / whole), text=text)
+    else:
+        st.caption(text)
+
+
 def _branches(run: Run, cycle: int, everything: list[Config]) -> None:
     """Where the run came from another and where others leave it, and the way to one more."""
     config = run.config
@@ -205,7 +223,7 @@ def _step(run: Run, n: int) -> None:
     if st.button("Step", key="step-on", help="Collect the next labels, train and score once more: one more cycle."):
         with errors():
             run.check_step()
-            jobs.start(run, target=n + 1)
+            jobs.start(run, until=n + 1)
             st.query_params.pop("cycle", None)  # stand at the newest
             st.rerun()
 

@@ -92,6 +92,30 @@ def test_a_step_from_any_page_is_followed_to_its_end(guest, finished):
     assert len(finished.cycles()) == before + 1
 
 
+def test_the_top_of_the_ranking_is_seen_before_it_is_taken(guest, finished):
+    before = len(finished.cycles())
+    spent = int(finished.cycles()["n_labels"].iloc[-1])
+    ranked = int(finished.ranking(before - 1)["rank"].notna().sum())
+    guest.open(f"/cycles?run={finished.id}&price=0.5&unit=%24")
+    guest.page.get_by_role("button", name="Take the top …").click()
+    dialog = guest.page.get_by_role("dialog")
+    dialog.get_by_text("% of the ranked images").click()
+    expect(dialog.get_by_text(f"{round(ranked * 0.05)} of {ranked} ranked images")).to_be_visible(timeout=PATIENCE)
+    dialog.get_by_text("Labels", exact=True).first.click()
+    field = dialog.get_by_role("spinbutton", name="Labels")
+    field.fill("8")
+    field.press("Enter")
+    expect(dialog.get_by_text(f"8 of {ranked} ranked images")).to_be_visible(timeout=PATIENCE)
+    expect(dialog.get_by_test_id("stImageCaption")).to_have_count(8)
+    dialog.get_by_role("button", name="Take 8 and train").click()
+    expect(guest.page.get_by_text(f"finished · {before + 1} of {before + 1} cycles")).to_be_visible(timeout=PATIENCE)
+    guest.settled()
+    bar = guest.page.get_by_test_id("stSidebar").get_by_text(f"{spent + 8} of {spent + 8} labels spent · 0 left")
+    expect(bar).to_contain_text(f"$ {(spent + 8) / 2:,.2f}")
+    guest.go("Gallery")  # and every page knows the price
+    expect(bar).to_contain_text(f"$ {(spent + 8) / 2:,.2f}")
+
+
 def test_a_step_that_cannot_be_done_says_why(guest, runs):
     guest.open(f"/gallery?run={runs[2].id}")
     aside(guest, "Step").click()

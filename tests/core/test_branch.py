@@ -121,6 +121,18 @@ def test_votes_of_people_after_the_branch_stay_behind(tmp_path, monkeypatch, poo
     assert relabel.Labels is type(state)
 
 
+def test_what_single_steps_took_before_stays_with_a_branch(parents, pool):
+    parent = finished(dataclasses.replace(LEARNING, cycles=1), pool)
+    for at, labels in ((2, 5), (3, 7)):
+        parent.take(labels)
+        parent.log.set_fact("target", at)
+        cycle.work(parent, pool)
+    made = branch.branch(parent, pool, 1, cycles=3)
+    cycle.work(made, pool)
+    assert [made.config_at(at).budget for at in (0, 1)] == [5, 20]
+    assert made.cycles()["n_labels"].tolist() == [20, 25, 45]
+
+
 def test_an_example_can_be_branched(tmp_path, monkeypatch):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     example = run.find("example-label-cleaning")

@@ -103,6 +103,17 @@ def test_no_policy_is_above_the_minimal_line(cleaning, pool):
     assert (table.max(axis=1) <= table["minimal"] + 1e-12).all()
 
 
+def test_progress_counts_what_was_collected_and_what_is_to_come(cleaning):
+    assert [budget.progress(cleaning, at) for at in range(2)] == [(0, 60), (60, 60)]
+
+
+@pytest.mark.parametrize(("value", "unit", "text"), [
+    (1234.5, "€", "€ 1,234.50"), (59.9, "minutes", "59.9 min"), (90, "minutes", "1.5 h"), (-0.5, "$", "$ -0.50"),
+])  # fmt: skip
+def test_an_amount_has_its_unit(value, unit, text):
+    assert budget.money(value, unit) == text
+
+
 def test_the_command_line(cleaning, capsys):
     assert main(["budget", cleaning.id, "--labels", "60", "--target", "0.8", "--price", "0.5", "--json"]) == 0
     rows = {row["policy"]: row for row in json.loads(capsys.readouterr().out)}

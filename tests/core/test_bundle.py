@@ -289,8 +289,9 @@ def test_odd_tables_are_refused(home, good, name, change):
 
 def test_facts_that_are_no_facts_of_a_run_are_left_out(home, good):
     facts = {"machine": "x", "error": "boo", "evaluation/x": {"accuracy": 1}, "anything": "else", "target": 4}
+    facts |= {"take/0": 7, "take/1": -7, "take/2": "7", "take/x": 7}
     found = bundle.opened(zipped({**good, "facts.json": json.dumps(facts).encode()}))
-    assert found.log.facts("") == {"machine": "x", "target": 4}
+    assert found.log.facts("") == {"machine": "x", "target": 4, "take/0": 7}
 
 
 def test_an_opened_run_that_is_moved_finds_its_data(home, folder):

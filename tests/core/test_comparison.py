@@ -251,6 +251,13 @@ def test_without_evidence_the_text_says_how_to_get_it():
     assert comparison.NOT_MEASURED not in said["accuracy"] + said["gap"]
 
 
+def test_runs_with_steps_of_another_size_are_never_mixed():
+    one, two = made("random", 0, [0.5]), made("margin", 0, [0.5])
+    two.log.set_fact("take/0", 50)
+    with pytest.raises(UserError, match=r"labels of single steps: 50 after cycle 0, the budget"):
+        comparison.tables([one, two])
+
+
 def test_runs_of_different_settings_are_never_mixed():
     one, two = made("random", 0, [0.5]), made("margin", 0, [0.5], budget=6)
     longer = made("margin", 1, [0.5], cycles=9, root="/elsewhere")  # may differ

@@ -327,3 +327,73 @@ def test_the_worker_of_a_job_survives_its_starter_and_can_be_cancelled(home, poo
     assert one.status()[0] == "stopped"
     assert one.log.phases()["phase"].tolist() == ["label"]
     assert "interrupted" in jobs.worker_log(one)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_one_step_can_take_another_number_of_labels(home, pool, task):
+    """That step alone: the one after it takes the budget again, and the ranking says which number was taken from it."""
+    one = start(pool, task=task, budget=20, cycles=2)
+    one.log.set_fact("target", 4)
+    cycle.work(one, pool, until=1)
+    one.take(7)
+    cycle.work(one, pool)
+    assert one.log.labels()["cycle"].value_counts()[[1, 2, 3]].tolist() == [7, 20, 20]
+    assert [one.config_at(at).budget for at in range(4)] == [7, 20, 20, 20]
+    best = one.ranking(0).nsmallest(7, "rank")["sample_id"]
+    assert set(one.log.labels().query("cycle == 1")["sample_id"]) <= set(best)
+
+
+def test_taking_half_twice_is_taking_the_whole_where_the_ranking_stays(home, pool):
+    """Ten labels in one step, or five and five, of a static ranking: the same labels."""
+    whole, halves = (start(pool, task="label-cleaning", budget=10, static=True, finetune_epochs=0) for _ in range(2))
+    cycle.work(whole, pool, until=2)
+    cycle.work(halves, pool, until=1)
+    for at in (2, 3):
+        halves.take(5)
+        cycle.work(halves, pool, until=at)
+    columns = ["sample_id", "label", "source"]
+    pd.testing.assert_frame_equal(whole.log.labels()[columns], halves.log.labels()[columns])
+
+
+def test_a_step_on_the_way_leaves_the_rest_to_come(home, pool):
+    one = start(pool, cycles=3)
+    cycle.work(one, pool, until=1)
+    assert one.status() == ("stopped", "Stopped after 1 of 3 cycles; nothing finished is lost. Resume to go on.")
+    cycle.work(one, pool, until=99)  # no more than it is to have
+    assert len(one.cycles()) == 3
+
+
+@pytest.mark.parametrize(("labels", "sentence"), [
+    (0, "0 labels cannot be taken from a ranking of 280 images: give 1 to 280"),
+    (281, "281 labels cannot be taken from a ranking of 280 images"),
+])  # fmt: skip
+def test_no_more_is_taken_than_there_is(home, pool, labels, sentence):
+    one = start(pool)
+    cycle.work(one, pool, until=1)
+    with pytest.raises(UserError, match=sentence):
+        one.take(labels)
+    assert one.log.facts(run.TAKE) == {}
+
+
+def test_nothing_is_taken_before_a_ranking_or_after_the_labels(home, pool, monkeypatch):
+    one = start(pool)
+    with pytest.raises(UserError, match="has no ranking yet to take labels from"):
+        one.take(5)
+    cycle.work(one, pool, until=1)
+
+    def fails(*_):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle._Worker, "train", fails)
+        with pytest.raises(UserError, match="disk is full"):
+            cycle.work(one, pool)
+    with pytest.raises(UserError, match="has collected the labels of cycle 1 already: resume it first"):
+        one.take(5)
+
+
+def test_people_say_by_labelling_how_many_are_taken(home, pool):
+    one = start(pool, annotator="person", initial=20)
+    cycle.work(one, pool, until=1)
+    with pytest.raises(UserError, match="as many are taken as they label"):
+        one.take(5)

@@ -88,7 +88,9 @@ def test_selected_images_stand_out_on_the_map():
 
 
 def test_the_map_of_images_draws_each_where_it_stands():
-    figure = figures.picture_map(POINTS.assign(n=[1, 20, 3]), ["data:a", "data:b", "data:c"], (0.5, 1.0), "note")
+    figure = figures.picture_map(
+        POINTS.assign(n=[1, 20, 3]), figures.NOISE, ["data:a", "data:b", "data:c"], (0.5, 1.0), "note"
+    )
     assert [one.source for one in figure.layout.images] == ["data:a", "data:b", "data:c"]
     assert [(one.x, one.y) for one in figure.layout.images] == list(
         zip(POINTS["entropy"], POINTS["cross-entropy"], strict=True)
@@ -100,10 +102,34 @@ def test_the_map_of_images_draws_each_where_it_stands():
     assert figure.layout.annotations[-1].text == "note"
 
 
+PLACED = POINTS.assign(**{"map-x": [0.5, -1.0, 1.0], "map-y": [0.0, 1.0, -1.0], "rank": [2, 1, None]})
+
+
+def test_the_embedding_map_is_coloured_by_a_column_and_says_who_has_no_value():
+    figure = figures.embedding_map(PLACED, "rank", "Rank", "note", selected=[PLACED.index[1]])
+    without, points = figure.data
+    assert without.name == "no Rank (1)"
+    assert list(without.customdata) == [PLACED.index[2]]
+    assert list(points.marker.color) == [2, 1]
+    assert (list(points.x), list(points.y)) == ([0.5, -1.0], [0.0, 1.0])
+    assert points.marker.colorbar.title.text == "Rank"
+    assert list(points.selectedpoints) == [1]
+    assert points.text[1] == "b: &lt;b> → dog"
+    assert not figure.layout.xaxis.showticklabels  # they have no meaning
+
+
+def test_the_embedding_map_can_be_drawn_in_images():
+    figure = figures.picture_map(PLACED.assign(n=1), figures.EMBEDDING, ["data:a"] * 3, (0.1, 0.1), "note")
+    assert [(one.x, one.y) for one in figure.layout.images] == [(0.5, 0.0), (-1.0, 1.0), (1.0, -1.0)]
+    assert figure.layout.xaxis.title.text == "t-SNE 1 (no unit)"
+
+
 @pytest.mark.parametrize(("n", "kind"), [(10_000, "scatter"), (10_001, "scattergl")])
 def test_the_map_of_many_images_is_drawn_by_webgl(n, kind):
     table = pd.concat([POINTS.iloc[:1]] * n, ignore_index=True)
     assert figures.noise_map(table, "").data[0].type == kind
+    many = pd.concat([PLACED.iloc[:1]] * n, ignore_index=True)
+    assert figures.embedding_map(many, "rank", "Rank", "").data[0].type == kind
 
 
 def test_posterior_beside_votes_with_the_given_label_in_bold():
@@ -142,6 +168,7 @@ def bounds(sd=0.0):
          "Entropy: H(p) = −Σ p ln p (nats)", "Images"),
         (lambda note: figures.distribution(bins([0.1, 0.2]), "self-confidence", None, note),  # without a unit
          "Self-confidence (1 − p): 1 − p[label]", "Images"),
+        (lambda note: figures.embedding_map(PLACED, "rank", "Rank", note), "t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
         (lambda note: figures.noise_map(POINTS, note), "Ambiguity H(p) (nats)", "Noisiness CE(l̂, p) (nats)"),
     ],
 )  # fmt: skip

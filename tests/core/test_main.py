@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 
-from core import jobs
+from core import jobs, run
 from core.__main__ import main
 
 TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
@@ -60,6 +60,20 @@ def test_step_adds_a_cycle_and_show_and_list_read_it(finished, capsys):
     assert main(["list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["run"], row["status"], row["cycles"]) == (finished, "finished", 3)
+
+
+def test_a_step_can_take_another_number_of_labels(finished, capsys):
+    before = run.find(finished).cycles()["n_labels"].iloc[-1]
+    assert main(["step", finished, "--labels", "7", "--json"]) == 0
+    assert objects(capsys)[0]["cycles"][-1]["n_labels"] == before + 7
+
+
+def test_resume_stops_where_it_is_told_to(home, capsys):
+    assert main([*LEARNING, "--cycles", "1"]) == 0
+    one = run.all_runs()[0]
+    one.log.set_fact("target", 3)
+    assert main(["resume", one.id, "--until", "2"]) == 0
+    assert len(one.cycles()) == 2
 
 
 def test_resume_of_a_finished_run_changes_nothing(finished, home, capsys):

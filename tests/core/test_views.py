@@ -9,6 +9,7 @@ import pytest
 import data
 from core import cycle, run, store, tasks, views
 from core.run import Config
+from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 250, "width": 4, "epochs": 1, "batch_size": 32}
 
@@ -140,7 +141,7 @@ def test_curves_average_seeds_as_far_as_all_go(cleaning, second_seed, pool):
     assert "n = 2, seed 0, 1" in line.name
 
 
-@pytest.mark.parametrize("name", ["curves", "distribution", "map"])
+@pytest.mark.parametrize("name", ["curves", "distribution", "map", "embedding"])
 @pytest.mark.parametrize("which", ["cleaning", "learning"])
 def test_every_figure_says_what_it_shows(which, name, pool, request):
     one = request.getfixturevalue(which)
@@ -151,6 +152,12 @@ def test_every_figure_says_what_it_shows(which, name, pool, request):
     note = " ".join(a.text for a in figure.layout.annotations)
     assert one.id in note.replace("<br>", "")
     assert ("reference labels" if which == "learning" else "simulated annotators") in note.replace("<br>", " ")
+
+
+def test_a_ranking_of_before_has_no_embedding_map(learning, pool):
+    table = views.samples(learning, pool, 1).drop(columns=["map-x", "map-y"])
+    with pytest.raises(UserError, match="has no embedding map: it was scored by an earlier version"):
+        views.embedding_map(learning, table, "margin", "Margin", 1)
 
 
 def test_the_cut_is_the_lowest_score_that_the_budget_takes(learning):
