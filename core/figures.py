@@ -386,11 +386,14 @@ def embedding_map(
 ) -> go.Figure:
     """Every image where the model's embedding puts it: those that it finds alike lie close. Axes have no meaning.
 
-    colour: a column of numbers · title: what it is called · selected: as in `noise_map`.
+    colour: a column of numbers, whose first (rank) or highest (else) lie on top; what is beyond the 2nd and 98th percentile has
+    the colour of the end · title: what it is called · selected: as in `noise_map`.
     """
     figure, large = go.Figure(), len(table) > 10_000
+    table = table.sort_values(colour, ascending=colour != "rank", kind="stable")
     values = pd.to_numeric(table[colour]).astype(float)
-    for known, name in ((False, f"no {title}"), (True, "")):
+    low, high = values.quantile([0.02, 0.98])
+    for known, name in ((False, "no value"), (True, "")):
         mine = (values.notna() == known).to_numpy()
         if not mine.any():
             continue
@@ -407,16 +410,19 @@ def embedding_map(
                     "size": 6,
                     "opacity": 0.8 if known else 0.35,
                     "color": values[mine] if known else GREY,
-                    **({"colorscale": "Cividis", "colorbar": _colour_bar(title)} if known else {}),
+                    "line": {"width": 0.5, "color": GREY},  # the darkest are lost on a dark page without
+                    **(
+                        {"colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": _colour_bar(title)}
+                        if known
+                        else {}
+                    ),
                 },
                 hovertemplate="%{marker.color:.3g}<extra></extra>"
                 if large
                 else "%{text}<br>%{marker.color:.3g}<extra></extra>",
             )
         )
-    _map_layout(figure, EMBEDDING, note, selected)
-    figure.update_xaxes(showticklabels=False, showgrid=False)
-    return figure.update_yaxes(showticklabels=False, showgrid=False)
+    return _map_layout(figure, EMBEDDING, note, selected)
 
 
 def _colour_bar(title: str) -> dict[str, Any]:
@@ -430,6 +436,9 @@ def _map_layout(figure: go.Figure, plane: Plane, note: str, selected: Collection
             trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if int(row) in chosen]
             trace.unselected = {"marker": {"opacity": 0.12}}
     figure.update_layout(dragmode="select")
+    if plane is EMBEDDING:  # its axes mean nothing
+        figure.update_xaxes(showticklabels=False, showgrid=False)
+        figure.update_yaxes(showticklabels=False, showgrid=False)
     return _layout(figure, plane.across, plane.up, note)
 
 

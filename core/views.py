@@ -475,7 +475,9 @@ def embedding_map(
             f"Cycle {cycle} of run {run.id} has no embedding map: it was scored by an earlier version. A branch at this cycle "
             "scores it anew."
         )
-    text = f"cycle {cycle}; {some or f'{len(table):,} images'}; {EMBEDDING_TEXT}; colour: {title}"
+    text = (
+        f"cycle {cycle}; {some or f'{len(table):,} images'}; {EMBEDDING_TEXT}; colour: {title}, 2nd to 98th percentile"
+    )
     return figures.embedding_map(table, colour, title, note(run, text), selected)
 
 

@@ -12,6 +12,7 @@ from core.scores import REGISTRY
 from core.strategies import STRATEGIES
 from pages.ui import frame, tiles, widgets
 
+METRIC = 171  # pixels: two side by side on a phone
 PREVIEW = 12  # images shown before they are taken
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
@@ -207,15 +208,16 @@ def history(run: Run, cycle: int) -> None:
         ("clear_errors", "Clear errors left", "{:,.0f}"),
     ]
     shown = [item for item in shown if item[0] in table][:4]
-    for column, (name, title, text) in zip(st.columns(len(shown)), shown, strict=True):
-        delta = None if before is None else text.format(row[name] - before[name])
-        column.metric(
-            f"{title} · cycle {cycle}",
-            text.format(row[name]),
-            delta,
-            border=True,
-            delta_color="off" if name == "n_labels" else "inverse" if name in ("gap", "clear_errors") else "normal",
-        )
+    with st.container(horizontal=True):
+        for name, title, text in shown:
+            st.metric(
+                title,
+                text.format(row[name]),
+                None if before is None else text.format(row[name] - before[name]),
+                border=True,
+                delta_color="off" if name == "n_labels" else "inverse" if name in ("gap", "clear_errors") else "normal",
+                width=METRIC,
+            )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
     changes = widgets.changes(here, here.key).merge(table.drop(columns="seconds"), on="cycle", how="left")

@@ -9,6 +9,7 @@ from core.query import LISTS, OUTCOMES, Filter, Samples
 from core.scores import REGISTRY
 from pages.ui.frame import FILTERS, Here
 
+WIDTH = 171  # pixels of a filter: two side by side on a phone
 TITLES = {
     "given": "Given label",
     "suggested": "Suggested label",
@@ -22,16 +23,18 @@ def bar(here: Here, samples: Samples) -> Filter:
     """Draw the filters of a page; returns what passes, as the URL says it, and of that what is selected on a figure."""
     kept = dataclasses.replace(from_link(samples), rows=selection(here))
     options = {name: _options(here, samples, name) for name in LISTS}
-    columns = st.columns([2, 2, 2, 2, 1], vertical_alignment="bottom")
-    with columns[0]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         _follow("q", kept.text)
         st.text_input(
-            "Name contains", key="filter-q", placeholder="part of the sample's name", on_change=_wrote, args=("q",)
+            "Name contains",
+            key="filter-q",
+            placeholder="part of the name",
+            on_change=_wrote,
+            args=("q",),
+            width=WIDTH,
         )
-    for column, name in zip(columns[1:3], ("given", "suggested"), strict=True):
-        with column:
+        for name in ("given", "suggested"):
             _choice(name, options[name], getattr(kept, name))
-    with columns[3]:
         _follow("states", [(name, one) for name in LISTS[2:] for one in getattr(kept, name)])
         states = [(name, one) for name in LISTS[2:] for one in options[name]]
         st.multiselect(
@@ -41,13 +44,14 @@ def bar(here: Here, samples: Samples) -> Filter:
             format_func=lambda pair: pair[1],
             placeholder="All",
             on_change=_wrote_states,
+            width=WIDTH,
             help="\n".join(
                 ["Outcome, in label cleaning:", *(f"* **{name}**: {text}" for name, text in OUTCOMES.items())]
             ),
         )
-    with columns[4], st.popover("Scores", width="stretch", help="From … to, for each score"):
-        for score in samples.scores:
-            _range(samples, score, kept)
+        with st.popover("Scores", help="From … to, for each score"):
+            for score in samples.scores:
+                _range(samples, score, kept)
     _chips(here, kept)
     return kept
 
@@ -122,7 +126,9 @@ def _wrote_states() -> None:
 
 def _choice(name: str, options: list[str], chosen: tuple[str, ...]) -> None:
     _follow(name, [one for one in chosen if one in options])
-    st.multiselect(TITLES[name], options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,))
+    st.multiselect(
+        TITLES[name], options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,), width=WIDTH
+    )
 
 
 def _range(samples: Samples, score: str, kept: Filter) -> None:

@@ -37,6 +37,16 @@ MEASURES = {  # what the time line shows of a cycle: the first that the run has
     "accuracy": "Test accuracy",
 }
 PLAY_SECONDS = 1.5  # from cycle to cycle
+# More of the page, and the whole time line with the budget, in a window of 900 pixels
+CLOSER = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; }
+[data-testid="stMainBlockContainer"] h1 { padding-top: 0; }
+[data-testid="stSidebarHeader"] { height: 2.5rem; min-height: 0; margin: 0; padding-block: .5rem 0; }
+[data-testid="stSidebarUserContent"] [data-testid="stVerticalBlock"] { gap: .55rem; }
+[data-testid="stSidebarUserContent"] h3 { padding: 0 0 .6rem; }
+[data-testid="stSidebarUserContent"] hr { margin: .3rem 0; }
+[data-testid="stSidebarUserContent"] [data-testid="stPageLink"] { margin-block: -.1rem; }
+</style>"""
 STATES = {
     "running": "● running",
     "pausing": "◐ pausing",
@@ -65,6 +75,7 @@ class Here:
 def setup(title: str) -> None:
     """Page title and width, and who may see it; the first call of every page."""
     st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
+    st.html(CLOSER)
     login.require()
     st.session_state["page"] = title
 
@@ -158,8 +169,8 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
             st.button("Last", on_click=go, args=(n - 1,), disabled=cycle == n - 1, type="tertiary")
     else:
         st.caption("Cycle 0 is the only one so far.")
-    _metric(run, cycle)
     _spent(run, cycle)
+    _metric(run, cycle)
     _branches(run, cycle, everything)
     if state in ("running", "pausing"):
         if st.session_state["page"] not in WATCHING:

@@ -108,7 +108,7 @@ PLACED = POINTS.assign(**{"map-x": [0.5, -1.0, 1.0], "map-y": [0.0, 1.0, -1.0], 
 def test_the_embedding_map_is_coloured_by_a_column_and_says_who_has_no_value():
     figure = figures.embedding_map(PLACED, "rank", "Rank", "note", selected=[PLACED.index[1]])
     without, points = figure.data
-    assert without.name == "no Rank (1)"
+    assert without.name == "no value (1)"
     assert list(without.customdata) == [PLACED.index[2]]
     assert list(points.marker.color) == [2, 1]
     assert (list(points.x), list(points.y)) == ([0.5, -1.0], [0.0, 1.0])
