@@ -287,14 +287,14 @@ def confusion(table: pd.DataFrame, note: str) -> go.Figure:
     """Images by given (rows) and suggested (columns) label, the number in each cell; a cell can be clicked.
 
     table: numbers, index and columns are class names. Cells off the diagonal, where model and label differ, are coloured by
-    their number; those on it are grey.
+    their number; those on it, and those of images without a label, are not.
     """
     names = sorted(set(table.index) | set(table.columns), key=lambda name: (name == "—", name))
     table = table.reindex(
         index=[n for n in names if n in table.index], columns=[n for n in names if n in table.columns]
     )
     off = table.to_numpy(dtype=float)
-    differ = np.array([[given != suggested for suggested in table.columns] for given in table.index])
+    differ = np.array([[given not in (suggested, "—") for suggested in table.columns] for given in table.index])
     shown = [_short(name) for name in table.columns], [_short(name) for name in table.index]
     x, y = np.meshgrid(np.arange(table.shape[1]), np.arange(table.shape[0]))
     figure = go.Figure(

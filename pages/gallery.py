@@ -180,11 +180,12 @@ def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> N
     visible = dataclasses.replace(kept, rows=None)  # a selection is made among all that pass the filters
     known = filters.bounds(samples, str(samples.path), figures.NOISE.y) is not None
     with st.container(horizontal=True):
-        which = choice(
-            st.segmented_control, "Map", "plane", PLANES if samples.mapped else ("noise",),
-            "noise" if known or not samples.mapped else "embedding", format_func=PLANE_NAMES.get, required=True,
-            label_visibility="collapsed",
-        )  # fmt: skip
+        which = "noise"
+        if samples.mapped:
+            which = choice(
+                st.segmented_control, "Map", "plane", PLANES, "noise" if known else "embedding", format_func=PLANE_NAMES.get,
+                required=True, label_visibility="collapsed",
+            )  # fmt: skip
         drawn = choice(
             st.segmented_control, "Draw", "map", MAPS, "points", format_func=str.capitalize, required=True,
             label_visibility="collapsed",

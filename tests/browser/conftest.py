@@ -20,6 +20,7 @@ from core.jobs import ROOT
 from core.run import Config
 
 PATIENCE = 60_000  # ms; two cores may be shared with a training
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
@@ -124,6 +125,8 @@ class Visitor:
 
     def settled(self) -> None:
         """Wait until the script has run, and see that it shows no defect."""
+        # What was done just now has reached the client's state two frames later
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         expect(self.page.get_by_role("heading", level=1).first).to_be_visible(timeout=PATIENCE)
         expect(self.page.get_by_test_id("stApp")).to_have_attribute(
             "data-test-script-state", "notRunning", timeout=PATIENCE

@@ -97,6 +97,7 @@ def test_play_goes_through_the_cycles_and_stops_at_the_last(newcomer):
     newcomer.page.keyboard.press("p")
     expect(newcomer.page.get_by_role("button", name="Play")).to_be_visible()
     newcomer.open("/rankings?run=example-active-learning&cycle=3")
+    expect(newcomer.page.get_by_role("button", name="Back")).to_be_enabled()
     newcomer.page.keyboard.press("ArrowLeft")
     newcomer.page.wait_for_url(re.compile("cycle=2"))
 

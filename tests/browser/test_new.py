@@ -153,6 +153,9 @@ def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
     guest.types("Folder on the server", str(images))
     guest.page.get_by_text("Labels or votes from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
+    expect(
+        guest.page.get_by_role("alert").or_(guest.page.get_by_role("button", name="Check the images"))
+    ).to_be_visible()
     if (check := guest.page.get_by_role("button", name="Check the images")).count():
         check.click()
     expect(guest.page.get_by_role("alert").get_by_text(says)).to_be_visible()

@@ -297,6 +297,11 @@ def test_a_cell_of_the_confusion_says_its_classes_and_its_number():
     np.testing.assert_array_equal(heat.z, [[np.nan, 1], [0, np.nan]])  # the diagonal is agreement: no colour
 
 
+def test_an_image_without_a_label_disagrees_with_nothing():
+    heat, _ = figures.confusion(pd.DataFrame([[5, 1], [90, 70]], index=["a", "—"], columns=["a", "b"]), "note").data
+    np.testing.assert_array_equal(heat.z, [[np.nan, 1], [np.nan, np.nan]])
+
+
 def test_a_map_of_images_of_unknown_kind_counts_them():
     (points,) = figures.noise_map(POINTS.assign(kind=""), "").data
     assert points.name == "image (3)"
