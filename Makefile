@@ -11,7 +11,7 @@ app: .venv/runtime
 
 test: .venv/dev
 	.ci/chromium
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -9,9 +9,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
@@ -34,10 +35,14 @@ PAGES = (
     "pages/annotate.py",
     "pages/learn.py",
 )
-VIEWS = {"pages/rankings.py": ({}, {"view": "confusion"}, {"view": "scatter"}, {"range": "entropy:0.5:1.5"})}
+VIEWS = {
+    "pages/rankings.py": ({}, {"view": "confusion"}, {"view": "scatter"}, {"range": "entropy:0.5:1.5"}),
+    "pages/gallery.py": ({}, {"plane": "embedding"}, {"size": "200"}),
+}
 MILLION = 1_000_000
 TABS = 10
 REPEATS = 7
+TILE = "button.tile"
 BIG = Config(
     task="label-cleaning",
     dataset="cifar10",
@@ -104,7 +109,8 @@ def pool_of_a_million() -> data.ImageDataset:
 
 
 def invent() -> None:
-    """A run of two cycles whose labels and posteriors are drawn at random; no model is trained."""
+    """A run of two cycles whose labels, posteriors and map are drawn at random; no model is trained."""
+    from core import layout
     from core.cycle import ranking_table
 
     pool = pool_of_a_million()
@@ -124,6 +130,7 @@ def invent() -> None:
         probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         state, _, _ = made.state(pool.ids, cycle)
         columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
+        columns |= dict(zip(layout.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
         store.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
         table = ranking_table(pool.ids, state, probs, columns, config.method, candidates)
         store.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
@@ -132,7 +139,7 @@ def invent() -> None:
 
 
 def browse(run_id: str) -> None:
-    """What a visitor waits for: a cold first page, a page of thumbnails, and a page while ten tabs are open."""
+    """What a visitor waits for: a cold first page, what is done in the gallery, and a page while ten tabs are open."""
     from playwright.sync_api import sync_playwright
 
     with serving() as url, sync_playwright() as playwright:
@@ -142,21 +149,89 @@ def browse(run_id: str) -> None:
             return
         browser = playwright.chromium.launch(executable_path=path)
 
-        def opened(page: str, what: str) -> float:
+        def opened(page: str, what: str, number: int = 1, query: str = "") -> float:
             tab = browser.new_page(viewport={"width": 1440, "height": 900})
             began = time.perf_counter()
-            tab.goto(f"{url}/{page}?run={run_id}")
-            tab.locator(what).first.wait_for(timeout=120_000)
+            tab.goto(f"{url}/{page}?run={run_id}{query}")
+            tab.locator(what).nth(number - 1).wait_for(timeout=120_000)
             return time.perf_counter() - began
 
         heading = "h1"
         print(f"browser, cold: Home {opened('', heading):.2f} s")
-        print(
-            f"browser, first gallery {opened('gallery', 'button.tile'):.2f} s, again {opened('gallery', 'button.tile'):.2f} s"
-        )
+        print(f"browser, first gallery {opened('gallery', TILE):.2f} s, again {opened('gallery', TILE):.2f} s")
+        print(f"browser, gallery, first 24 of 50 images {opened('gallery', TILE, 24, '&size=50'):.2f} s")
+        for what, seconds in in_the_gallery(browser.new_page(viewport={"width": 1440, "height": 900}), url, run_id):
+            print(f"browser, gallery, {what} {seconds:.2f} s")
         times = [opened("rankings", "[data-testid=stDataFrame]") for _ in range(TABS)]
         print(f"browser, rankings in {TABS} tabs that stay open: first {times[0]:.2f} s, last {times[-1]:.2f} s")
         browser.close()
+
+
+def in_the_gallery(page: Any, url: str, run_id: str) -> Iterator[tuple[str, float]]:
+    """What is done on a gallery that is open, and the seconds until it shows, the median of `REPEATS`."""
+    page.goto(f"{url}/gallery?run={run_id}&size=200")
+    tiles = page.locator(TILE)
+    tiles.nth(199).wait_for(timeout=120_000)
+
+    def seconds(act: Callable[[], None], shown: Callable[[], Any]) -> float:
+        page.wait_for_timeout(500)
+        began = time.perf_counter()
+        act()
+        shown()
+        return time.perf_counter() - began
+
+    def first_differs(title: str) -> Any:
+        script = (
+            "title => { const grid = [...document.querySelectorAll('*')].find((e) => e.shadowRoot?.querySelector('.tile'));"
+            " const all = grid?.shadowRoot.querySelectorAll('.tile'); return all?.length === 200 && all[0].title !== title; }"
+        )
+        return page.wait_for_function(script, arg=title, polling=10)
+
+    def turned(act: Callable[[], None]) -> float:
+        title = tiles.first.get_attribute("title")
+        return seconds(act, lambda: first_differs(title))
+
+    def median(times: list[float]) -> float:
+        return float(np.median(times))
+
+    pages = page.get_by_test_id("stPagination")
+    yield "next page of 200", median([turned(lambda: pages.get_by_label("Next").click()) for _ in range(REPEATS)])
+    ends = [page.get_by_text(text, exact=True) for text in ("Low first", "High first")]
+    yield "sorted anew, 200 images", median([turned(lambda k=k: ends[k % 2].click()) for k in range(REPEATS)])
+    name = page.locator(".st-key-gallery-side").get_by_test_id("stCode")
+    yield (
+        "details of another image",
+        median(
+            [
+                seconds(
+                    lambda k=k: tiles.nth(k).click(), name.get_by_text(tiles.nth(k).get_attribute("title")).wait_for
+                )
+                for k in range(REPEATS)
+            ]
+        ),
+    )
+    tiles.nth(1).dblclick()
+    heading = page.get_by_role("dialog").get_by_text("2 of")
+    heading.wait_for()
+    steps = [
+        seconds(lambda: page.keyboard.press("ArrowRight"), page.get_by_role("dialog").get_by_text(f"{k} of").wait_for)
+        for k in range(3, 3 + REPEATS)
+    ]
+    yield "the next enlarged image", median(steps)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="← Close").click()
+    page.get_by_text("Noise map", exact=True).wait_for()
+    bar, points = page.locator(".colorbar"), page.locator("[data-testid=stPlotlyChart] .points path")
+
+    def hidden() -> None:
+        bar.wait_for(state="detached")
+        points.first.wait_for()
+
+    times = []
+    for _ in range(REPEATS):
+        times.append(seconds(page.get_by_text("Embedding map", exact=True).click, bar.wait_for))
+        seconds(page.get_by_text("Noise map", exact=True).click, hidden)
+    yield "the embedding map", median(times)
 
 
 def health() -> float:

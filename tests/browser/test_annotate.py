@@ -101,6 +101,7 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     expect(guest.page.get_by_text("0 of 20 votes · 0 of them yours")).to_be_visible()
     assert one.cycles()["n_labels"].tolist() == [40, 60]
     assert one.ranking(1).set_index("sample_id").loc[ranked[19], "label"] == 9
+    guest.settled()
     guest.page.get_by_role("link", name="See it on Cycles").click()
     expect(guest.page.get_by_role("heading", name="What each cycle did")).to_be_visible()
 

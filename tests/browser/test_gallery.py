@@ -113,6 +113,28 @@ def test_a_box_on_the_map_selects_and_the_selection_outlives_a_filter(guest, gal
     expect(guest.page.get_by_text(f"{n} of 400 images")).to_be_visible()
 
 
+def test_the_embedding_map_selects_what_lies_inside_of_a_box(guest, gallery, cleaned):
+    guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
+    guest.page.get_by_text("Embedding map", exact=True).click()
+    guest.page.wait_for_url(re.compile("plane=embedding"))
+    expect(guest.page.get_by_text("that the model finds alike lie close")).to_be_visible()
+    expect(guest.page.locator(".cbtitle")).to_have_text(re.compile("Φ"))
+    guest.settled()
+    box(guest, 0.5)  # half of the plot, which is a little higher than the places, −1 … 1
+    chip = guest.page.get_by_role("button", name=re.compile(r"^Selected on .*: \d+ ✕"))
+    expect(chip).to_be_visible()
+    n = int(re.search(r": (\d+)", chip.inner_text())[1])
+    above = [len(cleaned.inside("map-x", "map-y", [([-2, 2, 2, -2], [y, y, 2, 2])], Filter())) for y in (0.2, -0.2)]
+    assert above[0] <= n <= above[1]
+    assert above[0] < above[1]
+    guest.page.reload()  # the address keeps the map, the session's selection is gone
+    guest.settled()
+    expect(guest.page.locator(".cbtitle")).to_be_visible()
+    guest.page.get_by_text("Images", exact=True).first.click()
+    guest.page.wait_for_url(re.compile("map=images"))
+    expect(guest.page.locator(".plotly .imagelayer image, .plotly .layer-above image").first).to_be_visible()
+
+
 def test_buttons_count_what_was_corrected_and_missed(guest, gallery, cleaned):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
     counts = cleaned.counts("outcome")

@@ -78,7 +78,7 @@ def test_first_and_last(guest, finished):
     aside(guest, "Last").click()
     guest.page.wait_for_url(re.compile("cycle=2"))
     guest.settled()
-    expect(guest.page.get_by_test_id("stSidebar").get_by_text("60 labels")).to_be_visible()
+    expect(guest.page.get_by_test_id("stSidebar").get_by_text("Right labels · 60 labels")).to_be_visible()
 
 
 def test_a_step_from_any_page_is_followed_to_its_end(guest, finished):
