@@ -46,7 +46,11 @@ def other_side(here: frame.Here) -> diff.Side | None:
         st.info("There is one cycle of these images alone: step on Cycles, or branch there, then compare.")
         return None
     default = here.config.parent if here.config.parent in candidates else None
-    default = default or next((name for name in candidates if name != here.run.id), here.run.id)
+    others = sorted(  # what asks the same question first
+        (run for run in candidates.values() if run.id != here.run.id),
+        key=lambda run: run.config.task != here.config.task,
+    )
+    default = default or (others[0].id if others else here.run.id)
     if here.n_cycles > 1 and here.config.parent is None:
         default = here.run.id
     wanted = st.query_params.get("other", default)

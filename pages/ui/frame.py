@@ -37,7 +37,7 @@ MEASURES = {  # what the time line shows of a cycle: the first that the run has
     "accuracy": "Test accuracy",
 }
 PLAY_SECONDS = 1.5  # from cycle to cycle
-# More of the page, and the whole time line with the budget, in a window of 900 pixels
+# More of the page, and the whole time line with the budget, in a window of 900 pixels; images that do not touch
 CLOSER = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; }
 [data-testid="stMainBlockContainer"] h1 { padding-top: 0; }
@@ -46,6 +46,7 @@ CLOSER = """<style>
 [data-testid="stSidebarUserContent"] h3 { padding: 0 0 .6rem; }
 [data-testid="stSidebarUserContent"] hr { margin: .3rem 0; }
 [data-testid="stSidebarUserContent"] [data-testid="stPageLink"] { margin-block: -.1rem; }
+[data-testid="stImage"] { column-gap: .5rem; }
 </style>"""
 STATES = {
     "running": "● running",
@@ -203,7 +204,7 @@ def _spent(run: Run, cycle: int) -> None:
     """The budget: labels collected so far, those left, and what they cost where the address names a price."""
     so_far, whole = budget.progress(run, cycle)
     text = f"**{so_far:,}** labels spent"
-    if whole is not None:
+    if whole:
         text = f"**{so_far:,}** of {whole:,} labels spent · {whole - so_far:,} left"
     with suppress(ValueError):
         price, unit = float(st.query_params.get("price", "0")), st.query_params.get("unit", budget.UNITS[0])
