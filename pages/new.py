@@ -135,8 +135,9 @@ def report(found: folder.Found, looked: check.Check) -> None:
             "Classes": len(looked.classes),
             "Left out": len(looked.unreadable),
         }
-        for column, (name, number) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
-            column.metric(name, f"{number:,}")
+        with st.container(horizontal=True):
+            for name, number in numbers.items():
+                st.metric(name, f"{number:,}", width=140)
         for finding in looked.findings:
             st.markdown(f"{MARKS[finding.severity]} {frame.plain(finding.text)}")
         preview(found)
