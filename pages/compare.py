@@ -8,6 +8,7 @@ import streamlit as st
 
 import data
 from core import comparison, jobs, policies, study, views
+from core import run as runs
 from core.run import Run
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
@@ -21,15 +22,23 @@ POINTS = "%+.2f"
 PAPER = "rgba(0, 114, 178, 0.16)"  # seen in light and dark
 
 
+def of_learning(run: Run | None) -> Run | None:
+    """The run at the left, or where it is no active learning the newest that is, an example if need be."""
+    if run is not None and run.config.task == "active-learning":
+        return run
+    others = (one for one in runs.all_runs() if views.readable(one))
+    return next((one for one in others if one.config.task == "active-learning" and len(one.cycles())), None)
+
+
 def choose(run: Run | None) -> Study | str | None:
-    """The study that the address names, or `LIKE`; None where there is nothing to compare."""
+    """The study that the address names, or `LIKE`; None where there is nothing to compare. run: of active learning."""
     found, labels = {}, {}
     for one in study.all_studies():
         with frame.errors():
             labels[one.id] = f"{one.title} · {one.id}"
             found[one.id] = one
-    if run is not None and run.config.task == "active-learning":
-        labels[LIKE] = "Runs like the one selected at the left"
+    if run is not None:
+        labels[LIKE] = f"Runs like {frame.describe(run)}"
     if not labels:
         return None
     named = st.query_params.get("study", "")
@@ -50,12 +59,12 @@ def choose(run: Run | None) -> Study | str | None:
 def like(run: Run) -> list[Run]:
     """The run and those that differ from it in strategy, seed and number of cycles alone."""
     near = [run, *views.comparable(run)]
-    runs = next(group for group in comparison.groups(near) if run in group)
-    text = f"{len(runs)} of {len(near)} runs on these data share budget, model and training with run `{run.id}`."
-    if len(runs) < len(near):
+    alike = next(group for group in comparison.groups(near) if run in group)
+    text = f"{len(alike)} of {len(near)} runs on these data share budget, model and training with run `{run.id}`."
+    if len(alike) < len(near):
         text += " The others have other settings and are left out: only like is compared with like."
     st.caption(text)
-    return runs
+    return alike
 
 
 def controls(one: Study, state: str, sentence: str, done: int) -> None:
@@ -324,6 +333,7 @@ st.markdown(
     "them on the same data and the same first labels, and measures what Wang et al. 2022 and Bernhardt et al. 2022 report."
 )
 with frame.errors():
+    run = of_learning(run)
     picked = choose(run)
     if picked is None:
         st.info(

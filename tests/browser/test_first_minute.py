@@ -114,3 +114,10 @@ def test_a_budget_is_planned(newcomer):
     newcomer.page.reload()
     newcomer.settled()
     expect(newcomer.page.get_by_text("cost € 337.50")).to_be_visible()
+
+
+def test_compare_has_the_examples_also_where_the_run_cleans_labels(newcomer):
+    newcomer.open("/compare?run=example-label-cleaning")
+    study = newcomer.page.get_by_role("combobox", name="Study")
+    expect(study).to_have_value("Runs like Example · fashion · entropy-gradnorm · seed 0")
+    expect(newcomer.page.get_by_test_id("stPlotlyChart").first).to_be_visible()
