@@ -9,8 +9,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -25,11 +27,18 @@ expect.set_options(timeout=PATIENCE)
 
 @dataclass
 class Server:
-    """A running dashboard."""
+    """A running dashboard, which stops at the end of a `with`."""
 
     url: str
     home: Path
     process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)
 
 
 def serve(
@@ -85,10 +94,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.setenv("NEXTLABEL_HOME", str(home))
         finished_run(task="active-learning", method="entropy-gradnorm", budget=40, cycles=3)
         finished_run(task="label-cleaning", method="cleaning", budget=0, cycles=3, finetune_epochs=1)
-    served = serve(home, home / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served
 
 
 def finished_run(**settings: object) -> run.Run:
@@ -146,15 +153,23 @@ class Visitor:
         self.page.keyboard.press("Escape")
         self.settled()
 
+    def chooses(self, option: str) -> None:
+        """Choose one of the options that stand side by side."""
+        radio = self.page.get_by_role("radio", name=option)
+        radio.click()
+        expect(radio).to_be_checked()
+        self.settled()
+
     def checks(self, folder: Path, classes: str = "") -> None:
         """Give a folder of one's own on the page New run, and have it checked."""
-        self.page.get_by_role("radio", name="A folder on the server").click()
-        self.settled()
+        self.chooses("A folder on the server")
         self.types("Folder on the server", str(folder))
         if classes:
             self.page.get_by_text("Labels or votes from a table").click()
             self.types("Classes (optional)", classes)
         self.page.get_by_role("button", name="Check the images").click()
+        self.settled()
+        expect(self.page.get_by_text("What is there").or_(self.page.get_by_role("alert")).first).to_be_visible()
         self.settled()
 
     def types(self, label: str, value: str) -> None:
@@ -165,17 +180,26 @@ class Visitor:
         self.settled()
 
 
+@contextmanager
+def visiting(browser: Browser, url: str, size: tuple[int, int] = (1440, 900), **options: Any) -> Iterator[Visitor]:
+    """A visitor of a dashboard, without what other visitors left. Fails at the end where console or page complained."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options)
+    try:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        someone = Visitor(page, url)
+        watch(page, someone.complaints)
+        yield someone
+    finally:
+        context.close()
+    assert someone.complaints == []
+
+
 @pytest.fixture
 def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
     """A visitor at 1440 × 900. Fails at the end where the console or the page complained."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, server.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, server.url) as someone:
+        yield someone
 
 
 def watch(page: Page, complaints: list[str]) -> None:

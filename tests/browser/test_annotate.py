@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from core import run
 from core.run import PERSON, Run
 from core.store import SKIPPED, TAKEN_BACK, UNSURE
-from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, watch
+from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -24,22 +24,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         finished_run(task="active-learning", method="margin", budget=20, cycles=1, initial=40, annotator="person")
         finished_run(task="label-cleaning", method="cleaning", budget=0, cycles=1, annotator="person")
         finished_run(task="active-learning", method="random", budget=20, cycles=1)
-    served = serve(home, home / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served
 
 
 @pytest.fixture
 def guest(chromium: Browser, desk: Server) -> Iterator[Visitor]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, desk.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, desk.url) as someone:
+        yield someone
 
 
 def of(desk: Server, method: str) -> Run:
@@ -122,17 +114,11 @@ def test_labels_are_checked_blind_or_with_guidance_and_two_people_are_compared(g
     for key in "234":
         strikes(guest, key)
     # Bob sits at another computer, and begins at the first image
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    try:
-        bob = Visitor(context.new_page(), desk.url)
-        watch(bob.page, bob.complaints)
+    with visiting(chromium, desk.url) as bob:
         bob.open(f"/annotate?run={one.id}&annotator=bob")
         assert [strikes(bob, key) for key in "1235"] == ranked[:4]
         expect(bob.page.get_by_text("8 of 100 votes · 4 of them yours")).to_be_visible()
         expect(bob.page.get_by_role("heading", name="Agreement between annotators")).to_be_visible()
-        assert bob.complaints == []
-    finally:
-        context.close()
     assert said(one, "ann") == [(ranked[i], i) for i in range(4)]
     assert said(one, "bob") == [(ranked[i], label) for i, label in enumerate((0, 1, 2, 4))]
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from core import run, study
 from core.study import Protocol
-from tests.browser.conftest import PATIENCE, Server, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -36,22 +36,14 @@ def cleaning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             cycle.work(one, pool)
         for which in ("before", "after"):
             evaluation.evaluate(made.runs[0], pool, made.runs[0].config, which, seed=0)
-    served = serve(home, home / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served
 
 
 @pytest.fixture
 def guest(chromium: Browser, cleaning: Server) -> Iterator[Visitor]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, cleaning.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, cleaning.url) as someone:
+        yield someone
 
 
 def test_curves_show_figure_3_with_areas_and_either_band(guest, cleaning):
@@ -103,17 +95,11 @@ def pictures(folder: Path) -> Path:
 def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
     """Start, hand out, bring in, step: the next cycle stands on what people said."""
     folder, home = pictures(tmp_path / "images"), tmp_path / "runs"
-    served = serve(home, tmp_path / "server.log")
-    try:
-        context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        someone = Visitor(page, served.url)
-        watch(page, someone.complaints)
+    with serve(home, tmp_path / "server.log") as served, visiting(chromium, served.url) as someone:
+        page = someone.page
         someone.open("/new")
         someone.checks(folder)
-        page.get_by_role("radio", name="Check next — label cleaning").click()
-        someone.settled()
+        someone.chooses("Check next — label cleaning")
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")
@@ -139,8 +125,4 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         # Nothing new: stepping again says what is missing
         page.get_by_role("button", name="Step: one cycle").click()
         expect(page.get_by_text("Nobody has given a label since the last ranking")).to_be_visible()
-        assert someone.complaints == []
-        context.close()
-    finally:
-        served.process.terminate()
         served.process.wait(timeout=20)

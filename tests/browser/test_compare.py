@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 from core import run, store
 from core.run import Config
 from core.strategies import STRATEGIES
-from tests.browser.conftest import PATIENCE, Server, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -87,23 +87,15 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         model="resnet18",
     )
     fake_study(home, "20260101-110000-half", "Half done", ("random", "margin"), done=1, budget=60, evidence=False)
-    served = serve(home, home / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served
 
 
 @pytest.fixture
 def guest(chromium: Browser, studies: Server) -> Iterator[Visitor]:
     """A visitor of that dashboard; fails at the end where the console complained."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, studies.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, studies.url) as someone:
+        yield someone
 
 
 def test_figures_tables_and_exports_of_a_study(guest):
@@ -169,12 +161,8 @@ def test_odd_links_show_another_study(guest, link):
 
 
 def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(chromium, tmp_path):
-    server = serve(tmp_path / "home", tmp_path / "server.log")
-    page = chromium.new_page()
-    page.set_default_timeout(PATIENCE)
-    visitor = Visitor(page, server.url)
-    watch(page, visitor.complaints)
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log") as server, visiting(chromium, server.url) as visitor:
+        page = visitor.page
         visitor.open("/compare")
         expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
         page.get_by_text("Start a study").click()
@@ -186,7 +174,3 @@ def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(ch
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Resume to go on")).to_be_visible()
         assert len(list((tmp_path / "home").glob("*/config.json"))) == 11
-        assert visitor.complaints == []
-    finally:
-        server.process.terminate()
-        page.close()

@@ -29,7 +29,7 @@ def downloaded(visitor: Visitor, button: str) -> bytes:
 def test_a_figure_has_the_width_of_a_journals_column(visitor, size):
     visitor.open(f"/curves?{RUN}")
     visitor.page.get_by_role("button", name="Export figure").first.click()
-    visitor.page.get_by_role("radio", name=size).click()
+    visitor.chooses(size)
     expect(visitor.page.get_by_label("Text (pt)")).to_be_visible()
     visitor.settled()
     visitor.picks("PNG (dpi)", "600")

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from core import run
 from pages.ui.frame import PAGES
-from tests.browser.conftest import PATIENCE, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, serve, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -15,22 +15,14 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     home = tmp_path_factory.mktemp("fresh") / "runs"
-    served = serve(home, home.parent / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home.parent / "server.log") as served:
+        yield served
 
 
 @pytest.fixture
 def newcomer(chromium, fresh):
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, fresh.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, fresh.url) as someone:
+        yield someone
 
 
 def test_home_says_what_it_is_and_has_three_doors(newcomer):
@@ -104,8 +96,7 @@ def test_play_goes_through_the_cycles_and_stops_at_the_last(newcomer):
 
 def test_a_budget_is_planned(newcomer):
     newcomer.open("/curves?run=example-label-cleaning")
-    newcomer.page.get_by_role("radio", name="What a budget buys").click()
-    newcomer.settled()
+    newcomer.chooses("What a budget buys")
     price = newcomer.page.get_by_role("spinbutton", name="Price of a label")
     price.fill("0.5")
     price.press("Enter")

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 from core import query, run
 from core.query import Filter
 from core.run import Run
-from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, watch
+from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
 LONG = "a class with a name that goes on and on and on " * 2
@@ -33,10 +33,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         small = {"model": "small-cnn", "width": 4, "epochs": 1, "batch_size": 8, "budget": 5, "cycles": 1}
         config = run.Config(dataset="folder", root=str(folder), task="label-cleaning", method="cleaning", **small)
         cycle.work(run.create(tasks.prepare(config, pool), tasks.about(pool)), pool)
-    served = serve(home, home / "server.log")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served
 
 
 def photographs(folder: Path) -> Path:
@@ -50,14 +48,8 @@ def photographs(folder: Path) -> Path:
 
 @pytest.fixture
 def guest(chromium: Browser, gallery: Server) -> Iterator[Visitor]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, gallery.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, gallery.url) as someone:
+        yield someone
 
 
 def of(gallery: Server, name: str) -> Run:

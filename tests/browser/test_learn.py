@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PATIENCE, Visitor, watch
+from tests.browser.conftest import PATIENCE, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -23,14 +23,8 @@ FORMULAS = {  # of each step: what its TeX says, as KaTeX keeps it beside what i
 @pytest.fixture
 def phone(chromium, server):
     """Somebody with a phone, in the dark."""
-    context = chromium.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, server.url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, server.url, size=(390, 844), color_scheme="dark") as someone:
+        yield someone
 
 
 @pytest.mark.parametrize("step", list(FORMULAS))
@@ -57,7 +51,7 @@ def test_gamma_moves_the_line_and_who_is_asked_first(visitor):
     expect(line).to_have_count(1)
     before = line.get_attribute("d")
     expect(visitor.page.get_by_text("225 images of highest Φ, which are asked about first.")).to_be_visible()
-    visitor.page.get_by_role("radio", name="γ = 0.30, its code").click()
+    visitor.chooses("γ = 0.30, its code")
     expect(visitor.page.get_by_text(re.compile(r"\d+ of them lie above that of γ = 0 too"))).to_be_visible()
     visitor.settled()
     assert line.get_attribute("d") != before

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from core import run
-from tests.browser.conftest import PATIENCE, Server, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -18,23 +18,15 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("new")
-    served = serve(home / "runs", home / "server.log", home / "data")
-    yield served
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home / "runs", home / "server.log", home / "data") as served:
+        yield served
 
 
 @pytest.fixture
 def guest(chromium: Browser, fresh: Server) -> Iterator[Visitor]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, fresh.url)
-    watch(page, someone.complaints)
-    someone.open("/new")
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, fresh.url) as someone:
+        someone.open("/new")
+        yield someone
 
 
 @pytest.fixture
@@ -71,8 +63,7 @@ def number(guest: Visitor, name: str) -> str:
 
 
 def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
-    guest.page.get_by_role("radio", name="A zip file").click()
-    guest.settled()
+    guest.chooses("A zip file")
     uploads(guest, packed(images))
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("What is there")).to_be_visible()
@@ -99,8 +90,7 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
 def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.write(images / "dark" / "00.png", "../../evil.png")
-    guest.page.get_by_role("radio", name="A zip file").click()
-    guest.settled()
+    guest.chooses("A zip file")
     uploads(guest, tmp_path / "evil.zip")
     expect(guest.page.get_by_role("alert").get_by_text("a name that leads out of its folder")).to_be_visible()
     expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
@@ -110,8 +100,7 @@ def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
 def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, images, how):
     rows = [f"{label}/{i:02d}.png,{'abc'[i % 3]}\n" for label in ("dark", "light") for i in range(20)]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "".join(rows))
-    guest.page.get_by_role("radio", name="A folder on the server").click()
-    guest.settled()
+    guest.chooses("A folder on the server")
     guest.page.get_by_text("Labels or votes from a table").click()
     if how == "typed":
         guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
@@ -127,14 +116,13 @@ def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, imag
 def test_votes_are_for_label_cleaning(guest, tmp_path, images):
     rows = [f"{label}/{i:02d}.png,{who},{label}\n" for label in ("dark", "light") for i in range(20) for who in "ab"]
     (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(rows))
-    guest.page.get_by_role("radio", name="A folder on the server").click()
-    guest.settled()
+    guest.chooses("A folder on the server")
     guest.page.get_by_text("Labels or votes from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("Votes of several people are for label cleaning")).to_be_visible()
-    guest.page.get_by_role("radio", name="Check next — label cleaning").click()
+    guest.chooses("Check next — label cleaning")
     expect(guest.page.get_by_role("button", name="Start run")).to_be_visible()
 
 
@@ -148,8 +136,7 @@ def test_votes_are_for_label_cleaning(guest, tmp_path, images):
 )
 def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
     (tmp_path / "labels.csv").write_text(content)
-    guest.page.get_by_role("radio", name="A folder on the server").click()
-    guest.settled()
+    guest.chooses("A folder on the server")
     guest.types("Folder on the server", str(images))
     guest.page.get_by_text("Labels or votes from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
@@ -165,8 +152,7 @@ def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
 @pytest.mark.parametrize("label", ["Folder on the server", "Table on the server (optional)"])
 def test_paths_outside_the_roots_are_refused_with_the_reason(guest, tmp_path, images, label):
     (images / "away").symlink_to("/etc")
-    guest.page.get_by_role("radio", name="A folder on the server").click()
-    guest.settled()
+    guest.chooses("A folder on the server")
     guest.page.get_by_text("Labels or votes from a table").click()
     for path in ("/etc/passwd", f"{images}/away/passwd"):
         guest.types(label, path)

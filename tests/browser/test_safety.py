@@ -23,21 +23,17 @@ def visit(chromium, url):
 
 
 def test_a_server_for_other_machines_without_a_login_shows_nothing(chromium, tmp_path):
-    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0")
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0") as served:
         someone = visit(chromium, served.url)
         for page in PAGES:
             someone.open(f"/{page}")
             expect(someone.page.get_by_text("listens to other machines and has no login")).to_be_visible()
             assert someone.page.get_by_test_id("stSidebar").count() == 0
-    finally:
-        served.process.terminate()
 
 
 def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
     environment = {password.VARIABLE: password.hashed("correct horse battery")}
-    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment)
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment) as served:
         someone = visit(chromium, served.url)
         page = someone.page
 
@@ -61,15 +57,12 @@ def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
             tries("wrong")
         tries("correct horse battery")
         expect(page.get_by_text("Too many wrong passwords: try again in")).to_be_visible()
-    finally:
-        served.process.terminate()
 
 
 def test_a_provider_that_is_not_set_up_lets_nobody_in_and_says_why(chromium, tmp_path):
     (tmp_path / "secrets.toml").write_text('[auth]\nclient_id = "nobody"\n')
     environment = {"STREAMLIT_SECRETS_FILES": str(tmp_path / "secrets.toml")}
-    served = serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment)
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment) as served:
         someone = visit(chromium, served.url)
         for page in PAGES:
             someone.open(f"/{page}")
@@ -77,8 +70,6 @@ def test_a_provider_that_is_not_set_up_lets_nobody_in_and_says_why(chromium, tmp
             assert someone.page.get_by_test_id("stSidebar").count() == 0
         someone.page.get_by_role("button", name="Log in").click()
         expect(someone.page.get_by_text("The login is not set up, so nobody gets in")).to_be_visible()
-    finally:
-        served.process.terminate()
 
 
 def test_by_default_nobody_else_reaches_it(server):
@@ -92,8 +83,7 @@ def test_by_default_nobody_else_reaches_it(server):
 
 def test_folders_elsewhere_are_not_read(visitor):
     visitor.open("/new")
-    visitor.page.get_by_role("radio", name="A folder on the server").click()
-    visitor.settled()
+    visitor.chooses("A folder on the server")
     visitor.types("Folder on the server", "/etc")
     expect(
         visitor.page.get_by_role("alert").get_by_text("lies outside of what this dashboard may read")
@@ -110,9 +100,8 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         for i in range(30):
             pixels = np.clip(rng.normal(shade, 30, (16, 16)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{i} {EVIL.replace('/', '')}.png")
-    served = serve(tmp_path / "home", tmp_path / "server.log")
-    dialogs, complaints = [], []
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log") as served:
+        dialogs, complaints = [], []
         someone = visit(chromium, served.url)
         page = someone.page
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -120,8 +109,7 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         someone.open("/new")
         someone.checks(tmp_path / "images")
         expect(page.get_by_text(EVIL).first).to_be_visible()
-        page.get_by_role("radio", name="Check next — label cleaning").click()
-        someone.settled()
+        someone.chooses("Check next — label cleaning")
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")
@@ -143,5 +131,3 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         expect(page.get_by_text(sample.split("/")[0]).first).to_be_visible()
         assert page.locator("img[src='x']").count() == 0
         assert dialogs == []
-    finally:
-        served.process.terminate()

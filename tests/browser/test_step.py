@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 import data
 from core import cycle, run, tasks
 from core.run import Config
-from tests.browser.conftest import PATIENCE, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, serve, visiting
 from tests.browser.test_rankings import drag
 
 pytestmark = pytest.mark.browser
@@ -42,22 +42,14 @@ def runs(tmp_path_factory):
         made = [run.create(tasks.prepare(config, pool), tasks.about(pool)) for config in (CLEANING, PEOPLE)]
         for one in made:
             cycle.work(one, pool)
-    served = serve(home, home / "server.log")
-    yield served, *made
-    served.process.terminate()
-    served.process.wait(timeout=20)
+    with serve(home, home / "server.log") as served:
+        yield served, *made
 
 
 @pytest.fixture
 def guest(chromium, runs):
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    someone = Visitor(page, runs[0].url)
-    watch(page, someone.complaints)
-    yield someone
-    context.close()
-    assert someone.complaints == []
+    with visiting(chromium, runs[0].url, size=(1440, 1000)) as someone:
+        yield someone
 
 
 @pytest.fixture

@@ -37,8 +37,7 @@ def download(visitor, button):
 )
 def test_start_step_twice_open_everything(visitor, task, curve):
     visitor.open("/new")
-    visitor.page.get_by_role("radio", name=task).click()
-    visitor.settled()
+    visitor.chooses(task)
     visitor.types("Cycles", "1")
     visitor.page.get_by_text("Model and training").click()
     visitor.types("Use at most (images)", "600")
@@ -190,8 +189,7 @@ def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_pat
     (no_log.path / "run.sqlite").write_bytes(b"no database, though long enough to be looked at as one")
     (damaged.path / "config.json").write_text("{}")
     renamed.path.rename(home / "my best run")
-    server = serve(home, tmp_path / "server.log")
-    try:
+    with serve(home, tmp_path / "server.log") as server:
         page = chromium.new_page()
         page.set_default_timeout(60_000)
         visitor = Visitor(page, server.url)
@@ -207,8 +205,6 @@ def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_pat
         shutil.rmtree(whole.path)
         visitor.page.get_by_role("button", name="Step: one cycle").click()
         visitor.settled()
-    finally:
-        server.process.terminate()
 
 
 def test_a_folder_of_ones_own(chromium, tmp_path):
@@ -222,8 +218,7 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
                 tmp_path / "pictures" / label.replace("/", "∕") / f"{i}.png"
             )
     (tmp_path / "empty").mkdir()
-    server = serve(tmp_path / "home", tmp_path / "server.log")
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log") as server:
         page = chromium.new_page()
         page.set_default_timeout(60_000)
         visitor = Visitor(page, server.url)
@@ -232,8 +227,7 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
             visitor.checks(path)
             expect(page.get_by_role("alert").get_by_text(says)).to_be_visible()
         visitor.checks(tmp_path / "pictures")
-        page.get_by_role("radio", name="Check next — label cleaning").click()
-        visitor.settled()
+        visitor.chooses("Check next — label cleaning")
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate")
         visitor.go("Cycles")
@@ -244,5 +238,3 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
         expect(page.get_by_text(re.compile(r"labelled <b>bold<∕b>|labelled \*\*x\*\* & y")).first).to_be_visible()
         for name in PAGES:
             visitor.go(name)
-    finally:
-        server.process.terminate()

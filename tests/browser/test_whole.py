@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from core import run
-from tests.browser.conftest import PATIENCE, Visitor, serve, watch
+from tests.browser.conftest import PATIENCE, Visitor, serve, visiting
 from tests.browser.test_annotate import strikes
 from tests.browser.test_walk import wait_for_cycles
 
@@ -57,14 +57,8 @@ def figures(visitor: Visitor, name: str) -> dict[str, str]:
 
 
 def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_path, images):
-    served = serve(tmp_path / "home", tmp_path / "server.log")
-    empty = None
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    visitor = Visitor(page, served.url)
-    watch(page, visitor.complaints)
-    try:
+    with serve(tmp_path / "home", tmp_path / "server.log") as served, visiting(chromium, served.url) as visitor:
+        page = visitor.page
         # own folder → check
         visitor.open("/")
         page.get_by_test_id("stMain").get_by_role("link", name="Start a run").click()
@@ -130,19 +124,12 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
             page.get_by_role("button", name="Bundle", exact=True).click()
         got.value.save_as(tmp_path / "run.zip")
         here = figures(visitor, second.id)
-        assert visitor.complaints == []
-        # → open it in an empty installation → the same figures
-        served.process.terminate()
-        images.rename(tmp_path / "gone")
-        empty = serve(tmp_path / "elsewhere", tmp_path / "elsewhere.log")
-        visitor.url = empty.url
+    # → open it in an empty installation → the same figures
+    images.rename(tmp_path / "gone")
+    with serve(tmp_path / "elsewhere", tmp_path / "elsewhere.log") as empty, visiting(chromium, empty.url) as visitor:
+        page = visitor.page
         visitor.open("/")
         page.get_by_text("Open a bundle").click()
         page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "run.zip")
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles", timeout=PATIENCE)
         assert figures(visitor, second.id) == here
-    finally:
-        for one in (served, empty):
-            if one is not None:
-                one.process.terminate()
-        context.close()
