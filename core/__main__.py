@@ -475,8 +475,7 @@ def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
     found.check_step()
-    if options.labels is not None:
-        found.take(options.labels)
+    found.take(options.labels)
     options.until = len(found.cycles()) + 1
     found.log.set_fact("target", max(found.target(), options.until))
     resume(options)

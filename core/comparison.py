@@ -107,7 +107,9 @@ def setting(run: Run) -> str:
 
 def _setting(run: Run) -> dict[str, Any]:
     shared = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in MAY_DIFFER}
-    taken = [f"{labels:,} after cycle {key.removeprefix(TAKE)}" for key, labels in run.log.facts(TAKE).items()]
+    taken = [
+        f"{labels:,} after cycle {key.removeprefix(TAKE)}" for key, labels in run.log.facts(TAKE).items() if labels
+    ]
     return shared | {"labels of single steps": " and ".join(taken) or "the budget"}
 
 

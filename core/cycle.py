@@ -61,7 +61,7 @@ def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: R
             if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
                 pause.unlink()  # meant for a worker that died; a newer one was asked for while this one was starting
             try:
-                _Worker(run, dataset, report).finish(min(run.target(), until or run.target()))
+                _Worker(run, dataset, report).finish(run.target() if until is None else min(until, run.target()))
             except UserError as error:
                 run.log.set_fact("error", str(error))
                 raise

@@ -17,12 +17,17 @@ from data.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(run: Run, *, until: int | None = None) -> None:
-    """Let a worker bring the run to `until` cycles (default: as many as it is to have). Raises `UserError` if one is at it."""
+def start(run: Run, *, until: int | None = None, labels: int | None = None) -> None:
+    """Let a worker bring the run to `until` cycles (default: as many as it is to have).
+
+    labels: with `until`, how many the next cycle collects (default: the budget). Raises `UserError` if a worker is at it, and
+    as `Run.take`.
+    """
     run.check_work()
     if run.is_running():
         raise UserError(f"Run {run.id} is being worked on already: wait for it, or pause it first.")
     if until is not None:
+        run.take(labels)
         run.log.set_fact("target", max(run.target(), until))
     (run.path / "pause").unlink(missing_ok=True)
     run.log.set_fact("error", None)

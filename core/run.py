@@ -295,14 +295,20 @@ class Run:
 
         return self._answer([source], new) > 0
 
-    def take(self, labels: int) -> None:
-        """Let the next cycle, and no other, collect so many labels in the place of the budget.
+    def take(self, labels: int | None) -> None:
+        """Let the next cycle, and no other, collect so many labels in the place of the budget; None: the budget, as ever.
 
         Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and
         for more images than active learning ranks. Raises as `check_work` too.
         """
         self.check_work()
         ranked = len(self.cycles()) - 1
+        if labels is None:
+            if (
+                self.open_cycle() == ranked + 1 and self.log.fact(f"{TAKE}{ranked}") is not None
+            ):  # a step that was cancelled
+                self.log.set_fact(f"{TAKE}{ranked}", None)
+            return
         if self.config.annotator == "person":
             raise UserError(f"People label run {self.id}: as many are taken as they label before the next step.")
         if ranked < 0:

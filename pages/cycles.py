@@ -95,8 +95,7 @@ def take(run: Run) -> None:
         captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
         st.image(tiles.pictures(here, first, 88), caption=captions, width=88)
         if st.button(f"Take {labels:,} and train", type="primary", key="take-on"):
-            run.take(int(labels))
-            jobs.start(run, until=last + 2)
+            jobs.start(run, until=last + 2, labels=int(labels))
             follow()
 
 

@@ -343,6 +343,19 @@ def test_one_step_can_take_another_number_of_labels(home, pool, task):
     assert set(one.log.labels().query("cycle == 1")["sample_id"]) <= set(best)
 
 
+def test_a_step_that_was_cancelled_leaves_the_next_one_its_budget(home, pool):
+    one = start(pool, budget=20, cycles=3)
+    cycle.work(one, pool, until=1)
+    one.take(7)
+    one.take(None)
+    cycle.work(one, pool, until=2)
+    assert one.cycles()["n_labels"].tolist() == [20, 40]
+    one.take(5)
+    cycle.work(one, pool)
+    one.take(None)  # it is done: nothing to take back
+    assert [one.config_at(at).budget for at in range(3)] == [20, 5, 20]
+
+
 def test_taking_half_twice_is_taking_the_whole_where_the_ranking_stays(home, pool):
     """Ten labels in one step, or five and five, of a static ranking: the same labels."""
     whole, halves = (start(pool, task="label-cleaning", budget=10, static=True, finetune_epochs=0) for _ in range(2))
