@@ -91,7 +91,8 @@ def sentence(found: Diff) -> str:
     one = [(samples[f"chosen_{name}"].sum() - both) for name in ("first", "second")]
     ahead = (samples["next_first"] & samples["next_second"]).sum()
     least = min(samples["next_first"].sum(), samples["next_second"].sum())
-    correlation = "" if np.isnan(found.correlation) else f", rank correlation (Spearman) {round(found.correlation, 2) + 0.0:.2f}"  # no −0
+    rounded = round(found.correlation, 2) + 0.0  # no −0
+    correlation = "" if np.isnan(rounded) else f", rank correlation (Spearman) {rounded:.2f}"
     changed = len(relabelled(samples))
     return (
         f"Labelled since the start: {both:,} images by both, {one[0]:,} by the first alone, {one[1]:,} by the second alone. "
