@@ -462,6 +462,8 @@ def resume(options: argparse.Namespace) -> None:
     if study.exists(options.run):
         return work_study(study.find(options.run), options)
     found = run.find(options.run)
+    if options.until is not None and options.until < 1:
+        raise UserError(f"--until is {options.until}: give the number of cycles to stop at, 1 or more.")
     try:
         dataset = load(found)
     except UserError as error:  # for the dashboard, which started this process and does not read its output
@@ -475,6 +477,8 @@ def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
     found.check_step()
+    if found.is_running():
+        raise UserError(f"Run {found.id} is being worked on by another process: wait for it, or cancel it first.")
     found.take(options.labels)
     options.until = len(found.cycles()) + 1
     found.log.set_fact("target", max(found.target(), options.until))

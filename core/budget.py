@@ -92,16 +92,16 @@ def plan(found: pd.DataFrame, budget: int, target: float, n_samples: int | None 
 
 
 def progress(run: Run, cycle: int) -> tuple[int, int | None]:
-    """(labels collected up to a cycle, labels that the run is to collect in all), without those it started from.
+    """(labels up to a cycle, labels that the run is to have in all): in active learning with those it started from.
 
     The second is None where people label, and give as many as they will.
     """
     n_labels, config = run.cycles()["n_labels"], run.config
-    so_far = int(n_labels.iloc[cycle] - n_labels.iloc[0])
+    so_far = int(n_labels.iloc[cycle])
     if config.annotator == "person":
         return so_far, None
     to_come = config.budget * max(0, run.target() - len(n_labels))
-    return so_far, int(n_labels.iloc[-1] - n_labels.iloc[0]) + to_come
+    return so_far, int(n_labels.iloc[-1]) + to_come
 
 
 def money(value: float, unit: str) -> str:

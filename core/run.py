@@ -180,6 +180,8 @@ class Run:
             if not isinstance(content["config"], dict) or not set(ABOUT) <= set(content["about"]):
                 raise ValueError
         except (OSError, ValueError, TypeError, KeyError) as error:
+            if not self.path.is_dir():
+                raise UserError(f"Run {self.id} is no longer there: choose another one.") from error
             raise self._damaged() from error
         return dict(content)
 

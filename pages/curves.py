@@ -1,6 +1,7 @@
 """Curves: what the budget bought, between the random order and the oracle."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core import budget, views
 from core import run as runs
@@ -59,10 +60,7 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
         key="target",
         bind="query-params",
     )
-    price = columns[1].number_input(
-        "Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params", help="0: count in labels."
-    )
-    unit = columns[2].selectbox("in", budget.UNITS, key="unit", bind="query-params")
+    price, unit = priced(*columns[1:])
     widgets.figure(widgets.budget_figure(here, here.key, tuple(chosen), at, target / 100), f"{here.run.id}-budget")
     table = budget.plan(found, at, target / 100, None if learning else len(here.dataset))
     st.markdown(f"**{at:,} labels**" + (f" cost **{frame.plain(budget.money(at * price, unit))}**" if price else ""))
@@ -106,6 +104,22 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
         st.caption("For what is saved, choose a run of the strategy random beside it.")
 
 
+def priced(left: DeltaGenerator, right: DeltaGenerator) -> tuple[float, str]:
+    """The fields for what a label costs, and their values. The address keeps them for every page, so that they are not bound."""
+    price, unit = frame.price()
+    st.session_state["price"], st.session_state["unit"] = price, unit  # the URL is the truth, the widgets show it
+
+    def wrote() -> None:
+        for name in frame.PRICE:
+            st.query_params[name] = str(st.session_state[name])
+
+    left.number_input(
+        "Price of a label", 0.0, frame.MOST, step=0.05, key="price", on_change=wrote, help="0: count in labels."
+    )
+    right.selectbox("in", budget.UNITS, key="unit", on_change=wrote)
+    return price, unit
+
+
 def unknown(here: frame.Here) -> None:
     """What can be said where nobody knows the right labels: what was spent, and on what."""
     if here.config.parent is not None and here.config.annotator != "person":
@@ -118,8 +132,7 @@ def unknown(here: frame.Here) -> None:
         "Nobody knows the right labels of these images, so what more labels would correct cannot be said. So far "
         f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them."
     )
-    price = st.number_input("Price of a label", 0.0, 1e6, 0.0, 0.05, key="price", bind="query-params")
-    unit = st.selectbox("in", budget.UNITS, key="unit", bind="query-params")
+    price, unit = priced(*st.columns(2))
     if price and changed:
         spent, each = (frame.plain(budget.money(labels * price, unit)) for labels in (collected, collected / changed))
         st.markdown(f"**{spent}** in all, {each} for each changed label")

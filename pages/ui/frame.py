@@ -29,6 +29,7 @@ PAGES = {
 }
 FILTERED = ("Rankings", "Gallery")  # pages that share the filters of `pages.ui.filters`
 WATCHING = ("Cycles", "Annotate")  # pages that follow the worker themselves, with its progress
+MOST = 1e6  # of the price of a label
 PRICE = ("price", "unit")  # of a label, from the page Curves; in the URL, so that every page knows what was spent
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 MEASURES = {  # what the time line shows of a cycle: the first that the run has
@@ -206,14 +207,22 @@ def _spent(run: Run, cycle: int) -> None:
     text = f"**{so_far:,}** labels spent"
     if whole:
         text = f"**{so_far:,}** of {whole:,} labels spent · {whole - so_far:,} left"
-    with suppress(ValueError):
-        price, unit = float(st.query_params.get("price", "0")), st.query_params.get("unit", budget.UNITS[0])
-        if 0 < price < float("inf") and unit in budget.UNITS:
-            text += f" · {plain(budget.money(so_far * price, unit))}"
+    each, unit = price()
+    if each:
+        text += f" · {plain(budget.money(so_far * each, unit))}"
     if whole:
         st.progress(min(1.0, so_far / whole), text=text)
     else:
         st.caption(text)
+
+
+def price() -> tuple[float, str]:
+    """What a label costs and in which unit, as the address says; 0 where it says nothing, or nothing that can be."""
+    unit = st.query_params.get("unit", "")
+    found = 0.0
+    with suppress(ValueError):
+        found = float(st.query_params.get("price", "0"))
+    return (found if 0 <= found <= MOST else 0.0), (unit if unit in budget.UNITS else budget.UNITS[0])
 
 
 def _branches(run: Run, cycle: int, everything: list[Config]) -> None:

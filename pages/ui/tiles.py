@@ -388,6 +388,7 @@ export default function({ parentElement, data, setStateValue }) {
   draw();
 
   const listen = (event) => {
+    if (event.key.toLowerCase() === "p") { event.stopImmediatePropagation(); return; }   // it would play behind the image
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

@@ -104,8 +104,15 @@ def test_the_top_of_the_ranking_is_seen_before_it_is_taken(guest, finished):
     guest.settled()
     bar = guest.page.get_by_test_id("stSidebar").get_by_text(f"{spent + 8} of {spent + 8} labels spent · 0 left")
     expect(bar).to_contain_text(f"$ {(spent + 8) / 2:,.2f}")
-    guest.go("Gallery")  # and every page knows the price
-    expect(bar).to_contain_text(f"$ {(spent + 8) / 2:,.2f}")
+    for name in ("Curves", "Gallery"):  # and every page knows the price
+        guest.go(name)
+        expect(bar).to_contain_text(f"$ {(spent + 8) / 2:,.2f}")
+    guest.go("Curves")
+    guest.chooses("What a budget buys")
+    guest.types("Price of a label", "0.25")
+    expect(bar).to_contain_text(f"$ {(spent + 8) / 4:,.2f}")
+    guest.go("Rankings")
+    expect(bar).to_contain_text(f"$ {(spent + 8) / 4:,.2f}")
 
 
 def test_a_step_that_cannot_be_done_says_why(guest, runs):

@@ -68,6 +68,11 @@ def test_a_step_can_take_another_number_of_labels(finished, capsys):
     assert objects(capsys)[0]["cycles"][-1]["n_labels"] == before + 7
 
 
+def test_resume_until_no_cycle_is_refused(finished, capsys):
+    assert main(["resume", finished, "--until", "0"]) == 2
+    assert "--until is 0: give the number of cycles to stop at" in capsys.readouterr().err
+
+
 def test_resume_stops_where_it_is_told_to(home, capsys):
     assert main([*LEARNING, "--cycles", "1"]) == 0
     one = run.all_runs()[0]
