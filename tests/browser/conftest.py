@@ -38,7 +38,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(timeout=20)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # it waits for a thread that still works for a page
+            self.process.kill()
+            self.process.wait()
 
 
 def serve(
