@@ -871,7 +871,9 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
 
 if __name__ == "__main__":
     status = main()
-    if status == INTERRUPTED:  # where Ctrl-C met an import inside of a C extension, Python would exit as killed by the signal
+    if (
+        status == INTERRUPTED
+    ):  # where Ctrl-C met an import inside of a C extension, Python would exit as killed by the signal
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

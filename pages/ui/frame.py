@@ -262,7 +262,7 @@ def _play(run: Run, cycle: int, n: int) -> None:
 
     def toggle() -> None:
         if playing:
-            del st.session_state["playing"]
+            st.session_state.pop("playing", None)  # it may have come to its end meanwhile
             return
         st.session_state["playing"] = run.id, st.session_state["page"]
         st.session_state["drawn"] = time.monotonic()

@@ -1,6 +1,7 @@
 """Who may see the dashboard: whoever is at this machine, or whoever can log in."""
 
 import ipaddress
+import math
 import os
 import time
 
@@ -80,9 +81,9 @@ def _ask() -> None:
     if not sent:
         return
     wrong, last = failures.get(who, (0, 0.0))
-    wait = min(LONGEST, 2 ** (wrong - FREE)) - (time.monotonic() - last) if wrong >= FREE else 0
+    wait = min(LONGEST, 2**wrong) - (time.monotonic() - last) if wrong >= FREE else 0
     if wait > 0:
-        st.error(f"Too many wrong passwords: try again in {wait:.0f} s.")
+        st.error(f"Too many wrong passwords: try again in {math.ceil(wait)} s.")
         return
     failures[who] = wrong + 1, time.monotonic()  # before the check: tries at one time count too
     try:

@@ -125,4 +125,3 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         # Nothing new: stepping again says what is missing
         page.get_by_role("button", name="Step: one cycle").click()
         expect(page.get_by_text("Nobody has given a label since the last ranking")).to_be_visible()
-        served.process.wait(timeout=20)

@@ -83,6 +83,7 @@ def test_play_goes_through_the_cycles_and_stops_at_the_last(newcomer):
     expect(newcomer.page.get_by_role("button", name="Play")).to_be_enabled()
     newcomer.page.get_by_role("button", name="Play").click()
     newcomer.page.wait_for_url(re.compile("cycle=3"))
+    expect(newcomer.page.get_by_role("button", name="Play")).to_be_visible()
     newcomer.settled()
     newcomer.page.keyboard.press("p")  # again, from the first
     newcomer.page.wait_for_url(re.compile("cycle=0"))

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 from core import query, run
 from core.query import Filter
 from core.run import Run
-from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, visiting
+from tests.browser.conftest import Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
 LONG = "a class with a name that goes on and on and on " * 2
@@ -269,11 +269,8 @@ def test_what_passes_no_filter_says_what_to_do(guest, gallery):
 
 
 def test_a_narrow_page_shows_the_card_of_the_image_that_is_tapped(chromium, gallery):
-    page = chromium.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(PATIENCE)
-    visitor = Visitor(page, gallery.url)
-    visitor.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
-    expect(tiles(visitor).nth(7)).to_be_visible()
-    tiles(visitor).nth(7).click()
-    expect(page.get_by_text(re.compile("the model says"))).to_be_in_viewport(ratio=0.1)
-    page.close()
+    with visiting(chromium, gallery.url, (390, 844)) as visitor:
+        visitor.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
+        expect(tiles(visitor).nth(7)).to_be_visible()
+        tiles(visitor).nth(7).click()
+        expect(visitor.page.get_by_text(re.compile("the model says"))).to_be_in_viewport(ratio=0.1)

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from pypdf import PdfReader
 
 from core import run
+from tests.browser.conftest import Visitor, finished_run, serve, visiting
 
 PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
@@ -135,8 +136,6 @@ def test_pause_and_cancel(visitor, server):
 
 def test_a_run_survives_its_server(chromium, tmp_path):
     """The worker is no child of the browser, nor bound to the server: both may go."""
-    from tests.browser.conftest import Visitor, serve
-
     first = serve(tmp_path / "home", tmp_path / "first.log")
     page = chromium.new_page()
     visitor = Visitor(page, first.url)
@@ -180,8 +179,6 @@ def test_odd_links_show_a_page_all_the_same(visitor, link):
 
 def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_path):
     """A run without its log, one with a damaged configuration, one whose folder was renamed; and a folder of odd names."""
-    from tests.browser.conftest import Visitor, finished_run, serve
-
     home = tmp_path / "home"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(home))
@@ -189,10 +186,8 @@ def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_pat
     (no_log.path / "run.sqlite").write_bytes(b"no database, though long enough to be looked at as one")
     (damaged.path / "config.json").write_text("{}")
     renamed.path.rename(home / "my best run")
-    with serve(home, tmp_path / "server.log") as server:
-        page = chromium.new_page()
-        page.set_default_timeout(60_000)
-        visitor = Visitor(page, server.url)
+    with serve(home, tmp_path / "server.log") as server, visiting(chromium, server.url) as visitor:
+        page = visitor.page
         visitor.open(f"/?run={whole.id}")
         expect(page.get_by_text(f"Run {damaged.id} cannot be read")).to_be_visible()
         for name in PAGES:
@@ -209,8 +204,6 @@ def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_pat
 
 def test_a_folder_of_ones_own(chromium, tmp_path):
     """Mistakes are one sentence each; class names with markup are shown as they are."""
-    from tests.browser.conftest import Visitor, serve
-
     for label, shade in (("<b>bold</b>", 0), ("**x** & y", 200)):
         (tmp_path / "pictures" / label.replace("/", "∕")).mkdir(parents=True)
         for i in range(30):
@@ -218,10 +211,8 @@ def test_a_folder_of_ones_own(chromium, tmp_path):
                 tmp_path / "pictures" / label.replace("/", "∕") / f"{i}.png"
             )
     (tmp_path / "empty").mkdir()
-    with serve(tmp_path / "home", tmp_path / "server.log") as server:
-        page = chromium.new_page()
-        page.set_default_timeout(60_000)
-        visitor = Visitor(page, server.url)
+    with serve(tmp_path / "home", tmp_path / "server.log") as server, visiting(chromium, server.url) as visitor:
+        page = visitor.page
         visitor.open("/new")
         for path, says in ((tmp_path / "nowhere", "There is no folder"), (tmp_path / "empty", "no image")):
             visitor.checks(path)
