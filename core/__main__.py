@@ -182,8 +182,8 @@ def parser() -> argparse.ArgumentParser:
         ("show", show, "what a run found"),
     ):
         sub = command(name, function, text)
-        sub.add_argument("run")
-        sub.add_argument("--json", action="store_true")
+        sub.add_argument("run", metavar="RUN|STUDY" if name == "resume" else "RUN", help="its name, as `list` prints it")
+        sub.add_argument("--json", action="store_true", help="print one object a run")
         if name == "resume":
             sub.add_argument(
                 "--until", type=int, metavar="CYCLES", help="of a run: stop at so many (default: all it is to have)"
@@ -871,9 +871,8 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
 
 if __name__ == "__main__":
     status = main()
-    if (
-        status == INTERRUPTED
-    ):  # where Ctrl-C met an import inside of a C extension, Python would exit as killed by the signal
+    if status == INTERRUPTED:
+        # Where Ctrl-C met an import inside of a C extension, Python would exit as killed by the signal
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

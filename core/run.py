@@ -398,7 +398,7 @@ class Run:
             return "failed", str(error)
         if done >= self.target():
             return "finished", f"{done} cycles done."
-        return "stopped", f"Stopped after {done} of {self.target()} cycles; nothing finished is lost. Resume to go on."
+        return "stopped", f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on."
 
     def is_running(self) -> bool:
         """Whether a worker holds the run."""

@@ -92,7 +92,10 @@ def take(run: Run) -> None:
             else " An image is asked until its label has a majority, so these are at most as many images."
         )
         st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
-        captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
+        captions = [
+            frame.plain(f"{row.rank}: " + (f"{row.suggested}?" if row.given == "—" else f"{row.given} → {row.suggested}"))
+            for row in first.itertuples()
+        ]
         st.image(tiles.pictures(here, first, 88), caption=captions, width=88)
         if st.button(f"Take {labels:,} and train", type="primary", key="take-on"):
             jobs.start(run, until=last + 2, labels=int(labels))
@@ -193,6 +196,11 @@ def watch(run_id: str, state: str, done: int) -> None:
         st.progress(min(1.0, progress["share"]), text=text)
 
 
+def change(by: float, text: str) -> str:
+    """How much a number changed that is written as `text`; shares in points."""
+    return f"{100 * by:+.1f} points" if text.endswith("%}") else f"{by:+,.0f}"
+
+
 def history(run: Run, cycle: int) -> None:
     """Metrics of the cycle we stand at, and what each cycle did."""
     here = frame.Here(run, run.config_at(cycle), frame.dataset(run.config), cycle, len(run.cycles()))
@@ -212,7 +220,7 @@ def history(run: Run, cycle: int) -> None:
             st.metric(
                 title,
                 text.format(row[name]),
-                None if before is None else text.format(row[name] - before[name]),
+                None if before is None else change(row[name] - before[name], text),
                 border=True,
                 delta_color="off" if name == "n_labels" else "inverse" if name in ("gap", "clear_errors") else "normal",
                 width=METRIC,

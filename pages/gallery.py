@@ -1,6 +1,7 @@
 """Gallery: the images themselves, from clear noise to ambiguous."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,6 @@ def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
             image_map(here, samples, kept, wish)
         if large and picked(here) is None:  # the map stands above, and there is no card: the grid takes the whole width
             grid(here, samples, kept, wish)
-            if picked(here) is not None:
-                st.rerun(scope="fragment")
             return
         side, main = st.columns([2, 3], gap="medium")
         with main:
@@ -283,13 +282,13 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
         shown = samples.page(kept, wish.order, wish.ascending, (page - 1) * wish.size, wish.size)
         groups = [tiles.Group("", "", n, shown)]
     with place:
-        done = tiles.grid(here, groups, score, f"gallery-{here.run.id}", wish.tile)
+        done = tiles.grid(
+            here, groups, score, f"gallery-{here.run.id}", wish.tile, picked(here), functools.partial(pick, here)
+        )
     if done.group is not None and done.group < len(groups):
         filters.choose(given=groups[done.group].given, suggested=groups[done.group].suggested)
         st.query_params["show"] = st.session_state["kept-show"] = "list"
         st.rerun()
-    if done.chosen is not None:
-        pick(here, done.chosen)
     if done.opened is not None:
         pick(here, done.opened)
         open_large(here, samples, kept, wish, done.opened)

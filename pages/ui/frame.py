@@ -147,7 +147,10 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     """The time line: which cycle we stand at, ways to another, and what is known there. everything: of all runs."""
     state, _ = run.status()
     n = len(run.cycles())
-    st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=run.id)
+    if state == "finished" and run.config.annotator == "person":  # whose cycles nobody has counted before
+        st.caption(f"○ waits for labels · {n} cycle{'' if n == 1 else 's'}", help=run.id)
+    else:
+        st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=run.id)
     if n == 0:
         return None
     given = st.query_params.get("cycle", "")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,9 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """What was done on a grid just now: the id of an image that was chosen, or opened, or the place of a group."""
+class Done:
+    """What was done on a grid just now: the id of an image that was opened, or the place of a group."""
 
-    chosen: str | None
     opened: str | None
     group: int | None
 
@@ -85,7 +85,6 @@ export default function({ parentElement, data, setTriggerValue }) {
   };
   const buttons = () => [...gallery.querySelectorAll(".tile")];
   function press(id) {
-    state.pressed = id;
     for (const button of buttons()) button.setAttribute("aria-pressed", String(button.dataset.id === id));
   }
   function reach(button) {   // one tile is reached by Tab, the others from it by the arrows
@@ -174,7 +173,7 @@ export default function({ parentElement, data, setTriggerValue }) {
     reach(there.find((one) => one.dataset.id === focused) ?? there[0]);
     if (focused) there.find((one) => one.dataset.id === focused)?.focus();
   }
-  press(state.pressed);
+  press(data.picked);
 
   const listen = (event) => {
     const here = event.composedPath()[0];
@@ -208,10 +207,13 @@ export default function({ parentElement, data, setTriggerValue }) {
 _GRID = st.components.v2.component("nextlabel.tiles", html='<div class="gallery"></div>', css=CSS, js=JS)
 
 
-def grid(here: Here, groups: list[Group], score: str, key: str, side: int) -> Picked:
+def grid(
+    here: Here, groups: list[Group], score: str, key: str, side: int, picked: str | None, pick: Callable[[str], None]
+) -> Done:
     """Images group by group, each with a score and its labels below; one group without a name is a plain grid.
 
-    score: column that stands on the tiles · side: of a tile, in the screen's pixels.
+    score: column that stands on the tiles · side: of a tile, in the screen's pixels · picked: id of the image that is outlined ·
+    pick: called with the id of one that is clicked, before anything is drawn.
     """
     table = pd.concat([group.table for group in groups])
     rows = tuple(int(row) for row in table.index)
@@ -237,10 +239,15 @@ def grid(here: Here, groups: list[Group], score: str, key: str, side: int) -> Pi
         "tile": side,
         "smooth": max(here.dataset.images.shape[1:3]) > CRISP,
         "sheet": sheet,
+        "picked": picked,
         "version": f"{hash((rows, score, side, here.key, str(parts)))}",
     }
-    done = _GRID(key=key, data=data, on_picked_change=_nothing, on_opened_change=_nothing, on_group_change=_nothing)
-    return Picked(done.picked, done.opened, done.group)
+
+    def clicked() -> None:
+        pick(st.session_state[key].picked)
+
+    done = _GRID(key=key, data=data, on_picked_change=clicked, on_opened_change=_nothing, on_group_change=_nothing)
+    return Done(done.opened, done.group)
 
 
 def labels(row: pd.Series) -> dict[str, str]:

@@ -131,7 +131,7 @@ def test_pause_and_cancel(visitor, server):
     visitor.page.get_by_role("button", name="Run to the end").click()
     expect(visitor.page.get_by_text(re.compile("running · "))).to_be_visible()
     visitor.page.get_by_role("button", name="Cancel").click()
-    expect(visitor.page.get_by_text(re.compile("Stopped after .* Resume to go on"))).to_be_visible()
+    expect(visitor.page.get_by_text(re.compile("Stopped after .* it can go on"))).to_be_visible()
 
 
 def test_a_run_survives_its_server(chromium, tmp_path):

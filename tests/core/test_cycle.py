@@ -371,7 +371,7 @@ def test_taking_half_twice_is_taking_the_whole_where_the_ranking_stays(home, poo
 def test_a_step_on_the_way_leaves_the_rest_to_come(home, pool):
     one = start(pool, cycles=3)
     cycle.work(one, pool, until=1)
-    assert one.status() == ("stopped", "Stopped after 1 of 3 cycles; nothing finished is lost. Resume to go on.")
+    assert one.status() == ("stopped", "Stopped after 1 of 3 cycles; nothing finished is lost, and it can go on.")
     cycle.work(one, pool, until=99)  # no more than it is to have
     assert len(one.cycles()) == 3
 
