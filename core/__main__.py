@@ -182,7 +182,9 @@ def parser() -> argparse.ArgumentParser:
         ("show", show, "what a run found"),
     ):
         sub = command(name, function, text)
-        sub.add_argument("run", metavar="RUN|STUDY" if name == "resume" else "RUN", help="its name, as `list` prints it")
+        sub.add_argument(
+            "run", metavar="RUN|STUDY" if name == "resume" else "RUN", help="its name, as `list` prints it"
+        )
         sub.add_argument("--json", action="store_true", help="print one object a run")
         if name == "resume":
             sub.add_argument(

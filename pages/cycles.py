@@ -93,7 +93,9 @@ def take(run: Run) -> None:
         )
         st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
         captions = [
-            frame.plain(f"{row.rank}: " + (f"{row.suggested}?" if row.given == "—" else f"{row.given} → {row.suggested}"))
+            frame.plain(
+                f"{row.rank}: " + (f"{row.suggested}?" if row.given == "—" else f"{row.given} → {row.suggested}")
+            )
             for row in first.itertuples()
         ]
         st.image(tiles.pictures(here, first, 88), caption=captions, width=88)

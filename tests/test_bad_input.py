@@ -425,7 +425,7 @@ def test_a_killed_worker_is_said_to_be_stopped_and_resumes(tmp_path, home, reque
     worker.wait()
     main(["show", one.id])
     assert re.search(
-        r"stopped. Stopped after \d of 6 cycles; nothing finished is lost. Resume", capsys.readouterr().out
+        r"stopped. Stopped after \d of 6 cycles; nothing finished is lost, and it can go on", capsys.readouterr().out
     )
     assert main(["resume", one.id]) == 0
     assert one.status()[0] == "finished"

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, Self
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from core import cycle, run, tasks
 from core.jobs import ROOT
@@ -78,15 +78,15 @@ def serve(
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium or Playwright's own. Without one: a failure in CI, a skip elsewhere."""
+def chromium() -> Iterator[BrowserContext]:
+    """Debian's Chromium or Playwright's own, with one cache for all visits. Without one: a failure in CI, a skip elsewhere."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or playwright.chromium.executable_path
         if not Path(path).exists():
             why = "no Chromium: `make test` installs one, or apt install chromium"
             pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
         browser = playwright.chromium.launch(executable_path=path)
-        yield browser
+        yield browser.new_context(accept_downloads=True)
         browser.close()
 
 
@@ -185,22 +185,28 @@ class Visitor:
 
 
 @contextmanager
-def visiting(browser: Browser, url: str, size: tuple[int, int] = (1440, 900), **options: Any) -> Iterator[Visitor]:
+def visiting(
+    chromium: BrowserContext, url: str, size: tuple[int, int] = (1440, 900), scheme: Literal["light", "dark"] = "light"
+) -> Iterator[Visitor]:
     """A visitor of a dashboard, without what other visitors left. Fails at the end where console or page complained."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options)
+    page = chromium.new_page()
     try:
-        page = context.new_page()
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.emulate_media(color_scheme=scheme)
+        # Once: a reload of the page finds what this visitor has left
+        page.add_init_script("if (window.name !== 'known') { localStorage.clear(); window.name = 'known'; }")
         page.set_default_timeout(PATIENCE)
         someone = Visitor(page, url)
         watch(page, someone.complaints)
         yield someone
     finally:
-        context.close()
+        page.close()
+        chromium.clear_cookies()
     assert someone.complaints == []
 
 
 @pytest.fixture
-def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
+def visitor(chromium: BrowserContext, server: Server) -> Iterator[Visitor]:
     """A visitor at 1440 × 900. Fails at the end where the console or the page complained."""
     with visiting(chromium, server.url) as someone:
         yield someone

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from core import run
 from core.run import PERSON, Run
@@ -29,7 +29,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def guest(chromium: Browser, desk: Server) -> Iterator[Visitor]:
+def guest(chromium: BrowserContext, desk: Server) -> Iterator[Visitor]:
     with visiting(chromium, desk.url) as someone:
         yield someone
 
@@ -89,7 +89,7 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     expected += [(ranked[17], 4), (ranked[18], 5), (ranked[19], 8), (ranked[19], 9)]
     assert said(one, "Ann <b>*1*</b>") == expected
     guest.page.get_by_role("button", name="Next cycle").click()
-    expect(guest.page.get_by_text("2 of 2 cycles")).to_be_visible(timeout=2 * PATIENCE)
+    expect(guest.page.get_by_text("waits for labels · 2 cycles")).to_be_visible(timeout=2 * PATIENCE)
     expect(guest.page.get_by_text("0 of 20 votes · 0 of them yours")).to_be_visible()
     assert one.cycles()["n_labels"].tolist() == [40, 60]
     assert one.ranking(1).set_index("sample_id").loc[ranked[19], "label"] == 9
@@ -176,6 +176,6 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     expect(guest.page.get_by_text("2 of 4 votes")).to_be_visible()
     assert [label for _, label in said(one, "ann")] == [0, 20]
     guest.page.get_by_role("button", name="Next cycle").click()
-    expect(guest.page.get_by_text("1 of 1 cycles")).to_be_visible(timeout=3 * PATIENCE)
+    expect(guest.page.get_by_text("waits for labels · 1 cycle")).to_be_visible(timeout=3 * PATIENCE)
     expect(guest.page.get_by_text("0 of 4 votes · 0 of them yours · 38 images left for you")).to_be_visible()
     assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]

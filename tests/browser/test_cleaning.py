@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from core import run, study
 from core.study import Protocol
@@ -41,7 +41,7 @@ def cleaning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def guest(chromium: Browser, cleaning: Server) -> Iterator[Visitor]:
+def guest(chromium: BrowserContext, cleaning: Server) -> Iterator[Visitor]:
     with visiting(chromium, cleaning.url) as someone:
         yield someone
 

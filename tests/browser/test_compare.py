@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from core import run, store
 from core.run import Config
@@ -92,7 +92,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def guest(chromium: Browser, studies: Server) -> Iterator[Visitor]:
+def guest(chromium: BrowserContext, studies: Server) -> Iterator[Visitor]:
     """A visitor of that dashboard; fails at the end where the console complained."""
     with visiting(chromium, studies.url) as someone:
         yield someone

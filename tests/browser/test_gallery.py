@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from core import query, run
 from core.query import Filter
@@ -47,7 +47,7 @@ def photographs(folder: Path) -> Path:
 
 
 @pytest.fixture
-def guest(chromium: Browser, gallery: Server) -> Iterator[Visitor]:
+def guest(chromium: BrowserContext, gallery: Server) -> Iterator[Visitor]:
     with visiting(chromium, gallery.url) as someone:
         yield someone
 

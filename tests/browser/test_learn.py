@@ -23,7 +23,7 @@ FORMULAS = {  # of each step: what its TeX says, as KaTeX keeps it beside what i
 @pytest.fixture
 def phone(chromium, server):
     """Somebody with a phone, in the dark."""
-    with visiting(chromium, server.url, size=(390, 844), color_scheme="dark") as someone:
+    with visiting(chromium, server.url, size=(390, 844), scheme="dark") as someone:
         yield someone
 
 

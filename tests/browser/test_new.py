@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from core import run
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
@@ -23,7 +23,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def guest(chromium: Browser, fresh: Server) -> Iterator[Visitor]:
+def guest(chromium: BrowserContext, fresh: Server) -> Iterator[Visitor]:
     with visiting(chromium, fresh.url) as someone:
         someone.open("/new")
         yield someone

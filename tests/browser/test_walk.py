@@ -21,7 +21,8 @@ pytestmark = pytest.mark.browser
 
 def wait_for_cycles(visitor, n, patience=180):
     """Wait until the sidebar counts n finished cycles and the worker has stopped."""
-    expect(visitor.page.get_by_text(re.compile(rf"(finished|stopped) · {n} of"))).to_be_visible(timeout=1000 * patience)
+    text = re.compile(rf"(finished|stopped|waits for labels) · {n} (of|cycle)")
+    expect(visitor.page.get_by_text(text)).to_be_visible(timeout=1000 * patience)
     visitor.settled()
 
 
@@ -141,13 +142,15 @@ def test_a_run_survives_its_server(chromium, tmp_path):
     visitor = Visitor(page, first.url)
     visitor.open("/new")
     visitor.types("Cycles", "3")
+    page.get_by_text("Model and training").click()
+    visitor.types("Use at most (images)", "1000")
     page.get_by_role("button", name="Start run").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
     first.process.kill()
     first.process.wait()
     (path,) = (tmp_path / "home").glob("*-fashion-*")
     one = run.Run(path)
-    for _ in range(100):
+    for _ in range(300):
         if one.is_running():
             break
         time.sleep(0.1)
