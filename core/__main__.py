@@ -38,7 +38,7 @@ from core import (
     views,
 )
 from core.printed import Layout
-from core.run import Config, Run
+from core.run import Run
 from core.strategies import STRATEGIES
 from core.study import Protocol, Study
 from data import votes
@@ -97,6 +97,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--root", type=Path, help="folder that holds the data set (default: $NEXTLABEL_DATA)")
     sub.add_argument("--limit", type=int, help="use only so many of the pool's images")
     sub.add_argument(
+        "--test-share",
+        type=float,
+        help="share of a folder's labelled images held out as test set and not ranked (default: 0.2; where people check the "
+        "labels 0: every image is ranked, those of a test tree too)",
+    )
+    sub.add_argument(
         "--strategy",
         choices=STRATEGIES,
         nargs="+",
@@ -130,7 +136,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--static", action="store_true", default=None, help="label cleaning: the first model ranks all cycles"
     )
-    sub.add_argument("--folds", type=int, help="posteriors out of fold, of so many models (default: 1, in-sample)")
+    sub.add_argument(
+        "--folds",
+        type=int,
+        help="posteriors out of fold, of so many models (default: 1, in-sample; 5 where people check the labels)",
+    )
     sub.add_argument("--ensemble", type=int, help="average the posteriors of so many models (default: 1)")
     sub.add_argument("--forget-rate", type=float, help="of co-teaching: share of wrong labels (default: estimated)")
     sub.add_argument("--pretrain-epochs", type=int, help="of the ssl selector, on the images alone (default: 30)")
@@ -350,6 +360,7 @@ SETTINGS = (
         "dataset",
         "root",
         "limit",
+        "test_share",
         "classes",
         "selector",
         "gamma",
@@ -419,14 +430,13 @@ def start(options: argparse.Namespace) -> None:
         title = f"{given['dataset']}: {', '.join(methods)}"
         protocol = Protocol("study", title, [{"method": method} for method in methods], seeds, given)
         return work_study(study.create(protocol, command=command), options)
-    defaults = tasks.defaults(options.task, given["dataset"])
-    first = Config(**{"budget": 0, **defaults, **given, "method": methods[0]})
-    dataset = data.load(first.dataset, first.root, **first.load_options)
+    loader = tasks.loader()
     for seed in seeds:
         for relabel_seed in relabel_seeds:
-            config = dataclasses.replace(first, seed=seed, relabel_seed=relabel_seed)
-            created = run.create(tasks.prepare(config, dataset), tasks.about(dataset))
-            print(f"run {created.id}", file=sys.stderr)
+            asked = {**given, "method": methods[0], "seed": seed, "relabel_seed": relabel_seed}
+            config, dataset = tasks.settle(asked, loader)
+            created = run.create(config, tasks.about(dataset))
+            print(f"run {created.id}\n{views.split_text(config, dataset)}", file=sys.stderr)
             work(created, dataset, options)
 
 
@@ -721,15 +731,19 @@ def export_files(options: argparse.Namespace) -> None:
     else:
         tables: dict[str, Callable[[], pd.DataFrame]] = {
             "ranking": lambda: views.samples(found, load(found), cycle),
-            "labels": lambda: exchange.log_table(found.log.events(cycle), found.about["class_names"]),
+            "labels": lambda: exchange.log_table(
+                found.log.events(views.through(found, cycle)), found.about["class_names"]
+            ),
             "votes": lambda: views.given_votes(found),
             "cycles": found.cycles,
-            "relabels": lambda: views.relabels(found, load(found), cycle),
+            "relabels": lambda: views.relabels(found, load(found), views.through(found, cycle)),
             "cleaned": lambda: views.cleaned(found, load(found), cycle),
             "issues": lambda: views.issues(found, load(found), cycle),
         }
         content = export.table_bytes(tables[options.table](), file_format(options.out))
         export.write_file(options.out, content)
+        if options.table != "ranking" and (text := views.untrained_text(found, cycle)):
+            print(f"nextlabel: {text}", file=sys.stderr)
     print(options.out)
 
 
@@ -857,14 +871,14 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
     if as_json:
         print(json.dumps(summary), flush=True)
         return
+    notes: dict[str, None] = {}
     for cycle in summary["cycles"]:
-        shown = {
-            "correctness": "right labels",
-            "estimated_correctness": "right labels, estimated,",
-            "accuracy": "test accuracy",
-        }
-        parts = [f"{text} {100 * cycle[key]:.1f} %" for key, text in shown.items() if cycle.get(key) is not None]
+        shown = views.measures(found.config, pd.Series(cycle)).values()
+        parts = [f"{one.title[0].lower()}{one.title[1:]} {one.text}" for one in shown]
         print(", ".join([f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels", *parts]))
+        notes |= dict.fromkeys(f"{one.title}: {one.note[0].lower()}{one.note[1:]}" for one in shown if one.note)
+    for note in notes:
+        print(note)
     if summary["auc"] is not None:
         normalised = summary["auc_normalised"]
         scale = "" if normalised is None else f" ({normalised:.2f} of the way from random to oracle)"

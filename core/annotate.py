@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core import audit
 from core.relabel import Ints
 from core.run import PERSON, Config, Run
 from core.scores import REGISTRY
@@ -87,12 +88,14 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
     """What lies before an annotator, by a ranking of `core.views.samples` or `unranked`, in pool order.
 
     An image leaves the queue when the annotator has voted on it or is unsure of it, and goes to its end when skipped;
-    what others say of it changes nothing before the next ranking. Votes that came with the data to check do not count.
+    what others say of it changes nothing before the next ranking. Votes that came with the data to check do not count. Where
+    labels are checked, one image in `core.audit.EVERY` is drawn at random instead.
     """
+    checking = not TASKS[run.config.task].people_first
     cycle, events = run.open_cycle(), standing(run.log.events(sources=PERSON))
     own = events[events["source"] == PERSON + annotator]
     last = own.drop_duplicates("sample_id", keep="last")
-    now, first = last["cycle"] == cycle, 0 if TASKS[run.config.task].people_first else 1
+    now, first = last["cycle"] == cycle, 1 if checking else 0
     voted = last[(last["label"] >= 0) & (last["cycle"] >= first)]
     skipped, unsure = last[(last["label"] == SKIPPED) & now], last[last["label"] == UNSURE]
 
@@ -102,10 +105,14 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
     out = sample_id.isin([*voted["sample_id"], *unsure["sample_id"], *skipped["sample_id"]]).to_numpy()
     row_of = {name: row for row, name in sample_id[sample_id.isin(last["sample_id"])].items()}
     waiting = [row_of[one] for one in skipped["sample_id"] if not np.isnan(rank[row_of[one]])]
+    queue = ranked[~out[ranked]]
+    if checking:
+        drawn = audit.order(len(table), run.config.seed)
+        queue = audit.interleaved(queue, drawn[np.isin(drawn, queue)], int(now.sum()))
     mine = own[(own["label"] >= 0) & (own["cycle"] == cycle)]
     given = events[(events["label"] >= 0) & (events["cycle"] == cycle)]
     return Desk(
-        queue=np.concatenate([ranked[~out[ranked]], np.array(waiting, dtype=np.int64)]),
+        queue=np.concatenate([queue, np.array(waiting, dtype=np.int64)]),
         said=[Said(e.seq, row_of[e.sample_id], e.label) for e in last[now].itertuples()],
         votes=len(given.drop_duplicates(["sample_id", "source"])),
         mine=mine["sample_id"].nunique(),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core import graph, layout, machine, metrics
+from core import audit, graph, layout, machine, metrics
 from core.gradnorm import Loss
 from core.learner import WHOLE, Learner, save_weights, weights
 from core.models import Classifier
@@ -209,6 +209,8 @@ class _Worker:
         candidates = self.subset(np.flatnonzero(self.task.candidates(state)))
         columns = self.task.score_columns(state, probs)
         measured = self.task.measure(state, int((events["cycle"] > 0).sum()), probs)
+        if self.task.audited and self.cycle > 0:
+            measured |= audited(audit.of_run(self.run, self.dataset.ids, self.cycle))
         if "bald" in self.task.model_scores:
             seed = self.learner.seed(trained, 2)
             columns["bald"] = self.learner.combined(scorers, lambda one: one.bald(mc_dropout.PASSES, seed))
@@ -351,6 +353,18 @@ class Unlabelled:
             for _, x in images.batches(self.rows, SCORE_BATCH):
                 parts.append(companion(model.stages(x)).double().cpu().numpy())
         return np.concatenate(parts)
+
+
+def audited(found: audit.Estimate | None) -> dict[str, float]:
+    """An estimate as the metrics of a cycle."""
+    if found is None:
+        return {}
+    return {
+        "estimated_correctness": found.share,
+        "estimated_low": found.low,
+        "estimated_high": found.high,
+        "checked_at_random": found.checked,
+    }
 
 
 def ranking_table(

@@ -15,10 +15,13 @@ from core.store import standing
 from data import ImageDataset
 from data.errors import UserError
 
-SAME_DATA = ("dataset", "root", "limit", "classes")
+SAME_DATA = ("dataset", "root", "limit", "classes", "test_share")
 UNTOLD = (*SAME_DATA, "study", "parent", "branched_at", "earlier")  # settings that say nothing of the method
 NONE = -1  # rank or label of a sample that has none
-MEASURES = ("n_labels", "correctness", "estimated_correctness", "accuracy", "clear_errors", "difficult_errors", "gap")
+MEASURES = (
+    *("n_labels", "correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy"),
+    *("clear_errors", "difficult_errors", "gap"),
+)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,9 @@ def _text(value: Any) -> str:
 def _measures(first: Side, second: Side) -> pd.DataFrame:
     """measure, first, second (NaN where a run has it not) and change, second less first."""
     rows = [dict(side.run.cycles().iloc[side.cycle]) for side in (first, second)]
+    for row in rows:
+        if pd.isna(row.get("estimated_low")):  # of a model that has learnt the labels: no estimate to compare
+            row.pop("estimated_correctness", None)
     found = [
         {"measure": name, "first": rows[0].get(name, np.nan), "second": rows[1].get(name, np.nan)}
         for name in MEASURES

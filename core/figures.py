@@ -91,8 +91,11 @@ PATTERNS = {
 LEGEND_ROW = 19  # pixels
 
 
-def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Figure:
-    """Test accuracy (%) against labels, one line a method: mean over seeds, band ± 1 s.d. `cycle` marks where we stand."""
+def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str, title: str = "Test accuracy") -> go.Figure:
+    """Test accuracy (%) against labels, one line a method: mean over seeds, band ± 1 s.d. `cycle` marks where we stand.
+
+    title: what the accuracy is called.
+    """
     figure = go.Figure()
     for method, part in curves.groupby("method", sort=True):
         table = _over_seeds(part, "accuracy")
@@ -101,7 +104,57 @@ def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str) -> go.Fi
         here = curves[curves["cycle"] == cycle]
         if len(here):
             figure.add_vline(x=float(here["n_labels"].iloc[0]), line={"color": GREY, "dash": "dot", "width": 1})
-    return _layout(figure, "Labelled images", "Test accuracy (%)", note)
+    return _layout(figure, "Labelled images", f"{title} (%)", note)
+
+
+def estimates(cycles: pd.DataFrame, cycle: int | None, note: str, accuracy: str) -> go.Figure:
+    """What is known of labels that people check, in % after each cycle: the estimated share of right ones with its interval,
+    the share that the model agrees with, and where there is a test set its accuracy, which is called `accuracy`.
+
+    cycles: n_labels, and where they are known estimated_correctness, estimated_low, estimated_high, agreement, accuracy.
+    """
+    figure, x = go.Figure(), cycles["n_labels"]
+    lines = {"agreement": ("labels that the model agrees with, out of fold", "dot", "square-open")}
+    lines["accuracy"] = (accuracy[0].lower() + accuracy[1:], "dash", "diamond-open")
+    for name, (label, dash, symbol) in lines.items():
+        if name in cycles and cycles[name].notna().any():
+            figure.add_trace(
+                go.Scatter(
+                    x=x,
+                    y=100 * cycles[name],
+                    name=label,
+                    mode="lines+markers",
+                    line={"color": GREY, "dash": dash, "width": 1.5},
+                    marker={"symbol": symbol, "size": 8},
+                    hovertemplate="%{x:,} labels: %{y:.1f} %<extra>" + label + "</extra>",
+                )
+            )
+    if "estimated_low" in cycles and cycles["estimated_low"].notna().any():
+        known = cycles[cycles["estimated_low"].notna()]
+        share, low, high = (100 * known[f"estimated_{name}"] for name in ("correctness", "low", "high"))
+        figure.add_trace(
+            go.Scatter(
+                x=known["n_labels"],
+                y=share,
+                name="right labels, estimated; 95 % interval",
+                mode="lines+markers",
+                line={"color": BLUE, "width": 2},
+                marker={"size": 9},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": high - share,
+                    "arrayminus": share - low,
+                    "width": 6,
+                },
+                customdata=np.stack([low, high, known["checked_at_random"]], axis=1),
+                hovertemplate="%{x:,} labels: %{y:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f}), from "
+                "%{customdata[2]:,} random images<extra></extra>",
+            )
+        )
+    if cycle is not None and cycle < len(cycles):
+        figure.add_vline(x=float(x.iloc[cycle]), line={"color": GREY, "dash": "dot", "width": 1})
+    return _layout(figure, "Collected labels", "Share (%)", note)
 
 
 def compared(table: pd.DataFrame, y: str, unit: str, note: str, level: pd.DataFrame | None = None) -> go.Figure:

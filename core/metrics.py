@@ -1,5 +1,7 @@
 """Figures of merit: pure functions on arrays, float64."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -52,6 +54,29 @@ def estimated_noise(labels: ArrayLike, probs: ArrayLike) -> float:
     joint[np.flatnonzero(empty), np.flatnonzero(empty)] = 1.0
     joint *= (present / joint.sum(axis=1))[:, None]
     return float(1 - np.trace(joint) / joint.sum())
+
+
+def share_interval(hits: int, drawn: int, population: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share in [0, 1] of a finite population, from `hits` among so many drawn without replacement.
+
+    Both tails of the hypergeometric distribution are inverted, each at (1 − level) / 2, so that the interval covers the
+    share in at least `level` of all draws (Clopper and Pearson 1934, for finite populations Buonaccorsi 1987).
+    """
+    from scipy.stats import hypergeom  # half a second, which most of those who measure do without
+
+    tail = (1 - level) / 2
+
+    def first(fits: Callable[[int], bool], low: int, high: int) -> int:
+        """The least number from low to high that fits; `fits` is false, then true; at high it is true."""
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle + 1, high)
+        return low
+
+    least, most = hits, population - (drawn - hits)  # successes that the draw itself leaves possible
+    low = first(lambda k: hypergeom.sf(hits - 1, population, k, drawn) > tail, least, most)
+    high = most - first(lambda k: hypergeom.cdf(hits, population, most - k, drawn) > tail, 0, most - least)
+    return low / population, high / population
 
 
 def kendall_tau(a: ArrayLike, b: ArrayLike) -> float:

@@ -19,6 +19,7 @@ from core import export, views
 from core.printed import Layout
 from core.run import Run
 from core.scores import REGISTRY
+from core.tasks import reference_counts
 from data import ImageDataset
 
 ROWS = 8  # of the table of cycles: what a page holds
@@ -35,6 +36,9 @@ COLUMNS = {  # of the table of cycles, with how each is written
     "changed": ("Majority changed", "{:,.0f}"),
     "correctness": ("Right labels", "{:.1%}"),
     "estimated_correctness": ("Right labels, estimated", "{:.1%}"),
+    "estimated_low": ("from", "{:.1%}"),
+    "estimated_high": ("to", "{:.1%}"),
+    "agreement": ("Model agrees", "{:.1%}"),
     "accuracy": ("Test accuracy", "{:.1%}"),
     "training_s": ("Training", "{:,.1f} s"),
     "scoring_s": ("Scoring", "{:,.1f} s"),
@@ -86,7 +90,7 @@ def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
         f"{' · example' if run.is_example else ''}</div><div class='numbers'>{numbers}</div>"
         f"<div class='two'><div>{_figure(run, dataset, cycle)}</div><div><dl>{facts}</dl></div></div>"
         f"<h2>What each cycle did</h2>{_cycles(run, dataset, cycle)}{grids}"
-        f"<h2>What the words mean</h2><p class='definitions'>{escape(_definitions(run))}</p>"
+        f"<h2>What the words mean</h2><p class='definitions'>{escape(_definitions(run, dataset, cycle))}</p>"
         f"<h2>All settings</h2><p class='definitions'>{escape(_settings(run))}</p></body></html>"
     )
 
@@ -101,10 +105,9 @@ def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str
     table, summary = run.cycles(), views.summary(run, dataset)
     last, first = table.iloc[cycle], table.iloc[0]
     found = [("Labels" if run.config.task == "active-learning" else "Labels collected", f"{last['n_labels']:,.0f}")]
-    for name in ("correctness", "estimated_correctness", "accuracy"):
-        if name in table:
-            change = f" ({100 * (last[name] - first[name]):+.1f})" if cycle > 0 else ""
-            found.append((COLUMNS[name][0], f"{last[name]:.1%}{change}"))
+    for name, shown in views.measures(run.config, last).items():
+        change = f" ({100 * (last[name] - first[name]):+.1f})" if cycle > 0 and shown.certain else ""
+        found.append((shown.title, shown.text + change))
     if summary["auc"] is not None:
         found.append((f"AUC, {len(table)} cycles", f"{summary['auc']:.3f}"))
     if summary["auc_normalised"] is not None:
@@ -149,7 +152,12 @@ def _cycles(run: Run, dataset: ImageDataset, cycle: int) -> str:
     table = views.cycle_changes(run, dataset).merge(run.cycles().drop(columns="seconds"), on="cycle").head(cycle + 1)
     shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, ROWS).round().astype(int))]
     names = [name for name in COLUMNS if name in shown and (name != "changed" or shown[name].any())]
-    head = "".join(f"<th>{COLUMNS[name][0]}</th>" for name in names)
+    if "estimated_low" not in names:  # of a model that has learnt the labels
+        names = [name for name in names if name != "estimated_correctness"]
+    titles = {name: title for name, (title, _) in COLUMNS.items()} | {
+        "accuracy": views.measure_title("accuracy", run.config)
+    }
+    head = "".join(f"<th>{titles[name]}</th>" for name in names)
     rows = "".join(
         "<tr>" + "".join(f"<td>{_cell(row[name], COLUMNS[name][1])}</td>" for name in names) + "</tr>"
         for _, row in shown.iterrows()
@@ -204,7 +212,7 @@ def _url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _definitions(run: Run) -> str:
+def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     config, meant = run.config, REGISTRY[run.config.method]
     texts = [f"{meant.title}: {meant.formula} — {meant.meaning}. In brackets: points since cycle 0."]
     if config.task == "active-learning":
@@ -212,6 +220,8 @@ def _definitions(run: Run) -> str:
         texts.append(
             "AUC: mean test accuracy over the labelled images, by trapezoids; compare runs over one budget only."
         )
+    elif reference_counts(config, dataset) is None:
+        texts += [f"{one.title}: {one.note}" for one in views.measures(config, run.cycles().iloc[cycle]).values()]
     else:
         texts.append("Right labels: share of images whose majority label is that of the reference votes.")
         texts.append(

@@ -43,6 +43,7 @@ class Config:
     # data
     root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
     limit: int | None = None  # use only so many of the pool's images
+    test_share: float | None = None  # of a folder: share of the labelled images held out as test set; None: a fifth
     classes: list[str] | None = None  # of a folder whose labels do not name them all, in this order
     initial: int = 0  # active learning: labels at the start, drawn at random
     subset: int | None = (
@@ -103,9 +104,20 @@ class Config:
         return self.method if self.selector == "vanilla" else f"{self.selector}, {self.method}"
 
     @property
+    def doubtful_test(self) -> bool:
+        """Whether the labels of the test set are as doubtful as those that people check: a folder's own."""
+        return self.task == "label-cleaning" and self.annotator == "person" and self.dataset == "folder"
+
+    @property
     def load_options(self) -> dict[str, Any]:
         """What `data.load` takes beside name and root."""
-        options = {"limit": self.limit, "labels": self.labels, "votes": self.votes, "class_names": self.classes}
+        options = {
+            "limit": self.limit,
+            "labels": self.labels,
+            "votes": self.votes,
+            "class_names": self.classes,
+            "test_share": self.test_share,
+        }
         return {name: value for name, value in options.items() if value is not None}
 
 

@@ -20,7 +20,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import filelock
 
-import data
 from core import tasks
 from core.run import START_SECONDS, Config, Run, home, new_folder, write_start
 from core.store import write_atomically
@@ -272,13 +271,11 @@ def create(
     absent = [name for name in arms or [] if name not in known]
     if absent:
         raise UserError(f'{protocol.name} has no arm "{absent[0]}": choose of {", ".join(known)}.')
-    dataset = data.load(
-        settings["dataset"], settings.get("root"), **Config(**{"budget": 0, "method": "", **settings}).load_options
-    )
-    configs = []
+    load, configs = tasks.loader(), []
     for seed in dict.fromkeys(protocol.seeds if seeds is None else seeds):
         for name in known if arms is None else dict.fromkeys(arms):
-            configs.append(tasks.prepare(Config(**{"budget": 0, **settings, **known[name], "seed": seed}), dataset))
+            config, dataset = tasks.settle({**settings, **known[name], "seed": seed}, load)
+            configs.append(config)
     if not configs:
         raise UserError("A study needs at least one strategy or arm, and one seed: choose some.")
     study = Study(new_folder(home() / "studies", protocol.name))

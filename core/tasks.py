@@ -4,12 +4,15 @@ Numpy only. The engine (`core.cycle`) calls these and never asks which task it r
 """
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import data
 from core import metrics, relabel, scores, strategies
 from core.relabel import Floats, Ints, Labels
 from core.run import GIVEN, PERSON, Config
@@ -55,6 +58,7 @@ CLEANING_ONLY = {
     "votes": None,
     "forget_rate": None,
 }  # settings, and their value in active learning
+PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
 
 
@@ -65,6 +69,8 @@ class Task(ABC):
     """Columns of a ranking that follow from posterior and labels alone."""
     model_scores: tuple[str, ...] = ()
     """Further columns, of `MODEL_SCORES`."""
+    audited = False
+    """Whether people check labels, some of them at random to estimate how many are right (`core.audit`)."""
     people_first = False
     """Whether people may give labels before the first training."""
 
@@ -153,6 +159,7 @@ class LabelCleaning(Task):
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
         self.reference = reference_counts(config, dataset)
+        self.audited = self.reference is None
         self.model_scores = MODEL_SCORES if config.evidence else tuple({config.method} & set(MODEL_SCORES))
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
@@ -180,7 +187,10 @@ class LabelCleaning(Task):
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
         found: dict[str, float] = {"n_labels": collected}
         if self.reference is None:
-            return found | {"estimated_correctness": 1 - metrics.estimated_noise(state.majority, probs)}
+            labelled = state.majority >= 0
+            if self.config.folds > 1 and labelled.any():  # a model that has learnt the labels agrees with wrong ones
+                found["agreement"] = metrics.accuracy(probs[labelled], state.majority[labelled])
+            return found
         clear, difficult = metrics.remaining_errors(state.majority, self.reference)
         return found | {
             "correctness": metrics.correctness(state.majority, self.reference),
@@ -263,6 +273,36 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
 def defaults(task: str, dataset: str) -> dict[str, Any]:
     """Settings for whatever the user leaves open."""
     return PRESETS.get((task, dataset), PRESETS[task, ""])
+
+
+def loader() -> Callable[[Config], ImageDataset]:
+    """What loads the data set of a configuration, and of equal ones no second time."""
+    loaded: dict[str, ImageDataset] = {}
+
+    def load(config: Config) -> ImageDataset:
+        key = json.dumps([config.dataset, config.root, config.load_options])
+        if key not in loaded:
+            loaded[key] = data.load(config.dataset, config.root, **config.load_options)
+        return loaded[key]
+
+    return load
+
+
+def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> tuple[Config, ImageDataset]:
+    """The configuration of what was given, defaults for the rest, ready to run; and the data set that it asks for.
+
+    given: fields of `Config`, at least task, dataset and method. Where people check labels that may be wrong, every image of
+    a folder is ranked, and by a model that has not learnt from its label. Raises `UserError` as `prepare` and `load` do.
+    """
+    settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
+    dataset = load(Config(**settings))
+    config = prepare(Config(**settings), dataset)
+    if config.task == "active-learning" or config.annotator != "person":
+        return config, dataset
+    if config.dataset == "folder":
+        settings = {"test_share": 0.0, **settings}
+        dataset = load(Config(**settings))
+    return prepare(Config(**{"folds": min(PEOPLES_FOLDS, len(dataset)), **settings}), dataset), dataset
 
 
 def prepare(config: Config, dataset: ImageDataset) -> Config:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from core import exchange, figures, layout, metrics, policies, relabel, scores
 from core.relabel import Floats
 from core.run import PERSON, Config, Run, all_runs
+from core.store import standing
 from core.tasks import initial_labels, reference_counts
 from data import ImageDataset, votes
 from data.errors import UserError
@@ -25,6 +26,21 @@ BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a
 EMBEDDING_TEXT = "t-SNE of the model's embedding"
 BINS = 60  # of a histogram
 FIGURES = ("curves", "policies", "distribution", "confusion", "scatter", "map", "embedding")
+MEASURES = {
+    "correctness": "Right labels",
+    "estimated_correctness": "Right labels, estimated",
+    "agreement": "Labels that the model agrees with",
+    "accuracy": "Test accuracy",
+}
+NOTES = {
+    "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
+    "they say is taken as right.",
+    "agreement": "Out of fold, and not the share of right labels: the model errs as well. That is estimated, with its interval, "
+    "once people have answered images drawn at random, which are one in ten on the page Annotate.",
+}
+NOISY_TEST = (
+    "The test set has the same doubtful labels as the pool; wrong ones count as errors of a model that is right."
+)
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
@@ -113,10 +129,61 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
         "run": run.id,
         "task": config.task,
         "seed": config.seed,
-        "cycles": cycles.to_dict("records"),
+        "cycles": [row.dropna().to_dict() for _, row in cycles.astype(object).iterrows()],
         "auc": auc,
         "auc_normalised": normalised,
     }
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One share of a cycle as it is shown. certain: whether it is a fact rather than an estimate or a hint, so that a change
+    may be drawn as better or worse · note: what to know of it, "" for nothing."""
+
+    title: str
+    value: float
+    text: str
+    certain: bool
+    note: str
+
+
+def measure_title(name: str, config: Config) -> str:
+    """What a share of `Run.cycles` is called; that of a test set with doubtful labels says so."""
+    if name == "accuracy" and config.doubtful_test:
+        return "Test accuracy, noisy labels"
+    return MEASURES[name]
+
+
+def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
+    """The shares that may stand for a cycle, a row of `Run.cycles`, by their names, the most telling first.
+
+    An estimate without an interval, which earlier versions made of labels that the model had learnt, is none of them.
+    """
+    shown = {name: float(cycle[name]) for name in MEASURES if pd.notna(cycle.get(name))}
+    if pd.isna(cycle.get("estimated_low")):
+        shown.pop("estimated_correctness", None)
+    found = {}
+    for name, value in shown.items():
+        text, note = f"{value:.1%}", NOTES.get(name, "")
+        if name == "estimated_correctness":
+            text = f"{value:.1%} ({cycle['estimated_low']:.1%} to {cycle['estimated_high']:.1%})"
+            note = note.format(cycle["checked_at_random"])
+        if name == "accuracy" and config.doubtful_test:
+            note = NOISY_TEST
+        found[name] = Measure(measure_title(name, config), value, text.replace("%", " %"), not note, note)
+    return found
+
+
+def split_text(config: Config, dataset: ImageDataset) -> str:
+    """How the images are divided, in one sentence."""
+    n, held_out = len(dataset), len(dataset.test_labels)
+    if config.dataset != "folder" or not held_out:
+        test = f", {held_out:,} to test on" if held_out else ", none set aside to test on"
+        return f"{n:,} images in the pool{test}."
+    return (
+        f"{n:,} images in the pool, {held_out:,} held out to test on: these are neither ranked nor checked "
+        "(--test-share 0 puts them into the pool)."
+    )
 
 
 def samples(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
@@ -309,16 +376,44 @@ def agreement(places: pd.DataFrame) -> Agreement:
     return Agreement(float(places["place_first"].corr(places["place_second"])), first, len(both))
 
 
+def through(run: Run, cycle: int) -> int | None:
+    """Up to which cycle an export reads the log: at the last ranking to its end, so that no annotation is missing."""
+    return None if cycle == len(run.cycles()) - 1 else cycle
+
+
+def untrained(run: Run, cycle: int) -> pd.Series:
+    """The annotations of people that are exported with a cycle though no training has seen them, by sample id."""
+    if through(run, cycle) is not None:
+        return pd.Series(dtype=np.int64)
+    events = standing(run.log.events(sources=PERSON, after=cycle))
+    last = events[events["label"] >= 0].drop_duplicates(["sample_id", "source"], keep="last")
+    return last["sample_id"].value_counts()
+
+
+def untrained_text(run: Run, cycle: int) -> str:
+    """What to say of them, "" where there are none."""
+    n = int(untrained(run, cycle).sum())
+    if n == 0:
+        return ""
+    return f"{n:,} annotation{'' if n == 1 else 's'} since the last training {'is' if n == 1 else 'are'} exported too."
+
+
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    """The labels at a cycle beside those of the start, one row a sample (`core.exchange.cleaned_labels`)."""
+    """The labels at a cycle beside those of the start, one row a sample (`core.exchange.cleaned_labels`).
+
+    At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen.
+    """
     initial = run.state(dataset.ids, 0)[0].majority
-    return exchange.cleaned_labels(dataset.ids, initial, run.state(dataset.ids, cycle)[0], dataset.class_names)
+    state, _, _ = run.state(dataset.ids, through(run, cycle))
+    table = exchange.cleaned_labels(dataset.ids, initial, state, dataset.class_names)
+    return table.assign(n_untrained=table["sample_id"].map(untrained(run, cycle)).fillna(0).astype(np.int64))
 
 
 def issues(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    """Suspected wrong labels in cleanlab's column names, one row a sample (`core.exchange.issues`)."""
-    probs = run.posterior(cycle).astype(np.float64)
-    return exchange.issues(samples(run, dataset, cycle), probs, dataset.class_names)
+    """Suspected wrong labels in cleanlab's column names, one row a sample (`core.exchange.issues`), labels as in `cleaned`."""
+    probs, now = run.posterior(cycle).astype(np.float64), cleaned(run, dataset, cycle)
+    ranking = samples(run, dataset, cycle).assign(label=now["label"], status=now["status"])
+    return exchange.issues(ranking, probs, dataset.class_names)
 
 
 def given_votes(run: Run) -> pd.DataFrame:
@@ -407,9 +502,13 @@ def figure(
         return policy_figure([run, *(of_study(run) if others is None else others)], dataset, band)
     if name == "curves":
         runs = [run, *(same_experiment(run) if others is None else others)]
-        if config.task == "active-learning" or reference_counts(config, dataset) is None:
+        accuracy = measure_title("accuracy", config)
+        if config.task == "active-learning":
             text = "accuracy on the test set after each training; band ± 1 s.d. over seeds"
-            return figures.learning_curves(learning_curve(runs), cycle, note(run, text))
+            return figures.learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
+        if reference_counts(config, dataset) is None:
+            text = "estimate: from images of a random order that people checked, taken as right; exact 95 % interval"
+            return figures.estimates(run.cycles(), cycle, note(run, text), accuracy)
         curves = pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True)
         at = int(run.cycles()["n_labels"].iloc[cycle])
         bounds = envelopes(config, dataset, int(curves["n_labels"].max()))

@@ -128,7 +128,11 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         )
     if made.n_test:
         found.append(
-            Finding("fine", f"{_are(made.n_test)} held out to test the model, with labels that are taken as right.")
+            Finding(
+                "fine",
+                f"{_are(made.n_test)} held out to test the model, with labels that are taken as right; where people check "
+                "labels, these are checked too unless you say otherwise.",
+            )
         )
     elif made.n_pool:
         found.append(Finding("look", "There is no test set, so no test accuracy will be shown."))

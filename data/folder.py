@@ -6,7 +6,8 @@
 
 A table of labels that lies elsewhere, CSV or Parquet, does the same in its place. Either may hold one more
 column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
-unless `class_names` says which are. The fifth that is held out is drawn by class, with a fixed seed, from the labelled images.
+unless `class_names` says which are. The fifth (or `test_share`) that is held out is drawn by class, with a fixed seed, from the
+labelled images.
 
 Where a table of votes comes with the images (`data.annotations`), or their classes are named, they need no label:
 metadata.csv may do with file_name alone, and images may lie in no class folder.
@@ -23,7 +24,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -90,6 +91,7 @@ def load(
     class_names: Sequence[str] | None = None,
     votes: str | Path | None = None,
     labels: str | Path | None = None,
+    test_share: float | None = None,
 ) -> ImageDataset:
     """The images under `root`; ids are their paths relative to it.
 
@@ -97,9 +99,11 @@ def load(
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
     order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
     (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
-    place of metadata.csv. Raises UserError when there is nothing to learn from, or a table is wrong.
+    place of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
+    default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
+    stays the test set. Raises UserError when there is nothing to learn from, or a table is wrong.
     """
-    return assemble(find(root, size, class_names, votes, labels), class_names, votes)
+    return assemble(find(root, size, class_names, votes, labels, test_share), class_names, votes)
 
 
 def find(
@@ -108,6 +112,7 @@ def find(
     class_names: Sequence[str] | None = None,
     votes: str | Path | None = None,
     labels: str | Path | None = None,
+    test_share: float | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Found:
     """List and decode the images, or take them from the cache; parameters and errors as of `load`.
@@ -118,6 +123,8 @@ def find(
         raise UserError(f"there is no folder {root}; give the path of a folder of images")
     if size is not None and size < 1:
         raise UserError(f"the image size must be at least 1 pixel, got {size}")
+    if test_share is not None and not 0 <= test_share < 1:
+        raise UserError(f"the test share is {test_share:g}; give a share from 0, no test set, up to, not including, 1")
     root = root.resolve()
     skipped: list[tuple[str, str]] = []
     needs_label = votes is None and class_names is None
@@ -138,7 +145,7 @@ def find(
             f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "
             "metadata.csv"
         )
-    entries = _pool_then_test(entries)
+    entries = _pool_then_test(entries, test_share)
     ids = [entry.id for entry in entries]
     parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS)
     reasons, depth = parts["reasons"], int(parts["depth"])
@@ -372,17 +379,21 @@ def _votes(cell: str, name: str, where: str) -> int:
     return int(number)
 
 
-def _pool_then_test(entries: list[Entry]) -> list[Entry]:
-    """The pool's entries before the test set's, each in the order given; holds a test set out where there is none."""
+def _pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
+    """The pool's entries before the test set's, each in the order given; holds a test set out where there is none.
+
+    Where there is to be no test set the order stays that of the usual split, so that the decoded images serve both.
+    """
     if not any(entry.test for entry in entries):
+        entries = list(entries)
         labelled = [i for i, entry in enumerate(entries) if entry.label is not None]
         if labelled:
             _, classes = np.unique([str(entries[i].label) for i in labelled], return_inverse=True)
-            held_out = stratified(classes, max(1, round(HELD_OUT * len(labelled))), seed=0)
+            held_out = stratified(classes, max(1, round((share or HELD_OUT) * len(labelled))), seed=0)
             for i in held_out:
-                entry = entries[labelled[i]]
-                entries[labelled[i]] = Entry(entry.id, entry.label, True, entry.votes)
-    return [e for e in entries if not e.test] + [e for e in entries if e.test]
+                entries[labelled[i]] = replace(entries[labelled[i]], test=True)
+    ordered = [e for e in entries if not e.test] + [e for e in entries if e.test]
+    return [replace(entry, test=False) for entry in ordered] if share == 0 else ordered
 
 
 # --- reading them ----------------------------------------------------------------------------------------------------

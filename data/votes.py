@@ -13,6 +13,7 @@ REPLACED = 2**32 + 1  # and the two numbers that symmetric noise takes: is it re
 REPLACEMENT = 2**32 + 2
 ORDER = 2**32 + 3  # a sample's place in a random order
 FLIP_RATE = 2**32 + 4  # of instance-dependent noise: how easily a sample is mistaken
+AUDIT = 2**32 + 5  # a sample's place in the random order in which labels are checked to estimate how many are right
 
 NOISE_KINDS = ("symmetric", "asymmetric", "instance")
 CONFUSIONS = {  # of CIFAR-10's classes, as Patrini et al. 2017 choose them

@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+import pandas as pd
 import streamlit as st
 
 from core import branch, jobs, tasks, views
@@ -13,6 +14,7 @@ from core.strategies import STRATEGIES
 from pages.ui import frame, tiles, widgets
 
 METRIC = 171  # pixels: two side by side on a phone
+WIDE = 350  # of a number with its interval
 PREVIEW = 12  # images shown before they are taken
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
@@ -203,30 +205,32 @@ def change(by: float, text: str) -> str:
     return f"{100 * by:+.1f} points" if text.endswith("%}") else f"{by:+,.0f}"
 
 
+def metric(title: str, text: str, before: pd.Series | None, row: pd.Series, name: str, colour: str) -> None:
+    """A number of a cycle, and its change since the one before."""
+    delta = None if before is None else change(row[name] - before[name], "{:.1%}" if "%" in text else "{:,.0f}")
+    st.metric(title, text, delta, border=True, delta_color=colour, width=METRIC)
+
+
 def history(run: Run, cycle: int) -> None:
     """Metrics of the cycle we stand at, and what each cycle did."""
     here = frame.Here(run, run.config_at(cycle), frame.dataset(run.config), cycle, len(run.cycles()))
     table = run.cycles()
     row, before = table.iloc[cycle], table.iloc[cycle - 1] if cycle > 0 else None
-    shown = [
-        ("n_labels", "Labels", "{:,.0f}"),
-        ("correctness", "Right labels", "{:.1%}"),
-        ("estimated_correctness", "Right labels, estimated", "{:.1%}"),
-        ("accuracy", "Test accuracy", "{:.1%}"),
-        ("gap", "Generalisation gap", "{:.1%}"),
-        ("clear_errors", "Clear errors left", "{:,.0f}"),
-    ]
-    shown = [item for item in shown if item[0] in table][:4]
+    counts = {"gap": ("Generalisation gap", "{:.1%}"), "clear_errors": ("Clear errors left", "{:,.0f}")}
     with st.container(horizontal=True):
-        for name, title, text in shown:
-            st.metric(
-                title,
-                text.format(row[name]),
-                None if before is None else change(row[name] - before[name], text),
-                border=True,
-                delta_color="off" if name == "n_labels" else "inverse" if name in ("gap", "clear_errors") else "normal",
-                width=METRIC,
-            )
+        metric("Labels", f"{row['n_labels']:,.0f}", before, row, "n_labels", "off")
+        for name, shown in views.measures(run.config, row).items():
+            if shown.certain:
+                metric(shown.title, shown.text, before, row, name, "normal")
+            else:
+                st.metric(
+                    shown.title, shown.text, border=True, width=WIDE if "(" in shown.text else METRIC, help=shown.note
+                )
+        for name, (title, text) in counts.items():
+            if name in table:
+                metric(title, text.format(row[name]), before, row, name, "inverse")
+    for note in dict.fromkeys(one.note for one in views.measures(run.config, row).values() if one.note):
+        st.caption(note)
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
     changes = widgets.changes(here, here.key).merge(table.drop(columns="seconds"), on="cycle", how="left")
@@ -241,9 +245,19 @@ def history(run: Run, cycle: int) -> None:
             "n_labels": "Labels so far",
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
-            "accuracy": st.column_config.NumberColumn("Test accuracy", format="percent"),
+            "accuracy": st.column_config.NumberColumn(views.measure_title("accuracy", run.config), format="percent"),
             "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
-            "estimated_correctness": st.column_config.NumberColumn("Right labels, estimated", format="percent"),
+            "estimated_correctness": st.column_config.NumberColumn(
+                "Right labels, estimated" if "estimated_low" in table else "Right labels, in-sample estimate",
+                format="percent",
+                help="An in-sample estimate, by a model that has learnt the labels, is too high.",
+            ),
+            "estimated_low": st.column_config.NumberColumn("from", format="percent", help="95 % interval."),
+            "estimated_high": st.column_config.NumberColumn("to", format="percent", help="95 % interval."),
+            "checked_at_random": st.column_config.NumberColumn(
+                "Random images", help="Images of a random order that people have answered: what the estimate rests on."
+            ),
+            "agreement": st.column_config.NumberColumn("Model agrees, out of fold", format="percent"),
             "clear_errors": "Clear errors left",
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
@@ -268,6 +282,8 @@ def history(run: Run, cycle: int) -> None:
             widgets.table_export(
                 lambda: views.issues(run, here.dataset, cycle), n, f"{run.id}-issues", "Export suspected errors"
             )
+    if text := views.untrained_text(run, cycle):
+        st.caption(text)
     if run.config.task == "label-cleaning" and cycle > 0:
         relabels(here)
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core import diff
+from core import diff, views
 from core import run as runs
 from core.run import Run
 from pages.ui import frame, tiles, widgets
@@ -20,12 +20,15 @@ MEASURES = {
     "n_labels": "Labels",
     "correctness": "Right labels",
     "estimated_correctness": "Right labels, estimated",
+    "estimated_low": "… 95 % interval from",
+    "estimated_high": "… to",
+    "agreement": "Labels that the model agrees with",
     "accuracy": "Test accuracy",
     "clear_errors": "Clear errors left",
     "difficult_errors": "Difficult errors left",
     "gap": "Generalisation gap",
 }
-SHARES = ("correctness", "estimated_correctness", "accuracy", "gap")
+SHARES = ("correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy", "gap")
 COLUMNS = {
     "image": st.column_config.ImageColumn("Image", width="small"),
     "sample_id": "Sample",
@@ -94,7 +97,8 @@ def show(here: frame.Here) -> None:
                 "—" if value != value else format(value, f"{sign}.1%" if measure in SHARES else f"{sign},.0f")
                 for measure, value in zip(table["measure"], found.measures[name], strict=True)
             ]
-        table["measure"] = table["measure"].map(MEASURES)
+        titles = MEASURES | {"accuracy": views.measure_title("accuracy", here.config)}
+        table["measure"] = table["measure"].map(titles)
         st.table(table.set_index("measure"))
     with right:
         st.subheader("Settings that differ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 import data
-from core import budget, jobs
+from core import budget, jobs, views
 from core import run as runs
 from core.run import Config, Run
 from data.errors import UserError
@@ -32,11 +32,6 @@ WATCHING = ("Cycles", "Annotate")  # pages that follow the worker themselves, wi
 MOST = 1e6  # of the price of a label
 PRICE = ("price", "unit")  # of a label, from the page Curves; in the URL, so that every page knows what was spent
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
-MEASURES = {  # what the time line shows of a cycle: the first that the run has
-    "correctness": "Right labels",
-    "estimated_correctness": "Right labels, estimated",
-    "accuracy": "Test accuracy",
-}
 PLAY_SECONDS = 1.5  # from cycle to cycle
 # More of the page, and the whole time line with the budget, in a window of 900 pixels; images that do not touch
 CLOSER = """<style>
@@ -190,15 +185,18 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
 def _metric(run: Run, cycle: int) -> None:
     """Where the cycle stands on the way: its measure, the gain over the cycle before, and the line of all cycles."""
     table = run.cycles()
-    name = next((one for one in MEASURES if one in table and table[one].notna().all()), None)
     labels = int(table["n_labels"].iloc[cycle])
-    if name is None:
+    name, shown = next(iter(views.measures(run.config, table.iloc[cycle]).items()), (None, None))
+    if name is None or shown is None:
         st.caption(f"{labels:,} labels")
         return
     values = 100 * table[name]
+    if not shown.certain:
+        st.metric(f"{shown.title} · {labels:,} labels", shown.text, help=shown.note)
+        return
     st.metric(
-        f"{MEASURES[name]} · {labels:,} labels",
-        f"{values.iloc[cycle]:.1f} %",
+        f"{shown.title} · {labels:,} labels",
+        shown.text,
         f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
         chart_data=values.tolist() if len(values) > 1 else None,
     )

@@ -129,6 +129,16 @@ def form(images: Images) -> None:
                 help="0: three for each wrong label, over all cycles together, as in the paper.",
             )
     st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
+    test_share = None
+    if own and people and not learning:
+        everything = st.toggle(
+            "Check every image",
+            value=True,
+            key="everything",
+            help="Off: the test set, which is a fifth where the folder has none, is held out to measure accuracy. Its images are "
+            "then neither ranked nor checked, and its labels may be as wrong as the others.",
+        )
+        test_share = 0.0 if everything else None
     cycles = 1  # people say when the next one is to train
     if not people:
         cycles = left.number_input(
@@ -165,8 +175,8 @@ def form(images: Images) -> None:
                 "Folds",
                 1,
                 20,
-                1,
-                key="folds",
+                min(tasks.PEOPLES_FOLDS, images.pool or tasks.PEOPLES_FOLDS) if people else 1,
+                key=f"folds-{people}",
                 help="1: the model ranks images it has learnt from (in-sample), which hides noise it has memorised. 5: each "
                 "image is ranked by a model that has not seen it (out of fold), at five times the cost.",
             )
@@ -184,6 +194,7 @@ def form(images: Images) -> None:
                 "method": method,
                 "noise": noise,
                 "limit": limit,
+                "test_share": test_share,
                 "budget": budget,
                 "cycles": int(cycles),
                 "seed": int(seed),

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from core import jobs, run
 from core.__main__ import main
@@ -147,3 +149,44 @@ def test_reading_commands_do_not_import_torch(finished):
         subprocess.run([sys.executable, "-c", code, finished], cwd=jobs.ROOT, env=environment, check=False).returncode
         == 0
     )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Twenty images in two class folders."""
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "data"))
+    for number in range(20):
+        path = tmp_path / "photos" / ("dark", "light")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 100 * (number % 2) + number, np.uint8)).save(path)
+    return ["--dataset", "folder", "--root", str(tmp_path / "photos"), "--width", "4", "--epochs", "1", "--folds", "2"]
+
+
+def test_people_check_every_image_of_a_folder_and_the_command_line_says_so(home, folder, capsys):
+    assert main(["run", "--task", "label-cleaning", *folder]) == 0
+    said = capsys.readouterr()
+    assert "20 images in the pool, none set aside to test on." in said.err
+    assert "labels that the model agrees with" in said.out
+    (one,) = run.all_runs()[:1]
+    assert (one.config.test_share, one.config.folds) == (0.0, 2)
+    assert one.ranking(0)["rank"].notna().sum() == 20
+
+
+def test_what_is_held_out_is_said(home, folder, capsys):
+    assert main(["run", "--task", "label-cleaning", "--test-share", "0.2", *folder]) == 0
+    said = capsys.readouterr()
+    assert "16 images in the pool, 4 held out to test on: these are neither ranked nor checked" in said.err
+    assert "test accuracy, noisy labels" in said.out
+
+
+def test_an_export_says_which_annotations_no_training_has_seen(home, folder, capsys, tmp_path):
+    assert main(["run", "--task", "label-cleaning", *folder]) == 0
+    (one,) = run.all_runs()[:1]
+    ids = one.ranking(0)["sample_id"].tolist()[:3]
+    (tmp_path / "said.csv").write_text("sample_id,annotator,label\n" + "".join(f"{i},ann,light\n" for i in ids))
+    assert main(["import", one.id, str(tmp_path / "said.csv")]) == 0
+    assert main(["export", one.id, "--table", "cleaned", "--out", str(tmp_path / "cleaned.csv")]) == 0
+    assert "3 annotations since the last training are exported too." in capsys.readouterr().err
+    cleaned = pd.read_csv(tmp_path / "cleaned.csv").set_index("sample_id")
+    assert (cleaned.loc[ids, "name"] == "light").all()
+    assert cleaned["n_untrained"].sum() == 3

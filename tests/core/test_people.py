@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import data
-from core import cycle, run, tasks, views
+from core import annotate, cycle, run, tasks, views
 from core.run import Config
+from data import votes
 from data.annotations import Annotations
 from data.errors import UserError
 
@@ -38,12 +40,82 @@ def other(label: int, by: int = 1) -> int:
     return (label + by) % 10
 
 
-def test_without_anybody_to_simulate_a_run_ranks_once_and_estimates(one, pool):
+def test_without_anybody_to_simulate_a_run_ranks_once_and_claims_nothing_in_sample(one, pool):
+    """A model that has learnt the labels agrees with the wrong ones: what it says of them is shown nowhere."""
     assert one.config.annotator == "person"
     (row,) = one.cycles().to_dict("records")
-    assert 0 <= row["estimated_correctness"] <= 1
+    assert "estimated_correctness" not in row
+    assert "agreement" not in row
     assert "correctness" not in row
     assert len(views.envelopes(one.config, pool, 10)) == 0
+
+
+@pytest.fixture
+def truth(pool):
+    """Right labels, and a pool of which a fifth has wrong ones."""
+    given = votes.symmetric_noise(pool.labels, 10, 0.2, seed=0)
+    return pool.labels, dataclasses.replace(pool, labels=given)
+
+
+def test_whoever_follows_the_queue_gets_an_estimate_whose_interval_holds_the_truth(home, truth):
+    """And before that what an out-of-fold model agrees with, which is not called the share of right labels."""
+    right, doubtful = truth
+    found, _ = tasks.settle({"task": "label-cleaning", "method": "cleaning", **TINY}, lambda config: doubtful)
+    assert found.folds == tasks.PEOPLES_FOLDS
+    one = run.create(dataclasses.replace(found, folds=2), tasks.about(doubtful))
+    cycle.work(one, doubtful)
+    (first,) = one.cycles().to_dict("records")
+    assert 0 <= first["agreement"] <= 1
+    assert list(views.measures(one.config, pd.Series(first))) == ["agreement", "accuracy"]
+    table = views.samples(one, doubtful, 0)
+    for _ in range(60):
+        row = annotate.desk(one, table, "ann").queue[0]
+        one.record([doubtful.ids[row]], right[[row]], ["ann"])
+    one.log.set_fact("target", 2)
+    cycle.work(one, doubtful)
+    last = one.cycles().iloc[1]
+    standing = one.state(doubtful.ids)[0].majority
+    assert last["checked_at_random"] >= 6
+    assert last["estimated_low"] <= (standing == right).mean() <= last["estimated_high"]
+    shown = views.measures(one.config, last)["estimated_correctness"]
+    assert not shown.certain
+    assert "to" in shown.text
+    assert "random order" in shown.note
+    figure = views.figure(one, doubtful, "curves", 1)
+    (estimate,) = [trace for trace in figure.data if "estimated" in trace.name]
+    assert estimate.error_y.array[0] == pytest.approx(100 * (last["estimated_high"] - last["estimated_correctness"]))
+
+
+def test_an_in_sample_estimate_of_an_earlier_version_is_no_headline(one):
+    row = pd.Series({"n_labels": 0, "estimated_correctness": 0.981, "accuracy": 0.8})
+    assert list(views.measures(one.config, row)) == ["accuracy"]
+
+
+def test_a_test_set_of_the_folders_own_labels_is_called_noisy(pool):
+    checked = Config("label-cleaning", "folder", "cleaning", 0, 1, annotator="person")
+    assert views.measure_title("accuracy", checked) == "Test accuracy, noisy labels"
+    measure = views.measures(checked, pd.Series({"accuracy": 0.8}))["accuracy"]
+    assert (measure.certain, measure.note) == (False, views.NOISY_TEST)
+    learnt = dataclasses.replace(checked, task="active-learning")
+    assert views.measure_title("accuracy", learnt) == "Test accuracy"
+
+
+def test_exports_hold_the_annotations_that_no_training_has_seen(one, pool):
+    """99 votes, and "0 changed": the labels in the file are those that stand now."""
+    new = np.array([other(label) for label in pool.labels[:9]])
+    one.record(pool.ids[:9], new, ["ann"] * 9)
+    table = views.cleaned(one, pool, 0)
+    assert table["changed"].sum() == 9
+    assert table["label"][:9].tolist() == new.tolist()
+    assert table["n_untrained"].tolist() == [1] * 9 + [0] * 111
+    assert views.untrained_text(one, 0) == "9 annotations since the last training are exported too."
+    assert views.issues(one, pool, 0)["given_label"][:9].tolist() == new.tolist()
+    assert views.issues(one, pool, 0)["status"][:9].tolist() == ["cleaned"] * 9
+    one.log.set_fact("target", 2)
+    cycle.work(one, pool)
+    assert views.untrained_text(one, 1) == ""
+    assert views.cleaned(one, pool, 1)["changed"].sum() == 9
+    assert views.cleaned(one, pool, 0)["changed"].sum() == 0  # as it was then
 
 
 def test_the_first_person_takes_the_place_of_a_label_that_came_with_the_data(one, pool):

@@ -182,7 +182,7 @@ def test_nobody_knows_the_truth(pool):
     assert views.summary(one, bare)["auc"] is None
     assert set(views.samples(one, bare, 0)["kind"]) == {""}
     figure = views.figure(one, bare, "curves", 0)
-    assert figure.layout.yaxis.title.text == "Test accuracy (%)"
+    assert figure.layout.yaxis.title.text == "Share (%)"
     assert views.areas([one], bare)["last"].iloc[0] == one.cycles()["accuracy"].iloc[0]
 
 

@@ -62,6 +62,35 @@ def test_class_folders_hold_a_fifth_out(tmp_path: Path) -> None:
     assert pool.ids == data.load("folder", tmp_path).ids
 
 
+def test_without_a_test_share_every_image_is_in_the_pool_and_decoded_once(tmp_path: Path, cache: Path) -> None:
+    usual = data.load("folder", tree(tmp_path))
+    decoded = sorted(file.stat().st_mtime_ns for file in cache.iterdir())
+    whole = data.load("folder", tmp_path, test_share=0)
+    assert len(whole) == 20
+    assert len(whole.test_labels) == 0
+    assert whole.ids[:16] == usual.ids
+    for id, image in zip(whole.ids, whole.images, strict=True):
+        assert (image == zlib.crc32(id.encode()) % 256).all()
+    assert sorted(file.stat().st_mtime_ns for file in cache.iterdir()) == decoded
+
+
+def test_the_test_share_is_held_out_of_each_class(tmp_path: Path) -> None:
+    assert data.load("folder", tree(tmp_path), test_share=0.5).test_labels.tolist() == [0] * 5 + [1] * 5
+
+
+def test_a_test_tree_stays_the_test_set_unless_every_image_is_to_be_in_the_pool(tmp_path: Path) -> None:
+    tree(tmp_path, 4, "train/")
+    save(tmp_path, "test/dog/a.png")
+    assert len(data.load("folder", tmp_path, test_share=0.5)) == 8
+    assert data.load("folder", tmp_path, test_share=0).ids[-1] == "test/dog/a.png"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan")])
+def test_a_test_share_that_leaves_no_pool_is_refused(tmp_path: Path, share: float) -> None:
+    with pytest.raises(UserError, match="up to, not including, 1"):
+        data.load("folder", tree(tmp_path), test_share=share)
+
+
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_splits(tmp_path: Path, test: str) -> None:
     tree(tmp_path, 4, "train/")
