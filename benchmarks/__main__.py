@@ -5,12 +5,22 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it, as core.__main__ does
 
-from benchmarks import cleaning, core_set, dashboard, first_picture, gradient_norms, pretrained, simulate
+from benchmarks import (
+    cleaning,
+    core_set,
+    dashboard,
+    first_picture,
+    gradient_norms,
+    label_accuracy,
+    pretrained,
+    simulate,
+)
 from core import machine
 
 MEASUREMENTS = {
     "simulate": simulate.measure,
     "cleaning": cleaning.measure,
+    "label-accuracy": label_accuracy.measure,
     "pretrained": pretrained.measure,
     "gradient-norms": gradient_norms.measure,
     "core-set": core_set.measure,

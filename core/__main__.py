@@ -874,7 +874,7 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
     notes: dict[str, None] = {}
     for cycle in summary["cycles"]:
         shown = views.measures(found.config, pd.Series(cycle)).values()
-        parts = [f"{one.title[0].lower()}{one.title[1:]} {one.text}" for one in shown]
+        parts = [f"{one.title[0].lower()}{one.title[1:]} {one}" for one in shown]
         print(", ".join([f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels", *parts]))
         notes |= dict.fromkeys(f"{one.title}: {one.note[0].lower()}{one.note[1:]}" for one in shown if one.note)
     for note in notes:

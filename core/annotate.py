@@ -107,8 +107,7 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
     waiting = [row_of[one] for one in skipped["sample_id"] if not np.isnan(rank[row_of[one]])]
     queue = ranked[~out[ranked]]
     if checking:
-        drawn = audit.order(len(table), run.config.seed)
-        queue = audit.interleaved(queue, drawn[np.isin(drawn, queue)], int(now.sum()))
+        queue = audit.queue(queue, len(table), run.config.seed, answered=int(now.sum()))
     mine = own[(own["label"] >= 0) & (own["cycle"] == cycle)]
     given = events[(events["label"] >= 0) & (events["cycle"] == cycle)]
     return Desk(

@@ -40,6 +40,12 @@ def order(n: int, seed: int) -> Ints:
     return found
 
 
+def queue(ranked: Ints, n: int, seed: int, answered: int = 0) -> Ints:
+    """The rows of a ranking [Q], best first, with images of the run's random order among them (`interleaved`)."""
+    drawn = order(n, seed)
+    return interleaved(ranked, drawn[np.isin(drawn, ranked)], answered)
+
+
 def interleaved(ranked: Ints, drawn: Ints, answered: int) -> Ints:
     """A queue [Q] of the images of a ranking [Q], best first, in which every `EVERY`-th is the next of `drawn` [Q] instead.
 

@@ -114,7 +114,7 @@ def estimates(cycles: pd.DataFrame, cycle: int | None, note: str, accuracy: str)
     cycles: n_labels, and where they are known estimated_correctness, estimated_low, estimated_high, agreement, accuracy.
     """
     figure, x = go.Figure(), cycles["n_labels"]
-    lines = {"agreement": ("labels that the model agrees with, out of fold", "dot", "square-open")}
+    lines = {"agreement": ("labels that an out-of-fold model agrees with", "dot", "square-open")}
     lines["accuracy"] = (accuracy[0].lower() + accuracy[1:], "dash", "diamond-open")
     for name, (label, dash, symbol) in lines.items():
         if name in cycles and cycles[name].notna().any():

@@ -107,7 +107,7 @@ def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str
     found = [("Labels" if run.config.task == "active-learning" else "Labels collected", f"{last['n_labels']:,.0f}")]
     for name, shown in views.measures(run.config, last).items():
         change = f" ({100 * (last[name] - first[name]):+.1f})" if cycle > 0 and shown.certain else ""
-        found.append((shown.title, shown.text + change))
+        found.append((shown.title, f"{shown}{change}"))
     if summary["auc"] is not None:
         found.append((f"AUC, {len(table)} cycles", f"{summary['auc']:.3f}"))
     if summary["auc_normalised"] is not None:

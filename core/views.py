@@ -14,11 +14,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from core import exchange, figures, layout, metrics, policies, relabel, scores
+from core import audit, exchange, figures, layout, metrics, policies, relabel, scores
 from core.relabel import Floats
 from core.run import PERSON, Config, Run, all_runs
 from core.store import standing
-from core.tasks import initial_labels, reference_counts
+from core.tasks import TASKS, initial_labels, reference_counts
 from data import ImageDataset, votes
 from data.errors import UserError
 
@@ -29,14 +29,15 @@ FIGURES = ("curves", "policies", "distribution", "confusion", "scatter", "map", 
 MEASURES = {
     "correctness": "Right labels",
     "estimated_correctness": "Right labels, estimated",
-    "agreement": "Labels that the model agrees with",
+    "agreement": "Model agrees",
     "accuracy": "Test accuracy",
 }
 NOTES = {
     "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
     "they say is taken as right.",
-    "agreement": "Out of fold, and not the share of right labels: the model errs as well. That is estimated, with its interval, "
-    "once people have answered images drawn at random, which are one in ten on the page Annotate.",
+    "agreement": "Labels that are also the prediction of a model that has not learnt them (out of fold). This is not the share "
+    "of right labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
+    "drawn at random, which are one in ten on the page Annotate.",
 }
 NOISY_TEST = (
     "The test set has the same doubtful labels as the pool; wrong ones count as errors of a model that is right."
@@ -137,14 +138,18 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Measure:
-    """One share of a cycle as it is shown. certain: whether it is a fact rather than an estimate or a hint, so that a change
-    may be drawn as better or worse · note: what to know of it, "" for nothing."""
+    """One share of a cycle as it is shown. interval: "55.4 to 100.0 %" of an estimate, else "" · certain: whether it is a fact
+    rather than an estimate or a hint, so that a change may be drawn as better or worse · note: what to know of it, "" for
+    nothing."""
 
     title: str
-    value: float
     text: str
+    interval: str
     certain: bool
     note: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})" if self.interval else self.text
 
 
 def measure_title(name: str, config: Config) -> str:
@@ -164,13 +169,13 @@ def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
         shown.pop("estimated_correctness", None)
     found = {}
     for name, value in shown.items():
-        text, note = f"{value:.1%}", NOTES.get(name, "")
+        interval, note = "", NOTES.get(name, "")
         if name == "estimated_correctness":
-            text = f"{value:.1%} ({cycle['estimated_low']:.1%} to {cycle['estimated_high']:.1%})"
+            interval = f"{100 * cycle['estimated_low']:.1f} to {100 * cycle['estimated_high']:.1f} %"
             note = note.format(cycle["checked_at_random"])
         if name == "accuracy" and config.doubtful_test:
             note = NOISY_TEST
-        found[name] = Measure(measure_title(name, config), value, text.replace("%", " %"), not note, note)
+        found[name] = Measure(measure_title(name, config), f"{100 * value:.1f} %", interval, not note, note)
     return found
 
 
@@ -429,11 +434,16 @@ def label_studio(
 ) -> list[Path]:
     """Write Label Studio's import file for a ranking into a folder, the best `top` of it; returns the files.
 
-    prefix: what stands before a sample's id in the address of its image; None: the images are written beside the tasks, and
-    their addresses are those of Label Studio's local files, its document root being the folder above.
+    Where there is no ground truth, one image in ten is drawn at random, as on the page Annotate (`core.audit`). prefix: what
+    stands before a sample's id in the address of its image; None: the images are written beside the tasks, and their addresses
+    are those of Label Studio's local files, its document root being the folder above.
     """
     table = samples(run, dataset, cycle)
-    table = table[table["rank"].notna()].sort_values("rank").head(len(table) if top is None else top)
+    table = table[table["rank"].notna()].sort_values("rank")
+    if TASKS[run.config.task](run.config, dataset).audited:
+        table = table.loc[audit.queue(table.index.to_numpy(), len(dataset), run.config.seed)]
+        table["rank"] = np.arange(1, len(table) + 1)  # the order in which Label Studio is to serve them
+    table = table.head(len(table) if top is None else top)
     if len(table) == 0:
         raise UserError(f"No image of run {run.id} is left to check at cycle {cycle}: choose an earlier one.")
     images = None if prefix is not None else {dataset.ids[row]: dataset.images[row] for row in table.index}

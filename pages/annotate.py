@@ -111,6 +111,8 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
             f"{len(found.queue):,} images left for you",
         ]
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
+        if run.config.task == "label-cleaning":
+            st.caption("One image in ten is drawn at random, to estimate how many labels are right.")
         desk.draw(KEY, desk_data(run, ranking, cycle, name, shown, dataset, found), take)
         round_(run, goal, found.votes)
         people(run)

@@ -14,7 +14,7 @@ from core.strategies import STRATEGIES
 from pages.ui import frame, tiles, widgets
 
 METRIC = 171  # pixels: two side by side on a phone
-WIDE = 350  # of a number with its interval
+WIDE = 226  # of a number with its interval
 PREVIEW = 12  # images shown before they are taken
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
@@ -223,9 +223,7 @@ def history(run: Run, cycle: int) -> None:
             if shown.certain:
                 metric(shown.title, shown.text, before, row, name, "normal")
             else:
-                st.metric(
-                    shown.title, shown.text, border=True, width=WIDE if "(" in shown.text else METRIC, help=shown.note
-                )
+                frame.hint(shown, shown.title, border=True, width=WIDE if shown.interval else METRIC)
         for name, (title, text) in counts.items():
             if name in table:
                 metric(title, text.format(row[name]), before, row, name, "inverse")
@@ -327,8 +325,8 @@ def bring_in(run: Run, cycle: int) -> None:
         )
         if run.config.task == "label-cleaning":
             text += (
-                " Nobody knows the right labels here, so the share of right ones is an estimate (confident learning), too high "
-                "where the model has learnt from the labels it judges."
+                " There is no ground truth here. How many labels are right is estimated from images drawn at random, which are "
+                "one in ten on the page Annotate and in a Label Studio file."
             )
         st.markdown(text)
         dataset = frame.dataset(run.config)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
@@ -192,7 +193,7 @@ def _metric(run: Run, cycle: int) -> None:
         return
     values = 100 * table[name]
     if not shown.certain:
-        st.metric(f"{shown.title} · {labels:,} labels", shown.text, help=shown.note)
+        hint(shown, f"{shown.title} · {labels:,} labels")
         return
     st.metric(
         f"{shown.title} · {labels:,} labels",
@@ -200,6 +201,12 @@ def _metric(run: Run, cycle: int) -> None:
         f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
         chart_data=values.tolist() if len(values) > 1 else None,
     )
+
+
+def hint(shown: views.Measure, title: str, **layout: Any) -> None:
+    """A share that is no fact: with its interval, what to know of it, and nothing that reads as better or worse."""
+    between = {"delta": shown.interval, "delta_color": "off", "delta_arrow": "off"} if shown.interval else {}
+    st.metric(title, shown.text, help=shown.note, **between, **layout)
 
 
 def _spent(run: Run, cycle: int) -> None:

@@ -1,13 +1,14 @@
 """Runs whose labels people give: what counts, what is estimated, and that votes survive and are never doubled."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import data
-from core import annotate, cycle, run, tasks, views
+from core import annotate, audit, cycle, run, tasks, views
 from core.run import Config
 from data import votes
 from data.annotations import Annotations
@@ -79,11 +80,21 @@ def test_whoever_follows_the_queue_gets_an_estimate_whose_interval_holds_the_tru
     assert last["estimated_low"] <= (standing == right).mean() <= last["estimated_high"]
     shown = views.measures(one.config, last)["estimated_correctness"]
     assert not shown.certain
-    assert "to" in shown.text
+    assert "to" in shown.interval
     assert "random order" in shown.note
     figure = views.figure(one, doubtful, "curves", 1)
     (estimate,) = [trace for trace in figure.data if "estimated" in trace.name]
     assert estimate.error_y.array[0] == pytest.approx(100 * (last["estimated_high"] - last["estimated_correctness"]))
+
+
+def test_what_is_handed_to_label_studio_is_the_queue_of_the_page_annotate(one, pool, tmp_path):
+    views.label_studio(one, pool, 0, tmp_path / "out", top=30)
+    tasks_ = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    queue = annotate.desk(one, views.samples(one, pool, 0), "ann").queue[:30]
+    assert [task["data"]["sample_id"] for task in tasks_] == [pool.ids[row] for row in queue]
+    served = [task["predictions"][0]["score"] for task in tasks_]
+    assert served == sorted(served)
+    assert pool.ids[audit.order(len(pool), 0)[0]] in {task["data"]["sample_id"] for task in tasks_}
 
 
 def test_an_in_sample_estimate_of_an_earlier_version_is_no_headline(one):
