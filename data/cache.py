@@ -57,13 +57,14 @@ def cached_images(
     size: int | None,
     make: Callable[[], dict[str, np.ndarray]],
     parts: tuple[str, ...] = ("images", "reasons"),
+    decoding: str = "",
 ) -> dict[str, np.ndarray]:
     """The `parts` that `make` decodes from these files under `root`, kept in $NEXTLABEL_DATA/decoded.
 
-    A change of length or time of any file, or another size, makes them anew.
+    A change of length or time of any file, another size, or another way of decoding, which `decoding` names, makes them anew.
     """
     stats = [(root / file).stat() for file in files]
     source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()
-    content = repr([(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)])
+    content = decoding + repr([(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)])
     version = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     return cached(home() / "decoded", f"{name}-{source}", version, parts, make)

@@ -14,31 +14,32 @@ metadata.csv may do with file_name alone, and images may lie in no class folder.
 
 All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
 white; 16 bits become 8, from the range that the folder uses (12 bits in 16 are common); a turned photograph (EXIF) is set
-upright. An unreadable image is left out and
-listed in `skipped`. Links that lead out of ROOT are not followed.
+upright. Of an animation the first picture counts. What is an image is judged by its content, whatever the name
+(`data.imagefile`). An image that cannot be read, a file that is none, and what lies neither in train nor in test are left out
+and listed in `skipped`; hidden files and what systems put beside images are not worth a word. Links that lead out of ROOT are
+not followed.
 """
 
 import csv
 import hashlib
+import json
 import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from data import annotations
+from data import annotations, imagefile
 from data.cache import cached_images
 from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
+from data.imagefile import CLUTTER, FORMATS, PREFIX, reason
 
-# What Pillow may open. Naming the formats keeps out the exotic ones, such as EPS, which starts another program.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
 GREY = {"1", "L", "LA", "La", "F"} | DEEP
 CLEAR = {"RGBA", "RGBa", "LA", "La", "PA"}  # modes with an alpha channel
@@ -51,6 +52,9 @@ DEFAULT_SIZE = 64
 HELD_OUT = 0.2
 UNLABELLED = {"", "-1", "nan"}
 LOOSE = "it lies in no class folder"
+LEADS_OUT = "it is a link that leads out of the folder"
+LEFT_OUT = ".left-out.json"  # what `data.upload` did not unpack: pairs of name and reason
+DECODING = f"2 {FORMATS}"  # changes where the same files give other arrays than before, or can be read that could not
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def find(
     if test_share is not None and not 0 <= test_share < 1:
         raise UserError(f"the test share is {test_share:g}; give a share from 0, no test set, up to, not including, 1")
     root = root.resolve()
-    skipped: list[tuple[str, str]] = []
+    skipped = _left_out_before(root)
     needs_label = votes is None and class_names is None
     table = _table(root) if labels is None else Path(labels).expanduser()
     if table is not None:
@@ -134,20 +138,22 @@ def find(
             raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
         entries, columns = _read_metadata(root, table, class_names, skipped, needs_label)
     else:
-        entries, columns = _walk(root, skipped, needs_label), []
+        used = None if votes is None else Path(votes).expanduser().resolve()
+        entries, columns = _walk(root, skipped, needs_label, used), []
     if not entries and any(why == LOOSE for _, why in skipped):
         raise UserError(
             f"no image in {root} lies in a class folder; sort them into a folder for each class, or name the classes for "
             "people to choose from"
         )
     if not entries:
+        other = f", but {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise UserError(
-            f"there is no image in {root}; expected class folders with images, train and test folders of them, or a "
+            f"there is no image in {root}{other}; expected class folders with images, train and test folders of them, or a "
             "metadata.csv"
         )
     entries = _pool_then_test(entries, test_share)
     ids = [entry.id for entry in entries]
-    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS)
+    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS, DECODING)
     reasons, depth = parts["reasons"], int(parts["depth"])
     _depths[root] = depth
     read = reasons == ""
@@ -220,45 +226,109 @@ def _source(found: Found, counted: bool, given: annotations.Annotations | None, 
 # --- which images there are ------------------------------------------------------------------------------------------
 
 
-def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool) -> list[Entry]:
-    """The images of an ImageFolder tree, in the order of their paths; a test image always needs its label."""
-    test = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
-    # A folder "train" that holds images itself is a class (trains), not a split.
-    split = (root / "train").is_dir() and any(child.is_dir() for child in (root / "train").iterdir())
-    splits = [("train/", False), (f"{test}/", True)] if split else [("", False)]
+def _left_out_before(root: Path) -> list[tuple[str, str]]:
+    """What was left out of an uploaded archive when it was unpacked."""
+    try:
+        return [(str(name), str(why)) for name, why in json.loads((root / LEFT_OUT).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{root / LEFT_OUT} is damaged; delete it, or upload the images again") from error
+
+
+def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: Path | None) -> list[Entry]:
+    """The images of an ImageFolder tree, in the order of their paths; a test image always needs its label.
+
+    used: a table of votes, which may lie among them.
+    """
+    splits = _splits(root)
     entries = []
     for prefix, is_test in splits:
-        for id in _files(root, prefix, skipped):
+        for id in _files(root, prefix, skipped, used):
             parts = PurePosixPath(id.removeprefix(prefix)).parts
             if len(parts) < 2 and (needs_label or is_test):
                 skipped.append((id, LOOSE))
             else:
                 entries.append(Entry(id, parts[0] if len(parts) > 1 else None, is_test))
+    if len(splits) > 1:
+        names = [prefix[:-1] for prefix, _ in splits]
+        read = {path for name in names for path in (root / name, (root / name).resolve())}
+        rest = _files(root, "", skipped, used, read)
+        skipped += [(id, f"it lies neither in {names[0]} nor in {names[1]}") for id in rest]
     return entries
 
 
-def _files(root: Path, prefix: str, skipped: list[tuple[str, str]]) -> list[str]:
-    """Sorted POSIX paths, relative to `root`, of the image files under root/prefix; hidden ones are passed over."""
+def _splits(root: Path) -> list[tuple[str, bool]]:
+    """Where the images lie, and whether to test with them: train/ and test/ or val/, or all in the root.
+
+    Raises UserError where one of them is a link that leads out: without it, the others would mean something else.
+    """
+    _refuse_link_out(root, "train")
+    # A folder "train" that holds images itself is a class (trains), not a split.
+    if not ((root / "train").is_dir() and any(child.is_dir() for child in (root / "train").iterdir())):
+        return [("", False)]
+    for test in ("test", "val"):
+        _refuse_link_out(root, test)
+        if (root / test).is_dir():
+            return [("train/", False), (f"{test}/", True)]
+    return [("train/", False), ("test/", True)]
+
+
+def _refuse_link_out(root: Path, name: str) -> None:
+    if _leads_out(root, root / name):
+        raise UserError(
+            f"{root / name} is a link that leads out of the folder and is not followed; put the images themselves there, or "
+            "give the folder that holds them"
+        )
+
+
+def _leads_out(root: Path, path: Path) -> bool:
+    """Whether a path below a resolved root is, through any link on the way, elsewhere."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)  # Path.resolve raises for a ring of links
+
+
+def _files(
+    root: Path, prefix: str, skipped: list[tuple[str, str]], used: Path | None, apart: Collection[Path] = ()
+) -> list[str]:
+    """Sorted POSIX paths, relative to `root`, of the image files under root/prefix; hidden ones and clutter are passed over.
+
+    used: a file that is read otherwise · apart: folders to pass over.
+    """
     found = []
     for folder, subfolders, files in os.walk(root / prefix):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
         here = Path(folder)
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith((".", "__MACOSX")) and here / name not in apart
+        ]
         for name in subfolders:
             if (here / name).is_symlink():
                 skipped.append((_printable((here / name).relative_to(root)), "a link to a folder is not followed"))
         for name in files:
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+            if name.startswith(".") or name.lower() in CLUTTER or here / name == used:
                 continue
             path = (here / name).relative_to(root)
-            if (here / name).is_symlink() and not (here / name).resolve().is_relative_to(root):
-                skipped.append((_printable(path), "it is a link that leads out of the folder"))
-            elif not (here / name).is_file():
-                skipped.append((_printable(path), "it is no file: a link to nothing, or a device"))
-            elif _printable(path) != path.as_posix():
-                skipped.append((_printable(path), "its name is not valid UTF-8; rename it"))
+            if why := _left_out(root, path):
+                skipped.append((_printable(path), why))
             else:
                 found.append(path.as_posix())
     return sorted(found)
+
+
+def _left_out(root: Path, path: Path) -> str:
+    """Why a file is not among the images; empty where it is. path: relative to `root`."""
+    file = root / path
+    if file.is_symlink() and _leads_out(root, file):
+        return LEADS_OUT
+    if not file.is_file():
+        return "it is no file: a link to nothing, or a device"
+    if _printable(path) != path.as_posix():
+        return "its name is not valid UTF-8; rename it"
+    return imagefile.left_out(path, lambda: _first(file))
+
+
+def _first(file: Path) -> bytes:
+    with file.open("rb", buffering=0) as opened:
+        return opened.read(PREFIX)
 
 
 def _printable(path: Path) -> str:
@@ -341,11 +411,11 @@ def _read_metadata(
         if id in seen:
             raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
         seen.add(id)
+        if _leads_out(root, root / id):  # first: whether anything is there outside is nobody's business
+            skipped.append((id, LEADS_OUT))
+            continue
         if not _there(root / id):
             raise UserError(f"line {number} of {file} names {id}, which is not in {root}; add it or drop the line")
-        if not (root / id).resolve().is_relative_to(root):
-            skipped.append((id, "it is a link that leads out of the folder"))
-            continue
         votes = {name: _votes(row[name], name, f"line {number} of {file}") for name in columns}
         entries.append(Entry(id, label, votes=votes or None))
     return entries, columns
@@ -412,10 +482,7 @@ def _decode_all(
 ) -> dict[str, np.ndarray]:
     """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty · the rest as `Found`,
     for all ids; zero where an image is not readable."""
-    Image.init()  # Pillow loads its readers for WEBP and TIFF only when told to, once formats are named
-    # A decompression bomb is a warning below twice Pillow's limit and an error above; here both leave the image out.
-    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor() as threads:
         heads = [
             head
             for start in range(0, len(ids), BLOCK)
@@ -463,23 +530,31 @@ def _decode_all(
 def _head(path: Path) -> tuple[int, int, str, bool] | str:
     """Height and width as shown, the mode, and whether there are transparent parts; or why the image cannot be read.
 
-    Reads the header only.
+    Reads the header only, if that tells.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with imagefile.opened(path) as image:
             width, height = image.size
-            if image.getexif().get(ORIENTATION) in TURNED:
+            notes = imagefile.exif(image, path)
+            if notes is None:
+                with imagefile.budget.take(imagefile.cost(image, False, False)):
+                    notes = image.getexif()
+            if notes.get(ORIENTATION) in TURNED:
                 width, height = height, width
-            return height, width, image.mode, image.mode in CLEAR or "transparency" in image.info
+            return height, width, image.mode, _is_clear(image)
     except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
         return reason(error)
+
+
+def _is_clear(image: Image.Image) -> bool:
+    return image.mode in CLEAR or "transparency" in image.info
 
 
 def _brightest(path: Path) -> int:
     """The largest value of a 16-bit image; 0 where it cannot be read, or holds more."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            most = int(np.asarray(image).max())
+        with imagefile.opened(path) as image, imagefile.budget.take(imagefile.cost(image, False, False)):
+            most = max(int(np.asarray(image.crop(box)).max()) for box in imagefile.strips(image))
             return most if most <= 65535 else 0
     except Exception:  # said when it is decoded
         return 0
@@ -492,18 +567,23 @@ def _depth(brightest: int) -> int:
 
 def _read(path: Path, height: int, width: int, grey: bool, depth: int) -> tuple[np.ndarray, np.ndarray] | str:
     """The pixels uint8 [height,width,1 or 3], and uint8 [16], a digest of the image before it is brought to this size."""
-    upright = _upright(path, grey, depth)
-    if isinstance(upright, str):
-        return upright
-    digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
-    digest.update(upright.tobytes())
-    return _sized(upright, height, width), np.frombuffer(digest.digest(), np.uint8)
+    try:
+        with _upright(path, grey, depth) as upright:
+            digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
+            for box in imagefile.strips(upright):
+                digest.update(upright.crop(box).tobytes())
+            return _sized(upright, height, width), np.frombuffer(digest.digest(), np.uint8)
+    except Exception as error:  # as in _head
+        return reason(error)
 
 
 def decode(path: Path, height: int, width: int, grey: bool, depth: int = 16) -> np.ndarray | str:
     """The pixels uint8 [height,width,1 or 3], or why the image cannot be read; depth: bits that 16-bit images use."""
-    upright = _upright(path, grey, depth)
-    return upright if isinstance(upright, str) else _sized(upright, height, width)
+    try:
+        with _upright(path, grey, depth) as upright:
+            return _sized(upright, height, width)
+    except Exception as error:  # as in _head
+        return reason(error)
 
 
 def _sized(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -512,39 +592,45 @@ def _sized(image: Image.Image, height: int, width: int) -> np.ndarray:
     return np.asarray(image).reshape(height, width, -1)
 
 
-def _upright(path: Path, grey: bool, depth: int) -> Image.Image | str:
-    """The picture as it is meant to be seen, in its own size, L or RGB; or why it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            upright = _eight_bits(ImageOps.exif_transpose(image), depth)
-            if upright.mode in CLEAR or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-            return upright.convert("L" if grey else "RGB")
-    except Exception as error:  # as in _head
-        return reason(error)
+@contextmanager
+def _upright(path: Path, grey: bool, depth: int) -> Iterator[Image.Image]:
+    """The picture as it is meant to be seen, in its own size, L or RGB; holds its share of the budget meanwhile."""
+    with imagefile.opened(path) as image:
+        if image.mode == "F":
+            raise ValueError("it holds floating-point pixels, whose range is unknown")
+        mode = "L" if grey else "RGB"
+        notes = imagefile.exif(image, path)
+        turned = notes is None or notes.get(ORIENTATION, 1) != 1
+        with imagefile.budget.take(imagefile.cost(image, turned, image.mode != mode or _is_clear(image))):
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _eight_bits(image, depth)
+            if _is_clear(upright):
+                upright = _on_white(upright)
+            yield upright if upright.mode == mode else upright.convert(mode)
 
 
 def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
     """The same picture with 8 bits a channel; of 16, the range that `depth` bits hold is spread, so that white stays white."""
-    if image.mode == "F":
-        raise ValueError("it holds floating-point pixels, whose range is unknown")
     if image.mode not in DEEP:
         return image
-    pixels = np.asarray(image)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError("it holds more than 16 bits a pixel")
     white = (1 << depth) - 1
-    shown = np.round(np.minimum(pixels, white) * (255 / white)).astype(np.uint8)
+    values = np.arange(1 << 16)
+    shown = np.round(np.minimum(values, white) * (255 / white)).astype(np.uint8)
     if isinstance(clear := image.info.get("transparency"), int):  # the grey that stands for nothing
-        shown[pixels == clear] = 255
-    return Image.fromarray(shown)
+        shown[clear] = 255
+    made = Image.new("L", image.size)
+    for box in imagefile.strips(image):
+        pixels = np.asarray(image.crop(box))
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("it holds more than 16 bits a pixel")
+        made.paste(Image.fromarray(shown[pixels]), box)
+    return made
 
 
-def reason(error: Exception) -> str:
-    """Why an image cannot be read, for the user, who sees its path beside it."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be read"  # this text, and that of the system, would repeat the path
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+def _on_white(image: Image.Image) -> Image.Image:
+    """The same picture, RGB, with white behind what is transparent."""
+    made = Image.new("RGB", image.size)
+    for box in imagefile.strips(image):
+        part = image.crop(box).convert("RGBA")
+        made.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
+    return made

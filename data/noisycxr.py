@@ -25,7 +25,8 @@ from PIL import Image
 from data.cache import cached_images
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
-from data.folder import decode, reason
+from data.folder import decode
+from data.imagefile import reason
 
 RSNA = "kaggle.com/c/rsna-pneumonia-detection-challenge"
 NIH = "nihcc.app.box.com/v/ChestXray-NIHCC"

@@ -1,28 +1,33 @@
 """Images that somebody uploads as a zip file: checked entry by entry, and unpacked below $NEXTLABEL_DATA/uploads.
 
 An archive can be made to harm: names that lead out of the folder, links, a few kilobytes that unpack to terabytes. Only images
-and tables of labels or votes are taken, each measured while it is written; nothing in them is run.
+and tables of labels or votes are taken, each measured while it is written; nothing in them is run. What is an image is judged
+as in a folder, by its content; what else the archive holds is left out, and its names are kept for who asks what is missing.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data.cache import home, write_atomically
 from data.errors import UserError
-from data.folder import SUFFIXES
+from data.folder import LEFT_OUT
+from data.imagefile import CLUTTER, PREFIX, left_out
 
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
 PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes in all, and packed tighter than that: a bomb
 LONGEST = 255  # bytes of a name that file systems take
 TABLES = {".csv", ".parquet"}
-CLUTTER = {"thumbs.db", "desktop.ini"}  # what systems put beside images
+# Others unpack gigabytes where the first few bytes are asked for
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 BLOCK = 1 << 20
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -44,11 +49,13 @@ def unpack(file: BinaryIO) -> Path:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            chosen = _entries(archive, size)
+            chosen, others = _entries(archive, size)
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
             try:
                 _write(archive, chosen, staging)
+                if others:
+                    (staging / LEFT_OUT).write_text(json.dumps(others), encoding="utf-8")
                 os.replace(staging, target)
             except OSError:
                 if not target.is_dir():  # else somebody else unpacked the same in the meantime
@@ -79,14 +86,17 @@ def keep_table(name: str, content: bytes) -> Path:
     return path
 
 
-def _entries(archive: zipfile.ZipFile, size: int) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """What is to be unpacked of an archive of `size` bytes, and where."""
+def _entries(
+    archive: zipfile.ZipFile, size: int
+) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], list[tuple[str, str]]]:
+    """What is to be unpacked of an archive of `size` bytes, and where; and the names of the rest, each with the reason."""
     listed = archive.infolist()
     if len(listed) > MOST_FILES:
         raise UserError(
             f"this zip file holds {len(listed):,} entries; at most {MOST_FILES:,} are taken: give a folder instead"
         )
     found: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
+    others: list[tuple[str, str]] = []
     for entry in listed:
         path = _path(entry)
         if (
@@ -95,12 +105,11 @@ def _entries(archive: zipfile.ZipFile, size: int) -> list[tuple[zipfile.ZipInfo,
             or any(part.startswith((".", "__MACOSX")) for part in path.parts)
         ):
             continue
-        if path.suffix.lower() not in SUFFIXES | TABLES:
-            raise UserError(
-                f"this zip file holds {_name(entry)}, neither an image nor a table (.csv, .parquet); pack the images alone"
-            )
-        found.append((entry, path))
-    if not any(path.suffix.lower() in SUFFIXES for _, path in found):
+        if path.suffix.lower() not in TABLES and (why := left_out(path, partial(_first, archive, entry))):
+            others.append((str(path), why))
+        else:
+            found.append((entry, path))
+    if all(path.suffix.lower() in TABLES for _, path in found):
         raise UserError(
             "this zip file holds no image; pack a folder of images: class folders, or images and a metadata.csv"
         )
@@ -122,7 +131,12 @@ def _entries(archive: zipfile.ZipFile, size: int) -> list[tuple[zipfile.ZipInfo,
         raise UserError(
             "this zip file holds two files of one name, or a file and a folder; rename one, and pack it anew"
         )
-    return found
+    return found, others
+
+
+def _first(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as packed:
+        return packed.read(PREFIX)
 
 
 def _path(entry: zipfile.ZipInfo) -> PurePosixPath:
@@ -139,6 +153,10 @@ def _path(entry: zipfile.ZipInfo) -> PurePosixPath:
         raise UserError(f"{_name(entry)} in this zip file is a link, or no plain file; pack the images themselves")
     if entry.flag_bits & 1:
         raise UserError(f"{_name(entry)} in this zip file has a password; pack the images without one")
+    if entry.compress_type not in METHODS:
+        raise UserError(
+            f"{_name(entry)} in this zip file is packed in an unusual way; pack the images anew, with “Deflate”"
+        )
     return path
 
 

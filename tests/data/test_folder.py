@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import data
-from data import folder, original
+from data import folder, imagefile, original
 from data.errors import UserError
 
 
@@ -373,6 +373,46 @@ def test_formats(tmp_path: Path) -> None:
     assert len(pool) + len(pool.test_labels) == 30
 
 
+@pytest.mark.parametrize("name", ["x.jfif", "x.JPE", "x", "x.photo", "x.avif", "x.heic", "x.HIF", "x.jp2", "x.txt"])
+def test_images_are_known_by_their_content(tmp_path: Path, name: str) -> None:
+    kinds = {".avif": "AVIF", ".heic": "HEIF", ".hif": "HEIF", ".jp2": "JPEG2000"}
+    tree(tmp_path, 5)
+    for i in range(5):
+        path = tmp_path / f"owl{i}" / name
+        path.parent.mkdir()
+        picture = Image.fromarray(np.full((40, 40, 3), (200, 100, 30), np.uint8))
+        picture.save(path, kinds.get(path.suffix.lower(), "JPEG"))
+    pool = data.load("folder", tmp_path)
+    assert pool.skipped == []
+    assert len(pool) + len(pool.test_labels) == 15
+    owl = next(k for k, id in enumerate(pool.ids) if id.startswith("owl"))
+    np.testing.assert_allclose(pool.images[owl, 32, 32], (200, 100, 30), atol=6)
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
+    """Telephones name HEIC files .jpg when they are asked for those."""
+    tree(tmp_path, 2)
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "cat/x.jpg", "HEIF")
+    assert data.load("folder", tmp_path).skipped == []
+
+
+def test_raw_photographs_are_named_rather_than_taken_for_their_thumbnails(tmp_path: Path) -> None:
+    tree(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "cat/x.nef", "TIFF")
+    assert data.load("folder", tmp_path).skipped == [
+        ("cat/x.nef", "a camera's raw file; export it as JPEG, PNG or TIFF")
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tiff", "png", "avif"])
+def test_an_animation_counts_as_its_first_picture(tmp_path: Path, suffix: str) -> None:
+    tree(tmp_path, 2)
+    first, second = (Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (40, 240))
+    first.save(tmp_path / f"cat/x.{suffix}", save_all=True, append_images=[second])
+    pool = data.load("folder", tmp_path, test_share=0)
+    np.testing.assert_allclose(pool.images[pool.ids.index(f"cat/x.{suffix}")], 40, atol=3)
+
+
 def test_sixteen_bits(tmp_path: Path) -> None:
     tree(tmp_path, 1)
     save(tmp_path, "cat/x.png", np.full((8, 8), 65535, np.uint16) - np.arange(8, dtype=np.uint16) * 257)
@@ -459,24 +499,74 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "dog/g-float.tif")
     (tmp_path / "dog/h-link.png").symlink_to(outside)
     (tmp_path / "dog/i-gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "dog/k-ring.png").symlink_to(tmp_path / "dog/k-ring.png")
     (tmp_path / "owl").symlink_to(tmp_path.parent)
     save(tmp_path, "j-loose.png")
     (tmp_path / "cat/notes.txt").write_text("not an image, and not said to be one")
+    for clutter in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (tmp_path / "cat" / clutter).write_text("what systems put beside images")
     (tmp_path / "cat/.hidden.png").write_text("hidden")
     for _ in range(2):  # decoded, and from the cache
         pool = data.load("folder", tmp_path)
         assert pool.class_names == ["cat", "dog"]
         assert len(pool) + len(pool.test_labels) == 20
         reasons = {Path(id).name[0]: reason for id, reason in pool.skipped}
-        assert sorted(reasons) == [*"abcdefghij", "o"]
+        assert sorted(reasons) == [*"abcdefghijk", "n", "o"]
         assert "not an image" in reasons["a"]
-        assert "bomb" in reasons["d"]
-        assert "bomb" in reasons["e"]
+        assert "more than 89,478,485 pixels; scale it down" in reasons["d"]
+        assert "more than 89,478,485 pixels; scale it down" in reasons["e"]
         assert "floating-point" in reasons["g"]
         assert "leads out" in reasons["h"]
         assert "link to nothing" in reasons["i"]
         assert "no class folder" in reasons["j"]
+        assert "not an image" in reasons["n"]
         assert str(tmp_path) not in " ".join(reasons.values())
+
+
+def test_what_lies_beside_train_and_test_is_named(tmp_path: Path) -> None:
+    for prefix in ("train/", "test/", "val/", "more/"):
+        tree(tmp_path, 3, prefix)
+    (tmp_path / "README.txt").write_text("about")
+    pool = data.load("folder", tmp_path)
+    assert (len(pool), len(pool.test_labels)) == (6, 6)
+    reasons = dict(pool.skipped)
+    assert reasons.pop("README.txt") == "not an image that can be read"
+    assert len(reasons) == 12
+    assert set(reasons.values()) == {"it lies neither in train nor in test"}
+    assert {name.split("/")[0] for name in reasons} == {"val", "more"}
+
+
+def test_a_link_out_is_not_followed_wherever_it_stands(tmp_path: Path) -> None:
+    elsewhere = tree(tmp_path / "elsewhere", 4)
+    for name in ("train", "test", "val"):
+        root = tmp_path / f"{name}-out"
+        for inside in ({"train", "test", "val"} - {name}) - ({"test"} if name == "val" else set()):
+            tree(root, 4, f"{inside}/")
+        (root / name).symlink_to(elsewhere)
+        with pytest.raises(UserError, match=rf"{name} is a link that leads out of the folder and is not followed; put"):
+            data.load("folder", root)
+    root = tree(tmp_path / "deep", 4, "train/")
+    (root / "train/owl").symlink_to(elsewhere / "cat")
+    assert ("train/owl", "a link to a folder is not followed") in data.load("folder", root).skipped
+
+
+def test_a_link_to_train_inside_is_followed(tmp_path: Path) -> None:
+    tree(tmp_path, 4, "version-2/")
+    tree(tmp_path, 2, "test/")
+    (tmp_path / "train").symlink_to("version-2")
+    pool = data.load("folder", tmp_path)
+    assert pool.ids[0] == "train/cat/00.png"
+    assert (len(pool), len(pool.test_labels), pool.skipped) == (8, 4, [])
+
+
+def test_a_table_does_not_lead_out_through_a_linked_folder(tmp_path: Path) -> None:
+    """Nor does it tell what is there."""
+    tree(tmp_path / "elsewhere", 1)
+    (tree(tmp_path / "images") / "out").symlink_to(tmp_path / "elsewhere")
+    for row in ("out/cat/00.png,cat", "out/cat/99.png,cat"):
+        (tmp_path / "images/metadata.csv").write_text(f"file_name,label\n{lines()}\n{row}\n")
+        pool = data.load("folder", tmp_path / "images")
+        assert pool.skipped == [(row.split(",")[0], "it is a link that leads out of the folder")]
 
 
 def test_a_link_inside_is_followed(tmp_path: Path) -> None:
@@ -544,3 +634,13 @@ def test_decoded_once_until_a_file_changes(tmp_path: Path, cache: Path, monkeypa
     for file in cache.iterdir():
         os.truncate(file, 130)
     assert (data.load("folder", tmp_path).images[0] == 77).all()
+
+
+def test_what_an_earlier_version_could_not_read_is_read_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, 3)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "cat/x.png", "AVIF")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(folder, "DECODING", "")
+        earlier.setattr(imagefile, "FORMATS", ("PNG",))
+        assert data.load("folder", tmp_path).skipped == [("cat/x.png", "not an image that can be read")]
+    assert data.load("folder", tmp_path).skipped == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data import roots
+from data import folder, roots
 from data.errors import UserError
 
 
@@ -27,6 +27,24 @@ def test_a_link_does_not_lead_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NEXTLABEL_ROOTS", str(tmp_path / "a"))
     with pytest.raises(UserError, match="lies outside"):
         roots.inside(f"{tmp_path}/a/link")
+
+
+def test_a_link_to_a_table_does_not_lead_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "secret.csv").write_text("sample_id,annotator,label\n")
+    (tmp_path / "a" / "votes.csv").symlink_to(tmp_path / "secret.csv")
+    monkeypatch.setenv("NEXTLABEL_ROOTS", str(tmp_path / "a"))
+    with pytest.raises(UserError, match="lies outside"):
+        roots.inside(f"{tmp_path}/a/votes.csv")
+
+
+def test_nor_does_a_link_in_a_folder_that_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("elsewhere/cat", "images/test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "images" / "train").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("NEXTLABEL_ROOTS", str(tmp_path / "images"))
+    with pytest.raises(UserError, match="train is a link that leads out of the folder"):
+        folder.find(roots.inside(f"{tmp_path}/images"))
 
 
 def test_the_same_answer_whether_it_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

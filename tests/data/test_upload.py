@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import data
-from data import upload
+from data import folder, upload
 from data.errors import UserError
 
 
@@ -78,9 +78,6 @@ def link(name: str) -> zipfile.ZipInfo:
         (("/etc/evil.png", picture()), "leads out of its folder"),
         (("C:/evil.png", picture()), "leads out of its folder"),
         ((link("cat/link.png"), b"/etc/passwd"), "is a link"),
-        (("notes.txt", b"hello"), "neither an image nor a table"),
-        (("model.pkl", b"\x80\x04."), "neither an image nor a table"),
-        (("more.zip", packed(*GOOD).getvalue()), "neither an image nor a table"),
         (("CAT/0.PNG", picture()), "two files of one name"),
         (("cat/0.png/1.png", picture()), "two files of one name, or a file and a folder"),
         (("x" * 300 + ".png", picture()), "too long a name"),
@@ -89,6 +86,40 @@ def link(name: str) -> zipfile.ZipInfo:
 def test_what_is_refused_leaves_nothing_behind(cache: Path, entry: tuple[str, bytes], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         upload.unpack(packed(*GOOD, entry))
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_what_is_no_image_is_left_out_and_listed(cache: Path) -> None:
+    others = [("pets/notes.txt", b"hello"), ("readme", b"hi"), ("pets/model.pkl", b"\x80\x04.")]
+    others += [("more.zip", packed(*GOOD).getvalue()), ("pets/cat/photo.nef", picture())]
+    root = upload.unpack(packed(*((f"pets/{name}", content) for name, content in GOOD), *others))
+    assert {path.name for path in root.iterdir()} == {"cat", "dog", folder.LEFT_OUT}
+    for _ in range(2):  # unpacked, and found unpacked
+        skipped = dict(data.load("folder", upload.unpack(packed(*GOOD, *others))).skipped)
+        assert set(skipped) == {name for name, _ in others}
+        assert skipped["pets/model.pkl"] == "not an image that can be read"
+        assert "raw file" in skipped["pets/cat/photo.nef"]
+
+
+def test_images_are_known_by_their_content() -> None:
+    renamed = [(f"{name.removesuffix('.png')}", content) for name, content in GOOD]
+    root = upload.unpack(packed(*renamed))
+    pool = data.load("folder", root)
+    assert (len(pool) + len(pool.test_labels), pool.skipped) == (10, [])
+
+
+def test_a_list_of_what_was_left_out_that_is_damaged(cache: Path) -> None:
+    root = upload.unpack(packed(*GOOD, ("notes.txt", b"hello")))
+    (root / folder.LEFT_OUT).write_text('[["notes')
+    with pytest.raises(UserError, match=r"is damaged; delete it, or upload the images again"):
+        data.load("folder", root)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_few_bytes_that_would_unpack_to_gigabytes_at_once(cache: Path, method: int) -> None:
+    """Python reads such an entry whole pieces at a time, however little of it is asked for."""
+    with pytest.raises(UserError, match="packed in an unusual way; pack the images anew"):
+        upload.unpack(packed(*GOOD, ("cat/zeros", bytes(1000)), method=method))
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
