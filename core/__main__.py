@@ -41,7 +41,7 @@ from core.printed import Layout
 from core.run import Run
 from core.strategies import STRATEGIES
 from core.study import Protocol, Study
-from data import votes
+from data import skipped, votes
 from data.errors import UserError
 
 INTERRUPTED = 130
@@ -437,6 +437,7 @@ def start(options: argparse.Namespace) -> None:
             config, dataset = tasks.settle(asked, loader)
             created = run.create(config, tasks.about(dataset))
             print(f"run {created.id}\n{views.split_text(config, dataset)}", file=sys.stderr)
+            print_left_out(dataset)
             work(created, dataset, options)
 
 
@@ -450,6 +451,7 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
         cycle.stop_on_signals()
         members = found.complete()
         dataset = load(members[0])
+        print_left_out(dataset)
         for member in members:
             if (found.path / "pause").exists():
                 print(f"nextlabel: study {found.id} is paused; `resume` goes on.", file=sys.stderr)
@@ -482,6 +484,7 @@ def resume(options: argparse.Namespace) -> None:
         found.log.set_fact("error", str(error))
         found.log.set_fact("starting", 0.0)
         raise
+    print_left_out(dataset)
     work(found, dataset, options, options.until)
 
 
@@ -865,10 +868,17 @@ def load(found: Run) -> data.ImageDataset:
     return data.load(config.dataset, config.root, **config.load_options)
 
 
+def print_left_out(dataset: data.ImageDataset) -> None:
+    """How many files of the data set were left out, and why."""
+    if dataset.skipped:
+        print(skipped.sentence(skipped.groups(dataset.skipped)), file=sys.stderr)
+
+
 def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None:
     """What a run found, as one JSON object or as lines."""
     summary = views.summary(found, dataset)
     if as_json:
+        summary["skipped"] = [dataclasses.asdict(group) for group in skipped.groups(dataset.skipped)]
         print(json.dumps(summary), flush=True)
         return
     notes: dict[str, None] = {}

@@ -33,7 +33,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 import data
-from core.run import ABOUT, LEFT_OUT, PHASES, TAKE, Config, Run, home
+from core.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Config, Run, home
 from core.store import UNSURE, write_array, write_atomically, write_table, writing
 from core.strategies import STRATEGIES
 from core.study import check_types
@@ -332,7 +332,8 @@ def _about(found: dict[str, Any]) -> dict[str, Any]:
         raise _odd("it does not say what its data are")
     skipped = [[str(name), str(reason)] for name, reason in found["skipped"]]
     whole = {**found, "annotators_source": str(found["annotators_source"]), "skipped": skipped}
-    return {name: whole[name] for name in ABOUT}
+    counts = {str(reason): int(n) for reason, n in dict(found.get(SKIPPED_COUNTS, {})).items()}
+    return {**{name: whole[name] for name in ABOUT}, SKIPPED_COUNTS: counts}
 
 
 def _facts(found: dict[str, Any]) -> dict[str, Any]:

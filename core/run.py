@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from core import relabel
 from core.store import SKIPPED, TAKEN_BACK, UNSURE, Event, Log, standing, write_atomically, writing
+from data import skipped
 from data.errors import UserError
 
 Task = Literal["active-learning", "label-cleaning"]
@@ -24,6 +25,7 @@ PHASES = ("label", "train", "score")
 PERSON = "person: "  # how the source of a label begins that a person gave
 GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
+SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
 EXAMPLES = Path(__file__).resolve().parent.parent / "data" / "example"  # runs that come with NextLabel
 TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect in the place of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
@@ -182,9 +184,15 @@ class Run:
     def about(self) -> dict[str, Any]:
         """Facts about the data at the start: class_names, n_samples, annotators, annotators_source, skipped.
 
-        Raises `UserError` where the file is damaged.
+        skipped: [name, reason] of a few files for each reason; how many there are is said by `left_out`. Raises `UserError`
+        where the file is damaged.
         """
         return dict(self._start()["about"])
+
+    def left_out(self) -> list[skipped.Group]:
+        """The files that were left out at the start, by reason. Raises as `about`."""
+        about = self.about
+        return skipped.groups([(name, reason) for name, reason in about["skipped"]], about.get(SKIPPED_COUNTS))
 
     def _start(self) -> dict[str, Any]:
         try:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 import data
 from core import metrics, relabel, scores, strategies
 from core.relabel import Floats, Ints, Labels
-from core.run import GIVEN, PERSON, Config
+from core.run import GIVEN, PERSON, SKIPPED_COUNTS, Config
 from core.strategies import STRATEGIES
 from core.strategies.pool import Strategy
-from data import ImageDataset, annotations, votes
+from data import ImageDataset, annotations, skipped, votes
 from data.errors import UserError
 
 MODEL_SCORES = ("bald", "graph")  # scores of labels that ask more of the model than its posterior
@@ -261,12 +261,14 @@ def clean_labels(config: Config, dataset: ImageDataset) -> Ints:
 
 def about(dataset: ImageDataset) -> dict[str, Any]:
     """What a run remembers of its data, so that it can be listed without them."""
+    left_out = skipped.groups(dataset.skipped)
     return {
         "class_names": dataset.class_names,
         "n_samples": len(dataset.ids),
         "annotators": dataset.annotators,
         "annotators_source": dataset.annotators_source,
-        "skipped": [list(pair) for pair in dataset.skipped],
+        "skipped": [[name, group.reason] for group in left_out for name in group.examples],
+        SKIPPED_COUNTS: {group.reason: group.n for group in left_out},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from data import skipped
 from data.folder import DEEP, GREY, Found
 
 Severity = Literal["stop", "look", "fine"]
@@ -32,8 +33,9 @@ class Finding:
 class Check:
     """Tables of what is there, and what follows from them.
 
-    classes: name, pool, test (images) · unreadable: file, reason · duplicates: group, file, label, part ("pool", "test"),
-    of images whose decoded pixels are equal · sizes: width, height, images, the most frequent first · modes: kind, images.
+    classes: name, pool, test (images) · unreadable: file, reason, of all that is left out · duplicates: group, file, label,
+    part ("pool", "test"), of images whose decoded pixels are equal · sizes: width, height, images, the most frequent first ·
+    modes: kind, images.
     """
 
     classes: pd.DataFrame
@@ -141,9 +143,8 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
 
 def _files(made: Check, found: Found) -> list[Finding]:
     said, twice = [], made.duplicates
-    if len(made.unreadable):
-        n = _n(len(made.unreadable), "file")
-        said.append(Finding("look", f"{n} cannot be read and will be left out; the table below says why."))
+    if found.skipped:
+        said.append(Finding("look", skipped.sentence(skipped.groups(found.skipped))))
     if len(twice):
         groups = twice.groupby("group")
         said.append(

@@ -11,6 +11,7 @@ from core.query import Filter
 from core.run import Run
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
+from data import skipped
 from pages.ui import frame, tiles, widgets
 
 METRIC = 171  # pixels: two side by side on a phone
@@ -390,11 +391,8 @@ else:
             st.error(sentence)
         elif state == "stopped":
             st.info(sentence)
-        if run.about["skipped"]:
-            skipped = run.about["skipped"]
-            st.warning(
-                f"{len(skipped)} unreadable file{'s' * (len(skipped) > 1)} left out, first: {skipped[0][0]} ({skipped[0][1]})."
-            )
+        if left_out := run.left_out():
+            st.warning(frame.plain(skipped.sentence(left_out)))
         if run.config.annotator == "person":
             st.page_link("pages/annotate.py", label="Label on the page Annotate", query_params={"run": run.id})
         if cycle is not None and run.config.annotator == "person":

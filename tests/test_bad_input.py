@@ -1,6 +1,7 @@
 """What a user can get wrong, and the one sentence that says what to do: exit code 2, no traceback, nothing lost."""
 
 import dataclasses
+import json
 import re
 import shutil
 import signal
@@ -310,6 +311,19 @@ def classes_of_a_set_that_has_its_own(here: Situation) -> list[str]:
     return [*LEARN, "--classes", "cat", "dog"]
 
 
+def train_that_leads_elsewhere(here: Situation) -> list[str]:
+    root = here.tmp_path / "linked"
+    root.mkdir()
+    (root / "train").symlink_to(here.pictures(cat=9, dog=9))
+    return [*LEARN, "--dataset", "folder", "--root", str(root)]
+
+
+def folder_of_other_files(here: Situation) -> list[str]:
+    root = here.pictures(cat=0)
+    (root / "cat" / "notes.txt").write_text("no image")
+    return [*LEARN, "--dataset", "folder", "--root", str(root)]
+
+
 def arm_that_is_not_there(here: Situation) -> list[str]:
     return ["run", "--protocol", "cifar10h-15", "--arm", "simclr"]
 
@@ -330,6 +344,11 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (more_initial_labels_than_there_are, r"--initial is 20, but the pool holds \d+ images with a label"),
         (classes_that_the_folder_contradicts, r"'dog'.* is not one of the classes cat, elk"),
         (classes_of_a_set_that_has_its_own, r"'fashion' has no option 'class_names'"),
+        (
+            train_that_leads_elsewhere,
+            r"train is a link that leads out of the folder .*; put the images themselves there",
+        ),
+        (folder_of_other_files, r"there is no image in .*, but cat/notes.txt: not an image that can be read; expected"),
         (arm_that_is_not_there, r'no arm "simclr": choose of vanilla, co-teaching'),
         (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
         (
@@ -392,6 +411,29 @@ def test_one_unreadable_image_among_many_is_left_out_and_named(tmp_path, home, r
     assert main([*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "10", "--cycles", "2"]) == 0
     (skipped,) = run.all_runs()[0].about["skipped"]
     assert skipped[0] == "cat/7.png"
+
+
+def test_thousands_of_files_left_out_are_counted_with_a_few_names(tmp_path, home, request, capsys):
+    root = Situation(tmp_path, home, request).pictures(cat=40, dog=40)
+    for i in range(3000):
+        (root / "cat" / f"{i:04d}.txt").write_text("no image")
+    (root / "dog" / "0.png").write_bytes(b"")
+    task = [*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "10", "--cycles", "1", "--json"]
+    assert main(task) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "left out" in line]
+    assert re.fullmatch(
+        r"3,001 files are left out: not an image that can be read \(3,001: cat/\d+.txt, cat/\d+.txt, cat/\d+.txt, …\)\.",
+        line,
+    )
+    (group,) = json.loads(said.out)["skipped"]
+    assert (group["reason"], group["n"], len(group["examples"])) == ("not an image that can be read", 3001, 3)
+    (one,) = run.all_runs()[:1]
+    assert len(one.about["skipped"]) == 3
+    assert [(found.reason, found.n) for found in one.left_out()] == [(group["reason"], 3001)]
+    assert (one.path / "config.json").stat().st_size < 10_000
+    assert main(["resume", one.id]) == 0
+    assert line in capsys.readouterr().err
 
 
 def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):

@@ -87,6 +87,44 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     assert Path(config.root).parent == fresh.home.parent / "data" / "uploads"
 
 
+def test_what_is_left_out_is_said_before_a_run_and_in_it(guest, fresh, images):
+    """Images are known by their content; what is none is counted, in an uploaded zip file as in a folder."""
+    for path in (images / "dark").iterdir():
+        path.rename(path.with_suffix(".jfif"))
+    for i in range(40):
+        (images / "light" / f"{i:02d}.txt").write_text("a note")
+    before = set(fresh.home.glob("*/config.json"))
+    guest.chooses("A zip file")
+    uploads(guest, packed(images))
+    guest.page.get_by_role("button", name="Check the images").click()
+    said = "40 files are left out: not an image that can be read (40: images/light/00.txt, images/light/01.txt,"
+    expect(guest.page.get_by_text(said)).to_be_visible()
+    guest.settled()
+    assert (number(guest, "Images to work on"), number(guest, "Left out")) == ("32", "40")
+    guest.types("Labels a cycle", "8")
+    guest.types("Cycles", "1")
+    guest.page.get_by_text("Model and training").click()
+    guest.types("Epochs", "1")
+    guest.types("Width", "4")
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    expect(guest.page.get_by_text(said)).to_be_visible()
+    (path,) = set(fresh.home.glob("*/config.json")) - before
+    assert [(group.n, group.reason) for group in run.Run(path.parent).left_out()] == [
+        (40, "not an image that can be read")
+    ]
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(guest, tmp_path, images):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(images)
+    guest.chooses("A folder on the server")
+    guest.types("Folder on the server", str(tmp_path / "linked"))
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_role("alert").get_by_text("train is a link that leads out of the folder")).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Start run")).to_have_count(0)
+
+
 def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.write(images / "dark" / "00.png", "../../evil.png")

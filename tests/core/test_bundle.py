@@ -99,6 +99,16 @@ def test_own_pictures_travel_with_the_run_if_asked_for(home, elsewhere, folder, 
     assert len(here.cycles()) == 3
 
 
+def test_what_was_left_out_is_known_elsewhere(home, elsewhere, folder):
+    for i in range(50):
+        (folder / f"{i}.txt").write_text("no image")
+    there = own(folder)
+    said, content = there.left_out(), bundle.to_bytes(there, load(there))
+    elsewhere()
+    assert bundle.opened(io.BytesIO(content)).left_out() == said
+    assert said[0].n == 50
+
+
 def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, elsewhere, folder, capsys):
     there = own(folder)
     drawn, content = figures(there), bundle.to_bytes(there, load(there))
@@ -264,6 +274,8 @@ def test_pickles_are_refused(home, good):
     ("config.json", {"config__invented": 1}, "do not fit"),
     ("config.json", {"config__cycles": 0}, "cannot run"),
     ("config.json", {"about__class_names": [1, 2]}, "classes"),
+    ("config.json", {"about__skipped_counts": {"cut": "many"}}, "do not fit"),
+    ("config.json", {"about__skipped_counts": ["cut"]}, "do not fit"),
     ("config.json", {"about__n_samples": 7}, "not those that it was made on"),
     ("phases.json", {}, None),
 ])  # fmt: skip

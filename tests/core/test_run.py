@@ -10,6 +10,7 @@ import pytest
 from core import run, store
 from core.run import Config
 from data.errors import UserError
+from data.skipped import Group
 
 CONFIG = Config("active-learning", "fashion", "margin", 20, 2)
 ABOUT = {"class_names": ["a", "b"], "n_samples": 3, "annotators": "none", "annotators_source": "", "skipped": []}
@@ -32,6 +33,15 @@ def test_a_run_is_read_back(one):
     assert found.about == ABOUT
     assert found.cycles().empty
     assert found.progress() == {}
+
+
+def test_what_was_left_out_is_counted(home):
+    """A run of an earlier version names every file, a later one some of each reason, and how many there are."""
+    named = [[f"{i}.png", "cut"] for i in range(7)]
+    earlier = run.create(CONFIG, {**ABOUT, "skipped": named}).left_out()
+    later = run.create(CONFIG, {**ABOUT, "skipped": named[:3], "skipped_counts": {"cut": 7}}).left_out()
+    assert earlier == later == [Group("cut", 7, ["0.png", "1.png", "2.png"])]
+    assert run.create(CONFIG, ABOUT).left_out() == []
 
 
 def test_the_experiment_does_not_know_the_seed():

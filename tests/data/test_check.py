@@ -50,7 +50,18 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     found = check.check(folder.find(root))
     assert found.unreadable["file"].tolist() == ["cat/broken.png"]
     assert found.unreadable["reason"].iloc[0]
-    assert "1 file cannot be read" in texts(found)
+    assert texts(found).startswith("1 file is left out: ")
+    assert "(1: cat/broken.png)" in texts(found)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    root = tree(tmp_path / "images")
+    for i in range(2000):
+        (root / "cat" / f"{i:04d}.txt").write_text("a note")
+    found = check.check(folder.find(root))
+    assert "2,000 files are left out: not an image that can be read (2,000: cat/" in texts(found)
+    assert len(texts(found)) < 200
+    assert len(found.unreadable) == 2000
 
 
 def test_the_same_image_twice(tmp_path: Path) -> None:
