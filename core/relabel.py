@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.scores import distribution
+from core.scores import distribution, total_votes
 from data import votes
 from data.errors import UserError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+CHUNK = 1 << 22  # bytes of an array that is computed for some samples at a time: larger ones take longer, too
 
 
 @dataclass
@@ -97,36 +98,91 @@ def expected_relabels(probs: ArrayLike) -> Floats:
     64 nodes remain, with a relative error below 1e-6 for the uniform distribution over 1,000 classes.
     """
     p = np.asarray(probs, dtype=np.float64)
-    t, weight = np.polynomial.laguerre.laggauss(min(p.shape[1] // 2 + 1, 64))
-    factors = 1.0 + p[:, :, None] * t  # [N, C, nodes]
-    return np.asarray((weight * factors.prod(axis=1, keepdims=True) / factors).sum(axis=2))
+    t, weight = _quadrature(p.shape[1])
+    found = np.empty_like(p)
+    for part in _chunks(len(p), p.shape[1] * len(t)):
+        found[part] = _expectation(_integrand(p[part], t, weight)[:, None], p[part], t)
+    return found
+
+
+def _quadrature(n_classes: int) -> tuple[Floats, Floats]:
+    """Nodes and weights of the integral behind `expected_relabels`, [nodes] each."""
+    t, weight = np.polynomial.laguerre.laggauss(min(n_classes // 2 + 1, 64))
+    return t, weight
+
+
+def _integrand(p: Floats, t: Floats, weight: Floats) -> Floats:
+    """weight × Π_j (1 + p_j t), every class in it, [n, C] → [n, nodes]."""
+    return np.asarray(weight * (1.0 + p[:, :, None] * t).prod(axis=1))
+
+
+def _expectation(integrand: Floats, held: Floats, t: Floats) -> Floats:
+    """The integral without the class that a sample holds, of probability `held`: […, nodes], […] → […]."""
+    return np.asarray((integrand / (1.0 + held[..., None] * t)).sum(axis=-1))
+
+
+def _chunks(n: int, numbers: int) -> Iterator[slice]:
+    """Slices that cover n rows, so that an array of so many float64 numbers a row takes `CHUNK` bytes at most."""
+    step = max(1, CHUNK // (8 * numbers))
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+class Oracle:
+    """Oracle score (1 − q[c]) / E[relabels] in [0, 1] of sample i with the majority label c: `oracle[i, c]`, of arrays too.
+
+    q: the true label distribution, from `label_counts` [N, C] · E: `expected_relabels`. As in the public code E is that of a
+    sample with one vote, also when the sample is taken again. A score is computed when it is asked for: Algorithm 1 needs few of
+    the N × C, and what it keeps is at most 64 numbers a sample. Raises `UserError` on a sample without any vote.
+    """
+
+    def __init__(self, label_counts: ArrayLike) -> None:
+        self.counts = np.asarray(label_counts)
+        self.total = total_votes(self.counts)
+        n, n_classes = self.counts.shape
+        self.t, weight = _quadrature(n_classes)
+        self.integrand = np.empty((n, len(self.t)))
+        for part in _chunks(n, n_classes * len(self.t)):
+            self.integrand[part] = _integrand(self.counts[part] / self.total[part], self.t, weight)
+
+    def __getitem__(self, where: tuple[Ints, Ints]) -> Floats:
+        """The scores of samples with labels, both int arrays that broadcast to one shape, or numbers."""
+        samples, labels = np.broadcast_arrays(*where)
+        rows, columns = samples.ravel(), labels.ravel()
+        found = np.empty(len(rows))
+        for part in _chunks(len(rows), len(self.t)):
+            row = rows[part]
+            q = self.counts[row, columns[part]] / self.total[row, 0]
+            found[part] = (1.0 - q) / _expectation(self.integrand[row], q, self.t)
+        return found.reshape(samples.shape)
 
 
 def oracle_priority(label_counts: ArrayLike) -> Floats:
-    """Oracle score (1 − q[majority]) / E[relabels] in [0, 1] for every possible majority label, [N, C] → [N, C].
-
-    As in the public code E is that of a sample with one vote, also when the sample is taken again.
-    """
-    q = distribution(label_counts)
-    return (1.0 - q) / expected_relabels(q)
+    """The `Oracle` score for every possible majority label, [N, C] → [N, C]."""
+    oracle = Oracle(label_counts)
+    n, n_classes = oracle.counts.shape
+    return oracle[np.arange(n)[:, None], np.arange(n_classes)]
 
 
-def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budget: int, seed: int) -> Votes:
+def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike | Oracle, *, budget: int, seed: int) -> Votes:
     """Collect up to `budget` labels by Algorithm 1, starting from `state` (which is left as it is).
 
     label_counts int [N, C]: the true label distribution · priority, high first: float [N] for a fixed ranking, in
-    which a sample is taken once; or [N, C], one value for each possible majority label, in which a sample may be
-    taken again (the oracle). A sample that was left tied comes first. Equal priorities: lower row first.
+    which a sample is taken once; or the oracle, with a value for each possible majority label, by which a sample may be
+    taken again. A sample that was left tied comes first. Equal priorities: lower row first.
     Raises `UserError` where a priority is NaN.
     """
     counts = np.asarray(label_counts)
-    distribution(counts)  # refuses a sample that nobody voted on
-    priority = np.asarray(priority, dtype=np.float64)
-    if np.isnan(priority).any():
-        unranked = np.isnan(priority).reshape(len(priority), -1).any(axis=1).sum()
-        raise UserError(f"{unranked} samples have no score (NaN), so they cannot be ranked: score them again.")
-    repeat = priority.ndim == 2
-    first = priority[np.arange(len(counts)), state.majority] if repeat else np.where(state.cleaned, -np.inf, priority)
+    total_votes(counts)  # refuses a sample that nobody voted on
+    oracle = priority if isinstance(priority, Oracle) else None
+    if oracle is not None:
+        first = oracle[np.arange(len(counts)), state.majority]
+    else:
+        first = np.asarray(priority, dtype=np.float64)
+        if np.isnan(first).any():
+            raise UserError(
+                f"{np.isnan(first).sum()} samples have no score (NaN), so they cannot be ranked: score them again."
+            )
+        first = np.where(state.cleaned, -np.inf, first)
     first = np.where(state.tied, np.inf, first)
     # Each chain gives at least one vote, so that only the `budget` best can ever be reached.
     rows = np.argsort(-first, kind="stable")[:budget]
@@ -152,7 +208,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike, *, budg
             last >= 0, np.take_along_axis(running.argmax(axis=2), np.maximum(last, 0), 1), majority[i, None]
         )
         # A vote that follows a formed majority begins a new visit, with the priority of that majority.
-        again = priority[row[:, None], after] if repeat else np.full(after.shape, -np.inf)
+        again = np.full(after.shape, -np.inf) if oracle is None else oracle[row[:, None], after]
         begins = np.where(formed, again, np.inf)
         keys = np.minimum.accumulate(np.concatenate([key[i, None], begins], axis=1), axis=1)
         of = np.broadcast_to(row[:, None], draw.shape)
@@ -214,12 +270,12 @@ def simulate_votes(
         yield collect(counts, start, priority, budget=budget, seed=seed)
 
 
-def priorities(policy: str | ArrayLike, label_counts: ArrayLike) -> Floats:
-    """The array that `collect` takes for a policy: "oracle" or scores [N]. Raises `UserError` on any other."""
+def priorities(policy: str | ArrayLike, label_counts: ArrayLike) -> Floats | Oracle:
+    """What `collect` takes for a policy: "oracle" or scores [N]. Raises `UserError` on any other."""
     if isinstance(policy, str):
         if policy != "oracle":
             raise UserError(f'"{policy}" is no policy: give "oracle", "random" or an array of scores, high first.')
-        return oracle_priority(label_counts)
+        return Oracle(label_counts)
     scores = np.asarray(policy, dtype=np.float64)
     if scores.shape != (len(np.asarray(label_counts)),):
         raise UserError(

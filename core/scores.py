@@ -163,13 +163,17 @@ def check_probs(probs: ArrayLike) -> Array:
     return p
 
 
-def distribution(label_counts: ArrayLike) -> Array:
-    """Counts normalised per sample, [N, C, …] → [N, C, …]. Raises `UserError` on a sample without any vote."""
-    counts = np.asarray(label_counts, dtype=np.float64)
-    total = counts.sum(axis=1, keepdims=True)
+def total_votes(label_counts: ArrayLike) -> Array:
+    """Number of votes of each sample, [N, C, …] → [N, 1, …]. Raises `UserError` on a sample without any vote."""
+    total = np.asarray(label_counts).sum(axis=1, keepdims=True, dtype=np.float64)
     if not (total > 0).all():
         raise UserError(f"Sample at row {int((total <= 0).argmax())} has no vote at all: remove it or label it first.")
-    return counts / total
+    return np.asarray(total)
+
+
+def distribution(label_counts: ArrayLike) -> Array:
+    """Counts normalised per sample, [N, C, …] → [N, C, …]. Raises `UserError` on a sample without any vote."""
+    return np.asarray(label_counts, dtype=np.float64) / total_votes(label_counts)
 
 
 def _matching(probs: ArrayLike, label_counts: ArrayLike) -> tuple[Array, Array]:

@@ -203,7 +203,7 @@ class LabelCleaning(Task):
         if self.config.method == "random":
             columns["random"] = relabel.random_order(len(probs), relabel_seed(self.config))
         if self.config.method == "oracle" and self.reference is not None:
-            columns["oracle"] = relabel.oracle_priority(self.reference)[np.arange(len(probs)), state.majority]
+            columns["oracle"] = relabel.Oracle(self.reference)[np.arange(len(probs)), state.majority]
         return columns
 
 

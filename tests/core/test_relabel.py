@@ -1,6 +1,7 @@
 """Algorithm 1 against a slow, plain implementation that collects one label at a time."""
 
 import math
+import tracemalloc
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -222,6 +223,36 @@ def test_the_oracle_equals_the_sum_over_all_orders_of_labels():
 def test_a_label_that_nobody_would_give_costs_as_many_draws_as_none_at_all():
     """Two classes share all votes and the label is the third: 2.5 draws, and the score is 1 / 2.5."""
     np.testing.assert_allclose(relabel.oracle_priority([[10, 10, 0]])[0, 2], 0.4)
+
+
+def whole_table(counts):
+    """The oracle's scores from one array of factors [N, C, nodes], as the integral is written."""
+    q = counts / counts.sum(axis=1, keepdims=True)
+    t, weight = np.polynomial.laguerre.laggauss(min(q.shape[1] // 2 + 1, 64))
+    factors = 1.0 + q[:, :, None] * t
+    return (1.0 - q) / (weight * factors.prod(axis=1, keepdims=True) / factors).sum(axis=2)
+
+
+@pytest.mark.parametrize(("n", "n_classes"), [(1, 2), (7, 1), (33, 10), (9, 130), (5, 1000)])
+def test_the_oracle_computes_entry_by_entry_what_the_whole_table_holds_to_the_last_bit(n, n_classes, monkeypatch):
+    monkeypatch.setattr(relabel, "CHUNK", 4_000)  # bytes: many chunks, and single rows that are larger than one
+    counts, initial = people(n, n_classes, seed=n)
+    plain = whole_table(counts)
+    np.testing.assert_array_equal(relabel.oracle_priority(counts), plain)
+    oracle = relabel.Oracle(counts)
+    np.testing.assert_array_equal(oracle[np.arange(n), initial], plain[np.arange(n), initial])
+    assert oracle[n - 1, n_classes - 1] == plain[-1, -1]
+
+
+def test_the_curve_of_the_oracle_over_many_classes_takes_little_memory():
+    """300 samples × 1,000 classes × 64 nodes are 150 MB an array, and grow with the samples; the counts are 2 MB."""
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(50, np.full(1000, 1 / 1000), 300)
+    tracemalloc.start()
+    relabel.simulate(counts, counts.argmin(axis=1), "oracle", budget=50, seeds=[0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32e6
 
 
 def test_collecting_in_parts_equals_collecting_at_once():
