@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core import audit, graph, layout, machine, metrics
 from core.gradnorm import Loss
-from core.learner import WHOLE, Learner, save_weights, weights
+from core.learner import WHOLE, Learner, Part, save_weights, weights
 from core.models import Classifier
 from core.relabel import Floats, Ints, Labels
 from core.run import PHASES, START_SECONDS, Run
@@ -215,8 +215,8 @@ class _Worker:
             seed = self.learner.seed(trained, 2)
             columns["bald"] = self.learner.combined(scorers, lambda one: one.bald(mc_dropout.PASSES, seed))
         if "graph" in self.task.model_scores:
-            embeddings = scorer.embeddings(np.arange(len(self.dataset))).cpu().numpy()
-            columns["graph"] = cleaning_score(state.histogram, graph.diffuse(embeddings, state.histogram))
+            neighbours = self.neighbours(scorers, state.histogram)
+            columns["graph"] = cleaning_score(state.histogram, neighbours, self.config.gamma)
         if self.strategy is not None:
             found = {self.config.method: np.empty(0)}
             if len(candidates):  # none are left where the last cycle has labelled the whole pool
@@ -241,6 +241,20 @@ class _Worker:
             if "train_accuracy" in measured:
                 measured["gap"] = measured["train_accuracy"] - measured["accuracy"]
         self.run.log.finish(self.cycle, "score", self.seconds(), measured)
+
+    def neighbours(self, scorers: dict[Part, Scorer], histogram: Ints) -> Floats:
+        """What the neighbours of each sample say of its label, [N, C]: each fold by the embedding of its own models.
+
+        Embeddings of two models have no axes in common, so that every model's embedding makes a graph of all samples, through
+        which the labels are diffused; of a fold's graph the rows count that its models have not been trained on.
+        """
+
+        def diffused(scorer: Scorer) -> Floats:
+            return graph.diffuse(scorer.embeddings(np.arange(len(self.dataset))).cpu().numpy(), histogram)
+
+        if self.learner.fixed:  # all models have one embedding, which has seen no label
+            return diffused(scorers[WHOLE])
+        return self.learner.combined(scorers, diffused)
 
     def places(self, scorer: Scorer, *, moved: bool) -> dict[str, Floats]:
         """The columns of the embedding map, [N] each; moved: whether a training has changed the embedding."""

@@ -4,6 +4,7 @@ Classes stand on dimension 1; what follows them (pixels) is averaged, so that se
 Every score is **high first**: the higher, the sooner the sample is taken. `REGISTRY` says for each what it means.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,28 @@ FLOOR = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """What a score of labels is computed from: N samples over C classes."""
+
+    histogram: NDArray[np.int64]  # [N, C] votes so far, the initial label included
+    labels: NDArray[np.int64]  # [N] the majority label
+    probs: Array  # [N, C] the posterior
+    gamma: float  # of the cleaning score, base-C scale
+
+
+@dataclass(frozen=True)
 class Score:
-    """What a page, a legend or a file says of one score column."""
+    """What a page, a legend or a file says of one score column, and how a score of labels is computed.
+
+    compute: → float64 [N], high first; None where it takes more than labels and posterior, or none of them.
+    """
 
     title: str
     formula: str
     meaning: str
     source: str
     unit: str = ""  # of the values, where they have one
+    compute: Callable[[Labelled], Array] | None = None
 
 
 REGISTRY: dict[str, Score] = {
@@ -36,6 +51,7 @@ REGISTRY: dict[str, Score] = {
         "high: likely a wrong label on a clear image; nats",
         "Bernhardt et al. 2022, Eq. 2; γ > 0 replaces H by max(H − γ·ln C, 0), the public code's form",
         "nats",
+        lambda it: cleaning_score(it.histogram, it.probs, it.gamma),
     ),
     "cross-entropy": Score(
         "Cross-entropy",
@@ -43,15 +59,22 @@ REGISTRY: dict[str, Score] = {
         "high: the model disagrees with the label; nats ≥ 0",
         "Bernhardt et al. 2022",
         "nats",
+        lambda it: cross_entropy(it.histogram, it.probs),
     ),
     "entropy": Score(
-        "Entropy", "H(p) = −Σ p ln p", "high: the model is unsure; nats in [0, ln C]", "Shannon 1948", "nats"
+        "Entropy",
+        "H(p) = −Σ p ln p",
+        "high: the model is unsure; nats in [0, ln C]",
+        "Shannon 1948",
+        "nats",
+        lambda it: entropy(it.probs),
     ),
     "self-confidence": Score(
         "Self-confidence (1 − p)",
         "1 − p[label]",
         "high: the label gets little probability; in [0, 1]. cleanlab sorts p[label], low first",
         "Northcutt et al. 2021",
+        compute=lambda it: self_confidence(it.labels, it.probs),
     ),
     "bald": Score(
         "BALD",

@@ -65,8 +65,6 @@ DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's 
 class Task(ABC):
     """One task on one data set under one configuration."""
 
-    score_names: tuple[str, ...]
-    """Columns of a ranking that follow from posterior and labels alone."""
     model_scores: tuple[str, ...] = ()
     """Further columns, of `MODEL_SCORES`."""
     audited = False
@@ -103,22 +101,14 @@ class Task(ABC):
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
         """Metrics of a cycle from its labels, `collected` of them after the start, and its posterior [N, C]."""
 
+    @abstractmethod
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        """The columns `score_names`, [N] each."""
-        compute = {
-            "entropy": lambda: scores.entropy(probs),
-            "margin": lambda: scores.margin(probs),
-            "cleaning": lambda: scores.cleaning_score(state.histogram, probs, self.config.gamma),
-            "cross-entropy": lambda: scores.cross_entropy(state.histogram, probs),
-            "self-confidence": lambda: scores.self_confidence(state.majority, probs),
-        }
-        return {name: compute[name]() for name in self.score_names}
+        """The columns of a ranking that follow from labels and posterior [N, C], [N] each."""
 
 
 class ActiveLearning(Task):
     """The pool is unlabelled; a chosen sample gets its reference label, or waits for people."""
 
-    score_names = ("entropy", "margin")
     people_first = True
 
     @property
@@ -150,11 +140,12 @@ class ActiveLearning(Task):
             "train_accuracy": metrics.accuracy(probs[labelled], state.majority[labelled]),
         }
 
+    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
+        return {"entropy": scores.entropy(probs), "margin": scores.margin(probs)}
+
 
 class LabelCleaning(Task):
     """Every sample has a label that may be wrong; relabelling draws votes until a majority forms."""
-
-    score_names = ("cleaning", "cross-entropy", "entropy", "self-confidence")
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
@@ -199,7 +190,12 @@ class LabelCleaning(Task):
         }
 
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        columns = super().score_columns(state, probs)
+        given = scores.Labelled(state.histogram, state.majority, probs, self.config.gamma)
+        columns = {
+            name: score.compute(given)
+            for name, score in scores.REGISTRY.items()
+            if score.compute is not None and name in (*CLEANING_SCORES, "entropy")
+        }
         if self.config.method == "random":
             columns["random"] = relabel.random_order(len(probs), relabel_seed(self.config))
         if self.config.method == "oracle" and self.reference is not None:

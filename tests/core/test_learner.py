@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import data
-from core import cycle, run, tasks
+from core import cycle, graph, run, tasks
 from core.learner import Learner, weights
 from core.run import Config
+from core.scores import cleaning_score
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32, "lr": 0.05}
@@ -95,6 +96,28 @@ def test_bald_and_graph_are_columns_where_they_are_asked_for(home, pool):
     assert bald.max() > 0
     both = finished(pool, evidence=True, cycles=1).ranking(0)
     assert np.isfinite(both[["bald", "graph", "cleaning"]]).all(axis=None)
+
+
+@pytest.mark.parametrize(("folds", "ensemble", "gamma"), [(1, 1, 0.0), (3, 1, 0.3), (2, 2, 0.0)])
+def test_the_graph_asks_of_each_image_the_models_that_have_not_seen_it(home, pool, folds, ensemble, gamma):
+    """Each model's embedding is a graph of its own; the ambiguity that γ lets pass is that of the diffused labels."""
+    one = finished(pool, method="graph", folds=folds, ensemble=ensemble, gamma=gamma, cycles=1)
+    learner, histogram = Learner(one.config, pool, home), one.state(pool.ids, 0)[0].histogram
+    scorers = learner.scorers(one.cycle_path(0), 0)
+    found = np.empty(200)
+    for fold in range(folds):
+        own = [scorers[fold, member].embeddings(np.arange(200)).cpu().numpy() for member in range(ensemble)]
+        mean = np.mean([graph.diffuse(embedding, histogram) for embedding in own], axis=0)
+        mine = learner.fold_of == fold
+        found[mine] = cleaning_score(histogram, mean, gamma)[mine]
+    np.testing.assert_array_equal(one.ranking(0)["graph"], found)
+
+
+def test_embeddings_that_were_there_before_the_labels_are_one_graph_for_all_folds(home, pool, monkeypatch):
+    asked, diffuse = [], graph.diffuse
+    monkeypatch.setattr(graph, "diffuse", lambda *arguments: asked.append(arguments) or diffuse(*arguments))
+    finished(pool, selector="ssl", pretrain_epochs=1, folds=3, method="graph", cycles=1)
+    assert len(asked) == 1
 
 
 def test_the_clean_selector_learns_the_right_labels(home, pool):
