@@ -101,12 +101,13 @@ Runs = Sequence[Run] | Members
 
 
 def setting(run: Run) -> str:
-    """Names what comparable runs have in common: everything but strategy, seed, place of the data and number of cycles."""
+    """Names what comparable runs have in common: everything but strategy, seed and number of cycles."""
     return json.dumps(_setting(run), sort_keys=True)
 
 
 def _setting(run: Run) -> dict[str, Any]:
     shared = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in MAY_DIFFER}
+    shared |= run.origin
     taken = [
         f"{labels:,} after cycle {key.removeprefix(TAKE)}" for key, labels in run.log.facts(TAKE).items() if labels
     ]

@@ -10,13 +10,12 @@ import plotly.graph_objects as go
 import pyarrow.parquet
 
 from core import figures, views
-from core.run import Config, Run, all_runs
+from core.run import SAME_IMAGES, Config, Run, all_runs
 from core.store import standing
 from data import ImageDataset
 from data.errors import UserError
 
-SAME_DATA = ("dataset", "root", "limit", "classes", "test_share")
-UNTOLD = (*SAME_DATA, "study", "parent", "branched_at", "earlier")  # settings that say nothing of the method
+UNTOLD = (*SAME_IMAGES, "study", "parent", "branched_at", "earlier")  # settings that say nothing of the method
 NONE = -1  # rank or label of a sample that has none
 MEASURES = (
     *("n_labels", "correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy"),
@@ -55,7 +54,7 @@ class Diff:
 
 def comparable(run: Run) -> list[Run]:
     """The runs of the same images, whatever the task, this one first."""
-    mine = tuple(getattr(run.config, name) for name in SAME_DATA)
+    mine = tuple(getattr(run.config, name) for name in SAME_IMAGES)
     others = [other for other in all_runs() if other.id != run.id and views.readable(other)]
     return [run, *(other for other in others if _data(other) == mine and len(other.cycles()))]
 
@@ -157,7 +156,7 @@ def drawn(
 
 
 def _data(run: Run) -> tuple[Any, ...]:
-    return tuple(getattr(run.config, name) for name in SAME_DATA)
+    return tuple(getattr(run.config, name) for name in SAME_IMAGES)
 
 
 def _ranking(side: Side) -> tuple[np.ndarray, np.ndarray]:

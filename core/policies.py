@@ -4,8 +4,6 @@ A run's first ranking is a policy: which labels to check first. Relabelling by i
 labels, over several sets of votes (relabelling seeds), as the paper does with a trained selector. Reads runs, needs no torch.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +12,7 @@ import pandas as pd
 
 from core import metrics, published, relabel
 from core.relabel import Floats, Ints
-from core.run import Config, Run
+from core.run import Run
 from core.tasks import initial_labels, reference_counts, relabel_seed
 from data import ImageDataset
 from data.errors import UserError
@@ -26,23 +24,6 @@ STATISTICS = (
     *("policy", "seeds", "n_labels", "auc", "auc_sd", "auc_normalised", "correctness", "clear_errors"),
     *("difficult_errors", "total_variation", "labels_per_correction"),
 )
-MAY_DIFFER = {  # between runs whose rankings answer the same question
-    *("method", "selector", "seed", "root", "cycles", "budget", "study", "evidence", "relabel_seed", "static", "folds"),
-    *("ensemble", "forget_rate", "pretrain_epochs", "head", "backbone", "weights", "gamma", "model", "width", "epochs"),
-    *(
-        "parent",
-        "branched_at",
-        "earlier",
-        "finetune_epochs",
-        "warm_start",
-        "lr",
-        "nesterov",
-        "batch_size",
-        "schedule",
-        "reduction",
-        "annotator",
-    ),
-}
 TITLES = {
     "statistics": "Selectors at the end of the budget",
     "before-after": "Table 1: classifiers before and after cleaning",
@@ -80,26 +61,24 @@ def tables(runs: Sequence[Run], dataset: ImageDataset) -> dict[str, pd.DataFrame
     }
 
 
-def setting(config: Config) -> str:
-    """Names what runs have in common whose rankings can be compared: data, noise and how it was drawn."""
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_DIFFER}
-    return json.dumps(values, sort_keys=True)
-
-
 def comparable(runs: Sequence[Run]) -> list[Run]:
     """Those that have a ranking, one for each arm and seed. Raises `UserError` where they differ in data or noise."""
     found: dict[tuple[str, int], Run] = {}
-    settings: dict[str, str] = {}
+    first: tuple[str, dict[str, Any]] | None = None
     for run in runs:
         config = run.config
         if config.task != "label-cleaning":
             raise UserError(f"Run {run.id} is no label cleaning: it has no ranking of labels to check.")
         if len(run.cycles()) and config.earlier is None:  # the first ranking of a branch is another run's
+            origin = run.origin
+            first = first or (run.id, origin)
+            differing = [name for name, value in origin.items() if value != first[1][name]]
+            if differing:
+                raise UserError(
+                    f"Runs {first[0]} and {run.id} differ in their data or their noise ({', '.join(differing)}): compare "
+                    "like with like."
+                )
             found.setdefault((config.arm, config.seed), run)
-            settings.setdefault(setting(config), run.id)
-    if len(settings) > 1:
-        first, second = list(settings.values())[:2]
-        raise UserError(f"Runs {first} and {second} differ in their data or their noise: compare like with like.")
     return list(found.values())
 
 

@@ -32,6 +32,10 @@ LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundl
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
 
+SAME_IMAGES = ("dataset", "root", "limit", "classes", "test_share")  # settings that decide which images a run is on
+SAME_LABELS = ("labels", "votes", "noise", "noise_kind", "temperature")  # and which labels it starts from
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides what a run does. Equal configurations give equal label logs on one CPU."""
@@ -167,6 +171,23 @@ class Run:
         except TypeError as error:
             raise self._damaged() from error
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What decides the images and the labels that the run starts from, its seed aside, and whether people answer.
+
+        Runs that agree in it can be compared. A data set that has a name is the same in every place, and so are images that a
+        bundle brought; folders are told apart by their place.
+        """
+        config, about = self.config, self.about
+        moved = config.dataset != "folder" or (self.path / "data").is_dir()
+        return {
+            **{name: getattr(config, name) for name in (*SAME_IMAGES, *SAME_LABELS)},
+            "root": None if moved else config.root,
+            "annotator": "person" if config.annotator == "person" else None,
+            "n_samples": about["n_samples"],
+            "class_names": about["class_names"],
+        }
 
     def config_at(self, cycle: int) -> Config:
         """The configuration by which a cycle was ranked, and the budget that was or will be taken from that ranking.

@@ -685,14 +685,9 @@ def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
 
 
 def comparable(run: Run) -> list[Run]:
-    """Other runs of the same task on the same data and noise that have finished a cycle."""
-    config = run.config
-    same = ("task", "dataset", "root", "limit", "noise", "temperature")
-    return [
-        other
-        for other in _beside(run)
-        if len(other.cycles()) and all(getattr(other.config, name) == getattr(config, name) for name in same)
-    ]
+    """Other runs of the same task on the same data and noise, asking the same annotators, that have finished a cycle."""
+    task, origin = run.config.task, run.origin
+    return [one for one in _beside(run) if one.config.task == task and one.origin == origin and len(one.cycles())]
 
 
 def map_text(config: Config, dataset: ImageDataset) -> str:

@@ -155,7 +155,7 @@ def show(here: frame.Here) -> None:
         format_func=lambda one: frame.describe(runs.find(one)),
         placeholder="Other runs on the same data",
         key=f"beside-{here.run.id}",
-        help="Runs of the same task on the same data. Those that differ in their seed alone are averaged.",
+        help="Runs of the same task on the same data and noise. Those that differ in their seed alone are averaged.",
     )
     simulable = here.config.task == "label-cleaning" and views.simulable(here.run, here.dataset)
     kind = st.segmented_control(

@@ -347,6 +347,13 @@ def test_every_figure_says_what_it_shows(name):
         comparison.figure(runs, "map", {})
 
 
+def test_runs_on_two_folders_are_not_compared():
+    one, two = (made(seed=seed, accuracies=[0.5], dataset="folder", root=root) for seed, root in enumerate(("/a", "/b")))
+    assert len(comparison.groups([one, two])) == 2
+    with pytest.raises(UserError, match="root: /a, /b"):
+        comparison.read([one, two])
+
+
 def test_evidence_and_study_do_not_separate_runs():
     one = made("random", 0, [0.5])
     names = {field.name for field in dataclasses.fields(one.config)}

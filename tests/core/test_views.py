@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import data
-from core import cycle, run, store, tasks, views
+from core import cycle, policies, run, store, tasks, views
 from core.run import Config
 from data.errors import UserError
 
@@ -211,10 +211,10 @@ def four():
     )
 
 
-def made(dataset, task="label-cleaning", scored=(), **changes):
+def made(dataset, /, task="label-cleaning", scored=(), **changes):
     """A run that nobody trained; `scored` gives the result of each cycle."""
-    settings = {"method": "cleaning", "budget": 3, "cycles": 2, "noise": 0.15, "temperature": 2.0, **changes}
-    one = run.create(Config(task, "fashion", **settings), tasks.about(dataset))
+    settings = {"dataset": "fashion", "method": "cleaning", "budget": 3, "cycles": 2, "noise": 0.15, "temperature": 2.0}
+    one = run.create(Config(task, **{**settings, **changes}), tasks.about(dataset))
     for number, result in enumerate(scored):
         one.log.finish(number, "score", 1.0, result)
     return one
@@ -333,12 +333,43 @@ def test_which_runs_belong_to_one(elsewhere, four):
     one, twin = (made(four, scored=scored, seed=seed) for seed in (0, 1))
     other_score = made(four, scored=scored, method="cross-entropy")
     made(four, seed=2)  # waiting: it would cut the mean curve to nothing
-    for settings in ({"noise": 0.3}, {"limit": 100}, {"temperature": 10.0}):
-        made(four, scored=scored, **settings)
+    made(four, scored=scored, task="active-learning", method="margin")
+    simulated = made(four, scored=scored, seed=4, annotator="simulated")  # as ever where the votes are known
     damaged = made(four, scored=scored, seed=3)
     (damaged.path / "config.json").write_text("{")
     assert {found.id for found in views.same_experiment(one)} == {twin.id}
-    assert {found.id for found in views.comparable(one)} == {twin.id, other_score.id}
+    assert {found.id for found in views.comparable(one)} == {twin.id, other_score.id, simulated.id}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"noise": 0.3},
+        {"noise_kind": "instance"},
+        {"temperature": 10.0},
+        {"limit": 100},
+        {"classes": ["cat", "dog", "bird"]},
+        {"labels": "/tables/second.csv"},
+        {"votes": "/tables/votes.csv"},
+        {"annotator": "person"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_runs_on_other_data_or_other_noise_are_not_drawn_between_the_same_envelopes(elsewhere, four, other):
+    scored = [{"n_labels": 0, "correctness": 0.5}]
+    one = made(four, scored=scored)
+    made(four, scored=scored, method="cross-entropy", **other)
+    assert views.comparable(one) == []
+
+
+def test_folders_are_told_apart_by_their_place_and_named_data_sets_are_not(elsewhere, four):
+    scored = [{"n_labels": 0, "correctness": 0.5}]
+    one, moved = (made(four, scored=scored, root=root) for root in (None, "/other/copy"))
+    assert views.comparable(one) == [moved]
+    mine, same, other = (made(four, scored=scored, dataset="folder", root=root) for root in ("/cats", "/cats", "/dogs"))
+    assert views.comparable(mine) == [same]
+    with pytest.raises(UserError, match=r"differ in their data or their noise \(root\)"):
+        policies.comparable([mine, other])
 
 
 @pytest.mark.parametrize("which", ["cleaning", "learning"])
