@@ -89,6 +89,8 @@ PATTERNS = {
     "sraal": "dash",
 }
 LEGEND_ROW = 19  # pixels
+MATRIX = 25  # classes whose confusion is drawn as a matrix
+PAIRS = 20  # that are shown of more classes
 
 
 def learning_curves(curves: pd.DataFrame, cycle: int | None, note: str, title: str = "Test accuracy") -> go.Figure:
@@ -340,8 +342,11 @@ def confusion(table: pd.DataFrame, note: str) -> go.Figure:
     """Images by given (rows) and suggested (columns) label, the number in each cell; a cell can be clicked.
 
     table: numbers, index and columns are class names. Cells off the diagonal, where model and label differ, are coloured by
-    their number; those on it, and those of images without a label, are not.
+    their number; those on it, and those of images without a label, are not. Above `MATRIX` classes nobody could read the
+    numbers: then it shows the most frequent pairs that differ, a bar each.
     """
+    if max(table.shape) > MATRIX:
+        return _confused(table, note)
     names = sorted(set(table.index) | set(table.columns), key=lambda name: (name == "—", name))
     table = table.reindex(
         index=[n for n in names if n in table.index], columns=[n for n in names if n in table.columns]
@@ -367,14 +372,15 @@ def confusion(table: pd.DataFrame, note: str) -> go.Figure:
             y=y.ravel(),
             mode="markers+text",
             marker={"size": 30, "symbol": "square", "opacity": 0, "color": GREY},
-            text=[f"{int(n):,}" if n else "" for n in off.ravel()],
+            text=[_compact(int(n)) if n else "" for n in off.ravel()],
             customdata=[[given, suggested] for given in table.index for suggested in table.columns],
             hovertext=[
-                f"{'<br>'.join(_escape([f'given {given}', f'suggested {suggested}']))}"
-                for given in table.index
-                for suggested in table.columns
+                "<br>".join(
+                    [*_escape([f"given {given}", f"suggested {suggested}"]), f"{n:,} image{'' if n == 1 else 's'}"]
+                )
+                for (given, suggested), n in table.stack().items()
             ],
-            hovertemplate="%{hovertext}<br>%{text} images<extra></extra>",
+            hovertemplate="%{hovertext}<extra></extra>",
             showlegend=False,
         )
     )
@@ -389,6 +395,48 @@ def confusion(table: pd.DataFrame, note: str) -> go.Figure:
     return figure.update_layout(
         height=150 + bottom + 34 * max(3, len(table.index)), margin={"t": 110, "b": bottom}, dragmode=False
     )
+
+
+def _confused(table: pd.DataFrame, note: str) -> go.Figure:
+    """The pairs of given and suggested label that differ most often, a bar each that can be clicked."""
+    pairs = table.stack()
+    given, suggested = (pairs.index.get_level_values(level) for level in (0, 1))
+    differ = pairs[(pairs > 0) & (given != suggested) & (given != "—")].sort_values(ascending=False, kind="stable")
+    shown = differ.head(PAIRS)
+    figure = go.Figure(
+        go.Bar(
+            x=shown.to_numpy(),
+            y=np.arange(len(shown)),
+            orientation="h",
+            text=[f"{n:,}" for n in shown],
+            textposition="auto",
+            textangle=0,
+            customdata=[list(pair) for pair in shown.index],
+            hovertext=["<br>".join(_escape([f"given {pair[0]}", f"suggested {pair[1]}"])) for pair in shown.index],
+            hovertemplate="%{hovertext}<br>%{x:,} images<extra></extra>",
+            marker={"color": "rgba(213, 94, 0, 0.5)"},
+            showlegend=False,
+        )
+    )
+    which = f"the {len(shown)} most frequent of {len(differ):,}" if len(shown) < len(differ) else f"all {len(differ):,}"
+    text = f"given → suggested: {which} pairs that differ, {shown.sum():,} of {differ.sum():,} images"
+    _layout(figure, "Images", "", f"{note}\n{text}")
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=np.arange(len(shown)),
+        ticktext=[f"{_short(one, 14)} → {_short(other, 14)}" for one, other in shown.index],
+        autorange="reversed",
+        automargin=True,
+        showgrid=False,
+        ticklabelstandoff=4,
+    )
+    bottom = int(figure.layout.margin.b)
+    return figure.update_layout(height=bottom + 16 + 26 * max(3, len(shown)), dragmode=False)
+
+
+def _compact(n: int) -> str:
+    """A number as a cell has room for it: 950, 1.6k, 25k."""
+    return f"{n}" if n < 1000 else f"{n / 1000:.1f}k" if n < 10_000 else f"{n / 1000:.0f}k"
 
 
 def scatter(table: pd.DataFrame, x: str, y: str, note: str) -> go.Figure:

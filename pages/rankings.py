@@ -124,8 +124,8 @@ def confusion(here: frame.Here, samples: Samples, kept: Filter) -> None:
         st.info("No image passes these filters: widen a range or remove a filter.")
         return
     st.caption(
-        f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number to keep its images, here and "
-        "in the gallery."
+        f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number, or a bar, to keep its images, "
+        "here and in the gallery."
     )
     drawn = views.confusion(here.run, counts, here.cycle)
     picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-confusion", selectable=True)

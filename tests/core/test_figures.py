@@ -293,8 +293,29 @@ def test_a_cell_of_the_confusion_says_its_classes_and_its_number():
     heat, cells = figures.confusion(table, "note").data
     assert cells.text == ("5", "1", "", "7")
     assert cells.customdata[1] == ["<b>a", "b"]
-    assert cells.hovertext[1] == "given &lt;b>a<br>suggested b"
+    assert cells.hovertext[1] == "given &lt;b>a<br>suggested b<br>1 image"
     np.testing.assert_array_equal(heat.z, [[np.nan, 1], [0, np.nan]])  # the diagonal is agreement: no colour
+
+
+def test_the_confusion_of_many_classes_is_its_most_frequent_pairs():
+    """30 classes: the model takes each for the next one, the k-th k times; nobody has labelled 99 images."""
+    names = [f"class {k:02}" for k in range(29)] + ["<b>a class with a long name"]
+    counts = np.diag(np.full(30, 50)) + np.diag(np.arange(1, 30), k=1)
+    table = pd.DataFrame(np.vstack([counts, np.full(30, 99)]), index=[*names, "—"], columns=names)
+    drawn = figures.confusion(table, "note")
+    (bars,) = drawn.data
+    assert list(bars.x) == list(range(29, 9, -1))
+    assert bars.customdata[1] == ["class 27", "class 28"]
+    assert drawn.layout.yaxis.ticktext[:2] == ("class 28 → &lt;b>a class wi…", "class 27 → class 28")
+    small = drawn.layout.annotations[-1].text.replace("<br>", " ")
+    assert "given → suggested: the 20 most frequent of 29 pairs that differ, 390 of 435 images" in small
+
+
+def test_many_classes_that_all_agree_are_an_empty_list():
+    names = [f"class {k}" for k in range(40)]
+    drawn = figures.confusion(pd.DataFrame(np.eye(40, dtype=int), index=names, columns=names), "note")
+    assert len(drawn.data[0].x) == 0
+    assert "all 0 pairs that differ, 0 of 0 images" in drawn.layout.annotations[-1].text.replace("<br>", " ")
 
 
 def test_an_image_without_a_label_disagrees_with_nothing():

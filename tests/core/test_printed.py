@@ -1,11 +1,14 @@
 """A figure at the size of a journal's column: exact in width, nothing over another thing, the screen's figure as it was."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
-from core import figures, printed
+from core import export, figures, printed
 from core.printed import COLUMNS, Layout
 from data.errors import UserError
 
@@ -61,6 +64,71 @@ def test_a_long_legend_makes_the_figure_higher_and_not_the_plot_smaller():
     height = [one.layout.height - one.layout.margin.t - one.layout.margin.b for one in (few, many)]
     assert height[0] == pytest.approx(height[1])
     assert many.layout.margin.t > few.layout.margin.t
+
+
+LONG = (
+    "chest-x-rays-of-2026, N = 1,000,000, simulated annotators · run 20261127-205512-WWW-MMM-co-teaching-bald-s4294967295, "
+    "seed\u00a04294967295\nCE MAXIMUM WWWWW mmmmm; AUC: mean share of right majority labels over the collected labels; 100 % %%%%"
+)
+
+
+@pytest.mark.parametrize(("mm", "points"), [(89, 6.0), (89, 8.0), (89, 12.0), (183, 8.0)])
+def test_no_line_of_the_small_print_is_wider_than_the_figure(mm, points):
+    """By the widths of DejaVu Sans, which stands in where there is no Arial: capitals, m and % are wide, i and l are not."""
+    kinds = {"WMm@%": 0.95, "HNOQDGUw=": 0.78, " ,.:;ijlftrI-·": 0.35}  # at least
+    width = {letter: width for letters, width in kinds.items() for letter in letters}
+    drawn = printed.printed(curves().update_layout(meta={"note": LONG}), Layout(mm, points))
+    (small,) = [one for one in drawn.layout.annotations if one.name == "note"]
+    lines = small.text.split("<br>")
+    widths = [small.font.size * sum(width.get(letter, 0.6) for letter in line) for line in lines]
+    assert max(widths) < drawn.layout.width - 0.5 * small.font.size
+    assert "".join(lines).replace(" ", "") == LONG.replace("\n", "").replace(" ", "")
+
+
+def ink_at_the_edge(figure, layout):
+    """Whether a printed figure goes on where the paper ends: at its left or right edge."""
+    grey = np.asarray(Image.open(io.BytesIO(export.figure_bytes(figure, "png", layout))).convert("L"))
+    return bool((grey[:, [0, 1, 2, -3, -2, -1]] < 235).any())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mm", [89, 183])
+def test_nothing_is_cut_off_at_the_edge_of_the_paper(mm):
+    names = [f"{kind} number {k}" for k, kind in enumerate(["WWWWWWWWWWWWWWWWWWWW", "mushroom"] * 20)]
+    counts = pd.DataFrame(np.arange(400).reshape(20, 20) * 7, index=names[:20], columns=names[:20])
+    many = pd.DataFrame(np.arange(1600).reshape(40, 40), index=names, columns=names)
+    seeds = "co-teaching, cross-entropy (run) · AUC 0.912, n = 20, seed " + ", ".join(map(str, range(20)))
+    for figure in (
+        curves(("margin", seeds)),
+        figures.confusion(counts, LONG),
+        figures.confusion(many, LONG),
+        figures.posterior_bars(names[:3], np.ones(3) / 3, np.ones(3), 0, LONG),
+    ):
+        figure.update_layout(meta={"note": LONG})
+        assert not ink_at_the_edge(figure, Layout(mm, dpi=96))
+
+
+def test_a_legend_entry_wider_than_the_plot_takes_several_lines():
+    entry = "co-teaching, cross-entropy (run) · AUC 0.912, n = 20, seed " + ", ".join(map(str, range(20)))
+    short, long = (printed.printed(curves(("margin", name)), Layout(89)) for name in ("random", entry))
+    (name,) = [trace.name for trace in long.data if trace.name and trace.name.startswith("co-")]
+    assert name.replace("<br>", " ") == entry
+    assert max(len(line) for line in name.split("<br>")) * 0.5 * long.layout.legend.font.size < 0.75 * long.layout.width
+    assert long.layout.margin.t > short.layout.margin.t + name.count("<br>") * long.layout.legend.font.size
+
+
+def test_the_numbers_of_a_confusion_stay_in_their_cells_or_give_way_to_a_scale():
+    names = [f"class {k}" for k in range(25)]
+    few, many = (pd.DataFrame(np.full((n, n), 1589), index=names[:n], columns=names[:n]) for n in (12, 25))
+    narrow, wide = (printed.printed(figures.confusion(few, NOTE), Layout(mm)) for mm in (89, 183))
+    assert narrow.data[1].textfont.size < wide.data[1].textfont.size
+    assert narrow.data[1].mode == "markers+text"
+    crowded = printed.printed(figures.confusion(many, NOTE), Layout(89))
+    heat, cells = crowded.data
+    assert heat.showscale
+    assert cells.mode == "markers"
+    across = crowded.layout.width - crowded.layout.margin.l - crowded.layout.margin.r
+    assert crowded.layout.xaxis.tickfont.size < across / 25  # no name over the next
 
 
 def test_the_names_of_a_confusion_keep_their_rows():
