@@ -62,9 +62,11 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         orders = ["rank", *samples.scores, "confidence", "n_votes"]
         first, second = st.columns([3, 2], vertical_alignment="bottom")
         order = first.selectbox("Sort by", orders, format_func=title, key="sort")
+        direction = f"ascending-{order}"
+        st.session_state.setdefault(direction, order == "rank")
         ascending = second.segmented_control(
-            "Direction", [True, False], format_func={True: "Low first", False: "High first"}.get, key=f"ascending-{order}",
-            default=order == "rank", required=True, label_visibility="collapsed",
+            "Direction", [True, False], format_func={True: "Low first", False: "High first"}.get, key=direction,
+            required=True, label_visibility="collapsed",
         )  # fmt: skip
         n = samples.count(kept)
         if n == 0:
@@ -80,16 +82,27 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         shown = samples.page(kept, order, ascending, (page - 1) * PAGE, PAGE)
         columns = ["image", "rank", "given", "suggested", *samples.scores, "confidence", "status", "kind", "outcome"]
         columns = [name for name in columns if name not in ("kind", "outcome") or shown[name].any()]
+        key = f"table-{here.run.id}-{here.cycle}-{page}-{order}-{ascending}"
+
+        def chosen() -> None:
+            """A click on a header sorts all images, not only those of the page; a second one the other way round."""
+            header = next(iter(st.session_state[key]["selection"]["columns"]), None)
+            if header == order:
+                st.session_state[direction] = not ascending
+            elif header in orders:
+                st.session_state["sort"] = header
+
         with place:
+            st.caption(f"Click the header of a column of numbers to sort all {n:,} images by it, or use **Sort by**.")
             event = st.dataframe(
                 with_images(here, shown)[[*columns, "n_votes", "reference", "sample_id"]],
                 hide_index=True,
                 placeholder="—",
-                on_select="rerun",
-                selection_mode="single-row",
+                on_select=chosen,
+                selection_mode=["single-row", "single-column"],  # with which the headers do not sort the page alone
                 height=560,
                 row_height=40,
-                key=f"table-{here.run.id}-{here.cycle}-{page}",
+                key=key,
                 column_config=COLUMNS,
             )
         name = f"{here.run.id}-cycle{here.cycle}-ranking"
@@ -124,8 +137,8 @@ def confusion(here: frame.Here, samples: Samples, kept: Filter) -> None:
         st.info("No image passes these filters: widen a range or remove a filter.")
         return
     st.caption(
-        f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number, or a bar, to keep its images, "
-        "here and in the gallery."
+        f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number, or a bar, to keep its "
+        "images, here and in the gallery."
     )
     drawn = views.confusion(here.run, counts, here.cycle)
     picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-confusion", selectable=True)

@@ -55,6 +55,19 @@ def test_filter_sort_and_open_the_card(visitor, cleaning):
     expect(visitor.page.get_by_text("is the entropy gradient norm")).to_be_visible(timeout=PATIENCE)
 
 
+def test_the_header_of_a_column_sorts_all_pages(visitor, cleaning):
+    """400 images on four pages: a click on a header sorts them all, a second one the other way round."""
+    expect(visitor.page.get_by_text("to sort all 400 images by it")).to_be_visible()
+    sort = visitor.page.get_by_role("combobox", name="Sort by")
+    expect(sort).to_have_value("Rank (taken next first)")
+    for first in ("High first", "Low first"):
+        box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
+        visitor.page.mouse.click(box["x"] + 355, box["y"] + 18)  # the grid is a canvas: the header of the first score
+        expect(sort).to_have_value("Cleaning score Φ")
+        expect(visitor.page.get_by_role("radio", name=first)).to_be_checked()
+        visitor.settled()
+
+
 def test_a_link_brings_filters_along_and_all_are_cleared_at_once(visitor, cleaning):
     visitor.open(cleaning + "&given=coat&given=bag&range=entropy:0.5:2&q=train&kind=clear+noise")
     n = kept(visitor)
