@@ -34,7 +34,23 @@ TITLES = {
 UNITS = {"accuracy": "%", "high-gradient": "% of the selected", "gap": "points", "fell": "% of the selected"}
 LONG = ["method", "seed", "cycle", "n_labels"]
 MEANS = ["method", "cycle", "n_labels", "mean", "sd", "n_seeds"]
-VERDICTS = ["method", "baseline", "difference", "low", "high", "n_seeds", "cycles", "left_out", "verdict"]
+VERDICTS = [
+    *(
+        "method",
+        "baseline",
+        "difference",
+        "low",
+        "high",
+        "sd",
+        "detectable",
+        "n_seeds",
+        "cycles",
+        "left_out",
+        "verdict",
+    ),
+]
+UNCLEAR = "no clear difference"
+POWER = 0.8  # probability with which a difference as large as the detectable one is found
 CORRELATIONS = ["pair", "method", "cycle", "n_labels", "mean", "low", "high", "n_seeds", "how"]
 MAY_DIFFER = {"method", "seed", "root", "cycles", "study", "evidence"}  # evidence is measured and changes nothing
 
@@ -50,7 +66,9 @@ DEFINITIONS = {
     "accuracy": "Test accuracy after each training, in %: mean and standard deviation over seeds.",
     "verdicts": (
         "Difference to random of the same seed in mean test accuracy over the cycles after the first, which the two share, in "
-        "points, with the 95 % t-interval over seeds; better or worse: the interval lies on one side of 0."
+        "points, with the 95 % t-interval over seeds; better or worse: the interval lies on one side of 0. Detectable: the "
+        "smallest true difference that a t-test at 5 % with as many seeds and pairs of the same spread finds with a probability "
+        f"of {100 * POWER:.0f} %; no clear difference says nothing of smaller ones."
     ),
     "high-gradient": (
         "Of the K images that a cycle selects, how many are among the K candidates whose loss with the true label has the "
@@ -238,7 +256,8 @@ def verdicts(runs: Runs, baseline: str = BASELINE) -> pd.DataFrame:
 
     difference (points): mean over seeds of the difference in mean test accuracy over cycles ≥ 1, the first being shared,
     and over those alone that all pairs have; low, high: its 95 % t-interval, missing for one seed, **not** adjusted for
-    the number of strategies; n_seeds; cycles (how many count); left_out (seeds with an accuracy that is not finite);
+    the number of strategies; sd: of the pairs' differences, and detectable: of `detectable_difference`, both missing for one
+    seed; n_seeds; cycles (how many count); left_out (seeds with an accuracy that is not finite);
     verdict: "better", "worse", "no clear difference" or "too few seeds". Empty without a run of the baseline.
     """
     from scipy.special import stdtrit  # quantiles of Student's t; slow to import, and needed here alone
@@ -255,12 +274,37 @@ def verdicts(runs: Runs, baseline: str = BASELINE) -> pd.DataFrame:
         if points.empty and not bad:  # no seed in common, or none past the first cycle
             continue
         seeds = points.mean(axis=1).round(9)  # equal accuracies differ by less than that, in their last bits
-        n, middle = len(seeds), float(seeds.mean())
-        half = float(stdtrit(n - 1, 0.975) * seeds.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+        n, middle, sd = len(seeds), float(seeds.mean()), float(seeds.std(ddof=1))
+        half = float(stdtrit(n - 1, 0.975) * sd / np.sqrt(n)) if n > 1 else np.nan
         low, high = middle - half, middle + half
-        verdict = "too few seeds" if n < 2 else "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-        rows.append([method, baseline, middle, low, high, n, points.shape[1], len(bad), verdict])
+        verdict = "too few seeds" if n < 2 else "better" if low > 0 else "worse" if high < 0 else UNCLEAR
+        least = detectable_difference(n, sd)
+        rows.append([method, baseline, middle, low, high, sd, least, n, points.shape[1], len(bad), verdict])
     return pd.DataFrame(rows, columns=VERDICTS)
+
+
+def detectable_difference(n: int, sd: float) -> float:
+    """The smallest true mean of n paired differences that a two-sided t-test at 5 % finds with `POWER`, in the unit of `sd`.
+
+    δ √n / sd is the noncentrality λ with P(T > t) = `POWER`, T noncentral t with n − 1 degrees of freedom and parameter λ, t
+    the 97.5 % quantile of the central one (Cohen 1988, ch. 2). For a standard deviation of 1.5: 4.9 of 3 pairs, 1.5 of 10,
+    1.0 of 20. NaN for fewer than two.
+    """
+    from scipy.special import nctdtrinc, stdtrit
+
+    if n < 2:
+        return float("nan")
+    return float(nctdtrinc(n - 1, 1 - POWER, stdtrit(n - 1, 0.975)) * sd / np.sqrt(n))
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts` with said, the verdict as people read it: of no clear difference, how large one would have had to be."""
+    known = table["verdict"] == UNCLEAR
+    limits = [
+        f"{verdict} (≥ {least:.1f} points detectable)"
+        for verdict, least in zip(table["verdict"], table["detectable"], strict=True)
+    ]
+    return table.assign(said=table["verdict"].mask(known, pd.Series(limits, index=table.index, dtype=object)))
 
 
 def tables(runs: Runs) -> dict[str, pd.DataFrame]:
@@ -350,7 +394,7 @@ def figure(runs: Runs, name: str, found: dict[str, pd.DataFrame]) -> go.Figure:
         raise UserError(f"{TITLES[name]}: {missing(name, found)}")
     small = note(runs, NOTES[name])
     if name == "verdicts":
-        return figures.differences(table, small)
+        return figures.differences(readable(table), small)
     if name == "high-gradient":
         level = table.groupby("n_labels", as_index=False)["random"].mean()
         return figures.compared(table, "Of high gradient norm (% of selected)", "%", small, level)
@@ -530,6 +574,14 @@ def _on_verdicts(table: pd.DataFrame) -> str:
         f"{_plural(len(table), 'comparison')}; the intervals are not adjusted for their number, so that of 20 "
         "strategies that are no better than random, one would seem to differ by chance."
     )
+    unclear = table[table["verdict"] == UNCLEAR]
+    for n, part in unclear.groupby("n_seeds"):
+        least, most = (f"{part['detectable'].agg(how):.1f}" for how in ("min", "max"))
+        span = least if least == most else f"{least} to {most}"
+        text += (
+            f" No clear difference over {_plural(int(n), 'seed')} ({_plural(len(part), 'strategy')}): detectable were "
+            f"differences of {span} points."
+        )
     if table["left_out"].any():
         text += f" Left out: {_plural(int(table['left_out'].sum()), 'pair')} with an accuracy that is no number."
     return text

@@ -199,7 +199,7 @@ def compared(table: pd.DataFrame, y: str, unit: str, note: str, level: pd.DataFr
 def differences(table: pd.DataFrame, note: str) -> go.Figure:
     """Difference to the baseline in points, a dot a strategy with its 95 % interval; a ring without one: too few seeds.
 
-    table: method, baseline, difference, low, high, n_seeds, verdict.
+    table: method, baseline, difference, low, high, n_seeds, said (the verdict, for the pointer).
     """
     figure = go.Figure()
     for row in table[table["n_seeds"] > 0].itertuples():
@@ -227,7 +227,7 @@ def differences(table: pd.DataFrame, note: str) -> go.Figure:
                     "width": 6,
                     "visible": known,
                 },
-                hovertemplate=f"{row.difference:+.2f} points{between}<br>{row.verdict}<extra>{row.method}</extra>",
+                hovertemplate=f"{row.difference:+.2f} points{between}<br>{row.said}<extra>{row.method}</extra>",
             )
         )
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot", "width": 1.5})
@@ -270,7 +270,7 @@ def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: st
         label = {
             "oracle": "oracle (upper bound)",
             "random": "random (lower bound)",
-            "clean": "clean (model upper bound)",
+            "clean": "clean (trained on the reference labels)",
         }
         name = f"{label.get(policy, policy)} · AUC {auc[policy]:.3f}"
         _band(figure, part, policy, name, width=2 if bound else 3, opacity=0.12)
@@ -668,6 +668,29 @@ def norms(table: pd.DataFrame, note: str) -> go.Figure:
             )
         )
     return _layout(figure, "‖∇θ H(p)‖, without the label", "‖∇θ L(x, y)‖, with the true label", note)
+
+
+def at_logits(table: pd.DataFrame, note: str) -> go.Figure:
+    """Norm of the entropy's gradient by the logits against the largest probability, a line for each way the rest is spread.
+
+    table: rest (name), highest in [0, 1], norm.
+    """
+    figure = go.Figure()
+    for (rest, part), colour, dash in zip(
+        table.groupby("rest", sort=False), (GREEN, GREY), ("solid", "dash"), strict=True
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=part["highest"],
+                y=part["norm"],
+                name=str(rest),
+                mode="lines",
+                line={"color": colour, "width": 3, "dash": dash},
+                hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + str(rest) + "</extra>",
+            )
+        )
+    figure.update_xaxes(range=[0, 1.02])
+    return _layout(figure, "Largest probability p_max", "‖∂H/∂z‖", note)
 
 
 def vote_steps(table: pd.DataFrame, given: str, note: str) -> go.Figure:

@@ -1,4 +1,8 @@
-"""Labels diffused on a graph of nearest neighbours in embedding space: the graph selector of active label cleaning."""
+"""Labels diffused on a graph of nearest neighbours in embedding space.
+
+The public code of Bernhardt et al. 2022 has a graph selector too, by another formula (softmax of the diffused labels at a
+temperature, cross-entropy alone); their paper has none.
+"""
 
 from typing import Any
 

@@ -79,7 +79,7 @@ REGISTRY: dict[str, Score] = {
     "bald": Score(
         "BALD",
         "H[mean p] − mean H[p]",
-        "high: passes with dropout are each sure, and disagree; nats in [0, ln C]. Finds ambiguous images rather than errors",
+        "high: passes with dropout are each sure, and disagree; nats in [0, ln C]. It does not look at the label",
         "Houlsby et al. 2011; Bernhardt et al. 2022",
         "nats",
     ),
@@ -87,15 +87,18 @@ REGISTRY: dict[str, Score] = {
         "Graph",
         "CE(l̂, f) − H(f)",
         "high: the labels of the nearest neighbours agree with one another, and not with this one; nats. f: labels diffused "
-        "on a graph of embeddings, each without its own",
-        "Zhou et al. 2004; Iscen et al. 2019; Bernhardt et al. 2022",
+        "on a graph of embeddings, each without its own; γ as for Φ",
+        "Zhou et al. 2004; Iscen et al. 2019. The code of Bernhardt et al. 2022 has a graph by another formula, the paper none",
         "nats",
     ),
     "margin": Score(
         "Margin (1 − gap)", "1 − (p₁ − p₂)", "high: two classes are close; in [0, 1]", "Scheffer et al. 2001"
     ),
     "entropy-gradnorm": Score(
-        "Entropy gradient norm", "‖∇θ H(p)‖", "high: would change the model most; ≥ 0", "Wang et al. 2022, Eq. 7"
+        "Entropy gradient norm",
+        "‖∇θ H(p)‖",
+        "high: would change the model most; ≥ 0. It vanishes for a sure posterior, and for a uniform one too",
+        "Wang et al. 2022, Eq. 7",
     ),
     "expected-gradnorm": Score(
         "Expected gradient norm",

@@ -32,10 +32,35 @@ def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
 
 def entropy_gradient(probs: Floats) -> Floats:
-    """Derivative of the entropy H(p) by the logits, [K] → [K]: −p (ln p + H), which vanishes where the model is sure."""
+    """Derivative of the entropy H(p) by the logits, [K] → [K]: −p (ln p + H).
+
+    It vanishes where the model is sure, where it is quite unsure (p uniform), and where classes tie and share all of p.
+    """
     log = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
     entropy = -(probs * log).sum()
     return np.asarray(-probs * (log + entropy))
+
+
+@dataclass(frozen=True)
+class AtLogits:
+    """How large the entropy's gradient by the logits is, by how sure the model is.
+
+    peak: the largest probability at which it is largest, the rest of p being flat.
+    """
+
+    figure: go.Figure
+    peak: float
+
+
+def at_logits(n_classes: int) -> AtLogits:
+    """‖∂H/∂z‖ against the largest probability: the rest flat over the other classes, or all of it on one of them."""
+    parts, one = [], np.eye(n_classes)
+    for rest, other in (("rest flat", (1 - one[0]) / (n_classes - 1)), ("rest on one class", one[1])):
+        highest = np.linspace(1 / np.count_nonzero(one[0] + other), 1, 401)
+        norms = [float(np.linalg.norm(entropy_gradient(p * one[0] + (1 - p) * other))) for p in highest]
+        parts.append(pd.DataFrame({"rest": rest, "highest": highest, "norm": norms}))
+    flat, drawn = parts[0], figures.at_logits(pd.concat(parts), f"computed from the formula, {n_classes} classes")
+    return AtLogits(drawn, float(flat["highest"][flat["norm"].idxmax()]))
 
 
 def expected_length(probs: Floats) -> float:

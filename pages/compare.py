@@ -257,14 +257,22 @@ def content(name: str, table: pd.DataFrame) -> None:
         )
     elif name == "verdicts":
         st.dataframe(
-            table,
+            comparison.readable(table),
             hide_index=True,
             placeholder="—",
             height="content",
-            column_order=["method", "verdict", "difference", "low", "high", "n_seeds", "cycles", "left_out"],
+            column_order=[
+                *("method", "said", "difference", "low", "high", "sd", "detectable", "n_seeds", "cycles", "left_out"),
+            ],
             column_config={
                 "method": st.column_config.TextColumn("Strategy", pinned=True, width=150),
-                "verdict": "Than random",
+                "said": "Than random",
+                "sd": number("± s.d. of the pairs", format="%.2f"),
+                "detectable": number(
+                    "Detectable (points)",
+                    format="%.1f",
+                    help="The smallest true difference that these seeds would show in four of five studies.",
+                ),
                 "difference": number("Difference (points)", format=POINTS),
                 "low": number("95 % from", format=POINTS),
                 "high": number("to", format=POINTS),

@@ -1,4 +1,7 @@
-"""Plain training on the right labels: the model upper bound of Bernhardt et al. 2022, Fig. 3. It knows what it should find."""
+"""Plain training on the reference labels: it knows what it should find.
+
+Bernhardt et al. 2022, Fig. 3, call it the model upper bound. It bounds no selector with another embedding.
+"""
 
 from core.trainers import Trainer, vanilla
 

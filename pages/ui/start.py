@@ -23,7 +23,7 @@ SELECTORS = {
     "elr": "held to what it learnt early",
     "ssl": "self-supervised embedding, linear head",
     "pretrained": "ImageNet embedding, linear head",
-    "clean": "knows the right labels: upper bound",
+    "clean": "trained on the reference labels, to compare with",
 }
 
 

@@ -179,6 +179,40 @@ def test_verdicts_are_paired_t_intervals_over_the_cycles_after_the_first():
     assert (row.method, row.verdict, row.high) == ("random", "worse", pytest.approx(-interval[0]))
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 20])
+def test_a_detectable_difference_is_found_in_four_of_five_studies(n):
+    """By the noncentral t distribution of scipy.stats; other words for the same are in the docstring."""
+    found = comparison.detectable_difference(n, 1.5)
+    power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, found * np.sqrt(n) / 1.5)
+    assert power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_a_detectable_difference_by_simulation():
+    draws = np.random.default_rng(0).normal(comparison.detectable_difference(3, 1.5), 1.5, (200_000, 3))
+    t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / np.sqrt(3))
+    assert np.mean(t > stats.t.ppf(0.975, 2)) == pytest.approx(0.8, abs=0.005)
+    known = {n: round(comparison.detectable_difference(n, 1.5), 1) for n in (3, 10, 20)}
+    assert known == {3: 4.9, 10: 1.5, 20: 1.0}
+
+
+def test_no_clear_difference_says_what_could_have_been_seen():
+    random, margin = ([0.5, 0.60], [0.5, 0.62], [0.5, 0.61]), ([0.5, 0.61], [0.5, 0.61], [0.5, 0.63])
+    runs = [made("random", s, a) for s, a in enumerate(random)] + [made("margin", s, a) for s, a in enumerate(margin)]
+    tables = comparison.tables(runs)
+    (row,) = tables["verdicts"].itertuples()
+    assert (row.sd, row.verdict) == (pytest.approx(np.std([1, -1, 2], ddof=1)), "no clear difference")
+    least = f"{comparison.detectable_difference(3, row.sd):.1f}"
+    assert comparison.readable(tables["verdicts"])["said"].tolist() == [
+        f"no clear difference (≥ {least} points detectable)"
+    ]
+    assert (
+        f"No clear difference over 3 seeds (1 strategy): detectable were differences of {least} points."
+        in (comparison.texts(tables)["verdicts"])
+    )
+    (dot,) = comparison.figure(runs, "verdicts", tables).data
+    assert f"≥ {least} points detectable" in dot.hovertemplate
+
+
 def test_verdicts_of_few_seeds_of_unequal_length_and_without_a_clear_difference():
     runs = [
         made("random", 0, [0.5, 0.6, 0.7]),
@@ -196,7 +230,7 @@ def test_verdicts_of_few_seeds_of_unequal_length_and_without_a_clear_difference(
         ["margin", 1, 2, "too few seeds"],
     ]
     np.testing.assert_allclose(found["difference"], [0, 15], atol=1e-12)
-    assert found.loc[1, ["low", "high"]].isna().all()
+    assert found.loc[1, ["low", "high", "sd", "detectable"]].isna().all()
 
 
 def test_equal_runs_do_not_differ():
@@ -348,7 +382,9 @@ def test_every_figure_says_what_it_shows(name):
 
 
 def test_runs_on_two_folders_are_not_compared():
-    one, two = (made(seed=seed, accuracies=[0.5], dataset="folder", root=root) for seed, root in enumerate(("/a", "/b")))
+    one, two = (
+        made(seed=seed, accuracies=[0.5], dataset="folder", root=root) for seed, root in enumerate(("/a", "/b"))
+    )
     assert len(comparison.groups([one, two])) == 2
     with pytest.raises(UserError, match="root: /a, /b"):
         comparison.read([one, two])

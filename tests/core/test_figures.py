@@ -258,7 +258,7 @@ def test_differences_have_intervals_and_a_zero_line():
             "low": [0.5, np.nan, np.nan],
             "high": [2.5, np.nan, np.nan],
             "n_seeds": [3, 1, 0],
-            "verdict": ["better", "too few seeds", "too few seeds"],
+            "said": ["better", "too few seeds", "too few seeds"],
         }
     )
     figure = figures.differences(table, "note")

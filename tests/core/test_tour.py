@@ -109,3 +109,15 @@ def test_areas_are_those_of_the_summary(cleaning, pool):
     assert found["run"] == summary["auc"]
     between = (found["run"] - found["random"]) / (found["oracle"] - found["random"])
     assert found["normalised"] == pytest.approx(between)
+
+
+def test_at_the_logits_the_gradient_of_the_entropy_vanishes_for_the_sure_the_uniform_and_a_tie():
+    found = tour.at_logits(10)
+    flat, one = found.figure.data
+    assert (flat.x[0], one.x[0], flat.x[-1]) == (pytest.approx(0.1), 0.5, 1.0)
+    np.testing.assert_allclose([flat.y[0], flat.y[-1], one.y[0], one.y[-1]], 0, atol=1e-12)
+    assert found.peak == pytest.approx(0.67, abs=0.005)
+    assert max(flat.y) > 0.4
+    p = np.array([flat.x[200], *[(1 - flat.x[200]) / 9] * 9])
+    entropy = -(p * np.log(p)).sum()
+    assert flat.y[200] == pytest.approx(np.sqrt(((p * (np.log(p) + entropy)) ** 2).sum()))
