@@ -55,7 +55,7 @@ class AtLogits:
 def at_logits(n_classes: int) -> AtLogits:
     """‖∂H/∂z‖ against the largest probability: the rest flat over the other classes, or all of it on one of them."""
     parts, one = [], np.eye(n_classes)
-    for rest, other in (("rest flat", (1 - one[0]) / (n_classes - 1)), ("rest on one class", one[1])):
+    for rest, other in (("the rest flat", (1 - one[0]) / (n_classes - 1)), ("the rest on one class", one[1])):
         highest = np.linspace(1 / np.count_nonzero(one[0] + other), 1, 401)
         norms = [float(np.linalg.norm(entropy_gradient(p * one[0] + (1 - p) * other))) for p in highest]
         parts.append(pd.DataFrame({"rest": rest, "highest": highest, "norm": norms}))
