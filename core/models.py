@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from data.errors import UserError
 
+REGISTER = 16  # floats in the widest vector register of a CPU (AVX-512)
+
 
 class Model(nn.Module, ABC):
     """An embedding, dropout, and what makes logits of it."""
@@ -73,6 +75,20 @@ class SmallCNN(Classifier):
         return found
 
 
+class Pointwise(nn.Conv2d):
+    """A 1 × 1 convolution with a stride, which on a CPU takes the pixels it strides to before it convolves them.
+
+    Left to do both, oneDNN writes past its workspace in the backward pass of channels-last images with fewer channels than a
+    vector register holds (https://github.com/uxlfoundation/oneDNN/issues/6035): from about 46 pixels the process dies of
+    it, below that memory is overwritten unseen. Values and gradients are the same, bit for bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or self.in_channels >= REGISTER:
+            return super().forward(x)
+        return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight, self.bias)
+
+
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions around a shortcut, He et al. 2016."""
 
@@ -85,7 +101,7 @@ class BasicBlock(nn.Module):
         self.shortcut = (
             nn.Identity()
             if stride == 1 and in_planes == planes
-            else nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+            else nn.Sequential(Pointwise(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
         )
 
     def forward(self, x: Tensor) -> Tensor:

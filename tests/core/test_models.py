@@ -1,7 +1,11 @@
 """Architectures."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from torch import nn
 
 from core import models
 from data.errors import UserError
@@ -29,6 +33,36 @@ def test_a_model_is_its_stages_an_embedding_and_a_head(name):
     torch.testing.assert_close(model(x), model.head(model.embed(x)))
     model.dropout.train()
     assert not torch.equal(model.classify(model.embed(x)), model(x))  # another draw
+
+
+STEP = """
+import torch
+from core import models
+from core.trainers import place
+model = place(models.build("resnet18", 3, 5, {width}, seed=0), torch.device("cpu"))
+images = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+model(images).square().mean().backward()
+"""
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_narrow_resnet_learns_from_large_images_on_a_cpu(width):
+    """In a process of its own: where oneDNN writes past its workspace, the process dies of a signal."""
+    done = subprocess.run([sys.executable, "-c", STEP.format(width=width)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pointwise_convolution_is_the_plain_one():
+    torch.manual_seed(0)
+    ours, plain = models.Pointwise(4, 8, 1, 2, bias=False), nn.Conv2d(4, 8, 1, 2, bias=False)
+    plain.load_state_dict(ours.state_dict())
+    one = torch.randn(8, 4, 33, 33, requires_grad=True)
+    other = one.detach().clone().requires_grad_()
+    ours(one).square().sum().backward()
+    plain(other).square().sum().backward()  # contiguous memory, which oneDNN handles well
+    torch.testing.assert_close(ours(one), plain(other))
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_dropout_has_no_weights_of_its_own():
