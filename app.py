@@ -1,22 +1,33 @@
-"""Home: what the product is, three doors, recent runs."""
+"""Home: what the product is, three doors, recent runs; and what `streamlit run app.py` serves.
+
+The server imports this file for its `app`; Streamlit runs it as a script for every visit of Home.
+"""
 
 import pandas as pd
 import streamlit as st
+from starlette.middleware import Middleware
 
 from core import run as runs
 from data.errors import UserError
 from pages.ui import doors, frame
+from pages.ui.gate import Gate
 from pages.ui.start import TASKS
 
-frame.setup("Home")
-frame.sidebar()
-st.title("NextLabel")
-st.markdown(
-    "NextLabel decides **which image to label next** (active learning by gradient norm, Wang et al. 2022) and **which label "
-    "to check next** (active label cleaning, Bernhardt et al. 2022). It trains a model, ranks every image, collects labels, "
-    "and shows after each cycle what your budget bought."
-)
-doors.show()
+
+def home() -> None:
+    """The page."""
+    frame.setup("Home")
+    frame.sidebar()
+    st.title("NextLabel")
+    st.markdown(
+        "NextLabel decides **which image to label next** (active learning by gradient norm, Wang et al. 2022) and **which label "
+        "to check next** (active label cleaning, Bernhardt et al. 2022). It trains a model, ranks every image, collects labels, "
+        "and shows after each cycle what your budget bought."
+    )
+    doors.show()
+    st.subheader("Recent runs")
+    recent()
+    doors.open_bundle()
 
 
 def recent() -> None:
@@ -64,6 +75,7 @@ def recent() -> None:
     )
 
 
-st.subheader("Recent runs")
-recent()
-doors.open_bundle()
+if __name__ == "__main__":
+    home()
+else:
+    app = st.App(__file__, middleware=[Middleware(Gate)])

@@ -56,7 +56,7 @@ def test_the_server_listens_on_this_machine_alone() -> None:
 def test_every_page_asks_who_looks() -> None:
     """`frame.setup` asks, and no page does without it."""
     for page in [ROOT / "app.py", *(ROOT / "pages").glob("*.py")]:
-        assert re.search(r"^frame\.setup\(|frame\.here\(", page.read_text(), re.MULTILINE), page.name
+        assert re.search(r"^ *frame\.setup\(|frame\.here\(", page.read_text(), re.MULTILINE), page.name
     frame = (ROOT / "pages" / "ui" / "frame.py").read_text()
     setup = next(
         node for node in ast.walk(ast.parse(frame)) if isinstance(node, ast.FunctionDef) and node.name == "setup"

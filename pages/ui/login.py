@@ -10,13 +10,35 @@ from streamlit.errors import StreamlitAuthError
 
 from core import password
 from data.errors import UserError
+from pages.ui import gate
 
 FREE = 3  # wrong passwords from one address before it has to wait
 LONGEST = 300  # seconds
 
 
 def require() -> None:
-    """Stop the page where a login is needed and not there. The first thing that every page does."""
+    """Stop the page where a login is needed and not there. The first thing that every page does.
+
+    Whoever gets past it may upload files, and nobody else (`pages.ui.gate`).
+    """
+    try:
+        _check()
+    except BaseException:  # Streamlit stops a script by one that is no `Exception`
+        gate.dismiss()
+        raise
+    gate.admit()
+
+
+def _check() -> None:
+    """Stop the page where a login is needed and not there."""
+    needed = _provider() or password.VARIABLE in os.environ
+    if needed and not gate.installed():
+        st.title("NextLabel")
+        st.error(
+            "This server would take files from visitors who have not logged in, so it shows nothing: start it with `make app`, "
+            "or `streamlit run app.py`."
+        )
+        st.stop()
     if _provider():
         if not st.user.get("is_logged_in", False):
             st.title("NextLabel")

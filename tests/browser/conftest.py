@@ -52,6 +52,7 @@ def serve(
     *,
     address: str = "127.0.0.1",
     environment: dict[str, str] | None = None,
+    script: str = "app.py",
 ) -> Server:
     """Start the dashboard on a free port and wait until it is healthy."""
     with socket.socket() as free:
@@ -64,7 +65,7 @@ def serve(
         "NEXTLABEL_ROOTS": tempfile.gettempdir(),
         **(environment or {}),
     }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
     command += ["--server.address", address]
     process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log.open("wb"), stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"

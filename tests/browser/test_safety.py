@@ -1,11 +1,22 @@
 """Who gets in, and what names of files and classes may not do."""
 
+import select
 import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from core import password, run
 from tests.browser.conftest import PATIENCE, serve, visiting
@@ -58,6 +69,100 @@ def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
                 break
         tries("correct horse battery")
         expect(too_many).to_be_visible()
+
+
+@dataclass
+class Stranger:
+    """Someone who has a session, as every visitor, and has not logged in."""
+
+    url: str
+    socket: Connection
+
+    def __post_init__(self) -> None:
+        with urllib.request.urlopen(f"{self.url}/_stcore/health") as answer:
+            self.token = answer.headers["set-cookie"].split(";")[0].split("=", 1)[1]
+        asked = BackMsg()
+        asked.rerun_script.query_string = ""
+        self.socket.send(asked.SerializeToString())
+        self.session = self.hears("new_session").new_session.initialize.session_id
+
+    def hears(self, kind: str) -> ForwardMsg:
+        """The next message of a kind: `script_finished` comes when the page is drawn."""
+        said = ForwardMsg()
+        while said.WhichOneof("type") != kind:
+            said.ParseFromString(self.socket.recv(timeout=60))
+        return said
+
+    def put(self, content: bytes, name: str) -> int:
+        """Upload as Streamlit's page does; returns the status of the answer."""
+        begin = b'--edge\r\nContent-Disposition: form-data; name="a.zip"; filename="a.zip"\r\n\r\n'
+        body, end = begin + content, b"\r\n--edge--\r\n"
+        asked = HTTPConnection(self.url.removeprefix("http://"))
+        asked.putrequest("PUT", f"/_stcore/upload_file/{self.session}/{name}")
+        asked.putheader("Content-Type", "multipart/form-data; boundary=edge")
+        asked.putheader("Content-Length", str(len(body) + len(end)))
+        asked.putheader("Cookie", f"_streamlit_xsrf={self.token}")
+        asked.putheader("X-Xsrftoken", self.token)
+        asked.endheaders()
+        refused = select.select([asked.sock], [], [], 0.3)[0]  # before it has read the file
+        if not refused:
+            asked.send(body + end)
+        status = asked.getresponse().status
+        asked.close()
+        return status
+
+
+@contextmanager
+def stranger_at(url: str) -> Iterator[Stranger]:
+    """Connected as Streamlit's page is, without a browser."""
+    address = f"{url.replace('http', 'ws')}/_stcore/stream"
+    with connect(address, subprotocols=["streamlit"], max_size=None) as socket:
+        yield Stranger(url, socket)
+
+
+def memory(pid: int) -> int:
+    """What a process holds, in bytes."""
+    (line,) = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
+    return int(line.split()[1]) << 10
+
+
+def test_nobody_uploads_without_logging_in(chromium, tmp_path):
+    environment = {password.VARIABLE: password.hashed("correct horse battery")}
+    with (
+        serve(tmp_path / "home", tmp_path / "server.log", environment=environment) as served,
+        visiting(chromium, served.url) as someone,
+        stranger_at(served.url) as stranger,
+    ):
+        before = memory(served.process.pid)
+        for k in range(40):
+            assert stranger.put(bytes(1 << 20), str(k)) == 403
+        assert memory(served.process.pid) - before < 20 << 20
+        someone.open("/")
+        someone.page.get_by_label("Password", exact=True).fill("correct horse battery")
+        someone.page.get_by_role("button", name="Log in").click()
+        someone.settled()
+        someone.page.get_by_text("Open a bundle").click()
+        (tmp_path / "a.zip").write_bytes(b"no bundle")
+        someone.page.locator("input[type=file]").set_input_files(tmp_path / "a.zip")
+        expect(someone.page.get_by_text("This is no bundle that can be opened")).to_be_visible()
+        assert stranger.put(b"a", "late") == 403  # another's login is not the stranger's
+
+
+def test_without_a_password_on_this_machine_uploads_need_no_login(server):
+    with stranger_at(server.url) as somebody:
+        somebody.hears("script_finished")
+        assert somebody.put(b"a", "one") == 204
+
+
+def test_a_server_without_the_gate_shows_nothing_to_those_who_would_log_in(chromium, tmp_path):
+    environment = {password.VARIABLE: password.hashed("correct horse battery")}
+    with (
+        serve(tmp_path / "home", tmp_path / "server.log", environment=environment, script="pages/learn.py") as served,
+        visiting(chromium, served.url) as someone,
+    ):
+        someone.open("/")
+        expect(someone.page.get_by_text("would take files from visitors who have not logged in")).to_be_visible()
+        assert someone.page.get_by_label("Password", exact=True).count() == 0
 
 
 def test_a_provider_that_is_not_set_up_lets_nobody_in_and_says_why(chromium, tmp_path):
