@@ -1,14 +1,18 @@
 """Figures and tables as files: PNG, SVG, PDF and interactive HTML; CSV and Parquet."""
 
 import asyncio
+import atexit
 import base64
 import io
 import json
 import logging
+import os
 import re
+import signal
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,7 @@ TABLE_FORMATS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SIZE = {"width": 900, "height": 540, "scale": 2}  # pixels; scale 2 is 300 dpi at 6 inches
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of what a spreadsheet computes, or of that already quoted
 
-_browser = threading.Lock()
-_started = False
+START_SECONDS, DRAW_SECONDS = 60, 120  # that Chrome has to start, and for one figure or page
 logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # it logs a traceback of its own browser's farewell
 
 
@@ -54,16 +57,9 @@ def figure_bytes(figure: Any, file_format: str, layout: Layout | None = None) ->
             f"A {file_format.upper()} file is drawn by Chrome or Chromium, and none was found: install one (on "
             "Debian and Ubuntu: apt install chromium), or export HTML, which needs none."
         )
-    import kaleido
-
-    global _started
-    with _browser:
-        if not _started:  # one browser for the life of the process: 0.15 s a figure in place of 3 s
-            kaleido.start_sync_server(silence_warnings=True)
-            _started = True
-        if layout is not None and file_format != "png":
-            size["scale"] = 1.0  # no dots: the size of the page is the size in print
-        content = bytes(kaleido.calc_fig_sync(figure, opts={"format": file_format, **size}))
+    if layout is not None and file_format != "png":
+        size["scale"] = 1.0  # no dots: the size of the page is the size in print
+    content = bytes(_asked(lambda browser: browser.calc_fig(figure, opts={"format": file_format, **size})))
     if layout is None:
         return content
     return _with_dpi(content, layout.dpi) if file_format == "png" else _in_mm(content, file_format)
@@ -98,23 +94,21 @@ def page_pdf(page: str, width_mm: float, height_mm: float) -> bytes:
             "A PDF file is printed by Chrome or Chromium, and none was found: install one (on Debian and Ubuntu: apt "
             "install chromium), or take HTML, which needs none."
         )
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_text(page)
-        printing = _print(path.as_uri(), round(width_mm / 25.4 * 96), int(height_mm / 25.4 * 96))
-        return aside.submit(asyncio.run, printing).result()  # the caller may have a loop of its own
+        size = round(width_mm / 25.4 * 96), int(height_mm / 25.4 * 96)
+        return bytes(_asked(lambda browser: _print(browser, path.as_uri(), *size)))
 
 
-async def _print(url: str, width: int, height: int) -> bytes:
+async def _print(browser: Any, url: str, width: int, height: int) -> bytes:
     """width, height: of the paper within its margins, in pixels."""
-    import choreographer
-
-    async with choreographer.Browser() as browser:
-        tab = await browser.create_tab("about:blank")
+    tab = await browser.create_tab("about:blank")
+    try:
         await tab.send_command("Page.enable")
         loaded = tab.subscribe_once("Page.loadEventFired")
         await tab.send_command("Page.navigate", {"url": url})
-        await asyncio.wait_for(loaded, 60)
+        await loaded
         await tab.send_command("Emulation.setEmulatedMedia", {"media": "print"})
         window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await tab.send_command("Emulation.setDeviceMetricsOverride", window)
@@ -124,6 +118,93 @@ async def _print(url: str, width: int, height: int) -> bytes:
         settings = {"printBackground": True, "preferCSSPageSize": True, "scale": scale}
         answer = await tab.send_command("Page.printToPDF", settings)
         return base64.b64decode(answer["result"]["data"])
+    finally:
+        await tab.close()
+
+
+class _Chrome:
+    """A browser that draws, in an event loop of its own: 0.15 s a figure instead of 3 s for one that is started for it.
+
+    Whatever it is asked has a time limit, since a Chrome that dies need not say so.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.browser: Any = None
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def start(self) -> None:
+        """Raises `UserError` where it does not start."""
+        import kaleido  # slow to import, and needed here alone
+
+        async def opened() -> None:
+            self.browser = kaleido.Kaleido(timeout=None, mathjax=False)  # without MathJax from a server elsewhere
+            await self.browser.open()
+
+        try:
+            self.wait(opened(), START_SECONDS)
+        except Exception as error:  # whatever stands in its way, it is not ours to mend
+            why = f"it did not answer within {START_SECONDS} s" if self.alive() else "it ended at once"
+            self.kill()
+            raise UserError(
+                f"Chrome at {_path()} did not start: {why}. Start it by hand to see what it lacks, or set BROWSER_PATH to "
+                "another one, or export HTML, which needs none."
+            ) from error
+
+    def wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        """What a coroutine returns. Raises `TimeoutError`, also where the loop itself is stuck."""
+        done = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self.loop)
+        return done.result(seconds + 5)
+
+    def alive(self) -> bool:
+        """Whether its process is there."""
+        process = getattr(self.browser, "subprocess", None)
+        return process is not None and process.poll() is None
+
+    def kill(self) -> None:
+        """End its processes, which are a group of their own, and its loop."""
+        if self.alive():
+            os.killpg(self.browser.subprocess.pid, signal.SIGKILL)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def close(self) -> None:
+        """Let it put away what it has on disk, and end."""
+        with suppress(Exception):
+            self.wait(self.browser.close(), 10)
+        self.kill()
+
+
+_one_at_a_time = threading.Lock()
+_chrome: _Chrome | None = None  # for the life of the process, or until it dies
+
+
+def _asked(work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    """What a coroutine of the browser returns. Raises `UserError` where that does not start or does not answer."""
+    from choreographer.browsers import BrowserClosedError, BrowserFailedError
+    from choreographer.channels import ChannelClosedError
+
+    global _chrome
+    with _one_at_a_time:
+        if _chrome is None or not _chrome.alive():
+            _chrome = None
+            fresh = _Chrome()
+            fresh.start()
+            atexit.register(fresh.close)
+            _chrome = fresh
+        try:
+            return _chrome.wait(work(_chrome.browser), DRAW_SECONDS)
+        except (TimeoutError, BrowserClosedError, BrowserFailedError, ChannelClosedError) as error:
+            _chrome.kill()
+            _chrome = None
+            raise UserError(
+                f"Chrome at {_path()} ended or drew nothing within {DRAW_SECONDS} s: try again, or export HTML, which needs none."
+            ) from error
+
+
+def _path() -> str:
+    from choreographer.browsers.chromium import Chromium
+
+    return str(Chromium.find_browser(skip_local=False))
 
 
 def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:

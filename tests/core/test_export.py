@@ -27,6 +27,48 @@ def test_png_svg_and_pdf_are_what_they_say():
     assert "Labels" in PdfReader(io.BytesIO(export.figure_bytes(FIGURE, "pdf"))).pages[0].extract_text()
 
 
+@pytest.fixture
+def fake_chrome(tmp_path, monkeypatch):
+    """Puts a shell script in the place of Chrome, and starts with no browser of an earlier export."""
+    monkeypatch.setattr(export, "_chrome", None)
+    monkeypatch.setattr(export, "START_SECONDS", 3)
+
+    def put(script):
+        path = tmp_path / "chrome"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("BROWSER_PATH", str(path))
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize(("script", "why"), [
+    ("exit 1", "it ended at once"),
+    ("exec sleep 600", "it did not answer within 3 s"),
+])  # fmt: skip
+def test_a_chrome_that_does_not_start_is_named_and_the_next_export_tries_again(fake_chrome, script, why):
+    path = fake_chrome(script)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"Chrome at {path} did not start: {why}"):
+            export.figure_bytes(FIGURE, "png")
+    with pytest.raises(UserError, match=f"Chrome at {path} did not start: {why}"):
+        export.page_pdf("<p>text</p>", 100, 100)
+
+
+@pytest.mark.browser
+def test_a_chrome_that_died_is_replaced(fake_chrome, monkeypatch):
+    fake_chrome("exit 1")
+    with pytest.raises(UserError, match="did not start"):
+        export.figure_bytes(FIGURE, "png")
+    monkeypatch.delenv("BROWSER_PATH")
+    monkeypatch.setattr(export, "START_SECONDS", 60)
+    assert export.figure_bytes(FIGURE, "svg")  # mended
+    export._chrome.kill()
+    export._chrome.browser.subprocess.wait(10)
+    assert export.figure_bytes(FIGURE, "svg")
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("mm", [89, 183])
 def test_print_has_the_size_in_mm_that_was_asked_for(mm):
