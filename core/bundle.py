@@ -33,11 +33,23 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 import data
-from core.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Config, Run, home
+from core.branch import CHANGES
+from core.run import (
+    ABOUT,
+    LARGEST,
+    LEFT_OUT,
+    PHASES,
+    SKIPPED_COUNTS,
+    TAKE,
+    Config,
+    Run,
+    check_types,
+    examples,
+    home,
+)
 from core.store import UNSURE, write_array, write_atomically, write_table, writing
 from core.strategies import STRATEGIES
-from core.study import check_types
-from core.tasks import CLEANING_SCORES, SELECTORS
+from core.tasks import CLEANING_SCORES, SELECTORS, prepare
 from data import ImageDataset, packed
 from data.errors import UserError
 
@@ -184,7 +196,7 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 
 def opened(file: Path | IO[bytes]) -> Run:
-    """The run of a bundle, put below `home()` under its own name.
+    """The run of a bundle, put below `home()` under its own name; that of an example gets "-opened" behind it.
 
     Raises `UserError` for what is no bundle, is damaged or dangerous, or where a run of this name is there already.
     """
@@ -200,16 +212,21 @@ def opened(file: Path | IO[bytes]) -> Run:
             _rebuild(raw, made, manifest)
         except ODD as error:
             raise _odd("its contents do not fit together") from error
-        target = home() / str(manifest["run"])
+        target = home() / _name(str(manifest["run"]))
         with writing(home()):
             if target.exists():
                 raise UserError(
-                    f"There is a run {manifest['run']} already: rename or delete its folder, then open the bundle again."
+                    f"There is a run {target.name} already: rename or delete its folder, then open the bundle again."
                 )
             made.rename(target)
         return Run(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _name(run_id: str) -> str:
+    """What an opened run is called: as it was, unless an example has that name."""
+    return f"{run_id}-opened" if run_id in {one.id for one in examples()} else run_id
 
 
 def _odd(what: str) -> UserError:
@@ -288,9 +305,11 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     target.mkdir()
     if (raw / "data").is_dir():
         _data(raw / "data", target / "data", config)
-    ids = _ids(target, config)
-    if len(ids) != about["n_samples"]:
+    dataset = _dataset(target, config)
+    ids = dataset.ids
+    if len(ids) != about["n_samples"] or dataset.class_names != about["class_names"]:
         raise _odd("its images are not those that it was made on")
+    _check_config(config, dataset)
     phases = [_phase(one) for one in json.loads((raw / "phases.json").read_text())]
     done = sorted(one["cycle"] for one in phases if one["phase"] == "score")
     if done != list(range(len(done))) or not done:
@@ -310,18 +329,31 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
 
 
 def _config(found: dict[str, Any]) -> Config:
-    plain = {key: value for key, value in found.items() if key not in ("classes", "earlier")}
-    for settings in (plain, *({**past, "branched_at": past["until"]} for past in found.get("earlier") or [])):
-        check_types({key: value for key, value in settings.items() if key != "until"}, "The bundle's configuration")
-    if not all(isinstance(name, str) for name in found.get("classes") or []):
-        raise ValueError
+    """What its types allow; `_check_config` says whether it can run."""
+    check_types(found, "The bundle's configuration")
     config = dataclasses.replace(Config(**found), root=None, labels=None, votes=None, weights=None)
     known = STRATEGIES if config.task == "active-learning" else CLEANING_SCORES
     if config.method not in known or config.selector not in SELECTORS or config.dataset not in data.SOURCES:
         raise _odd("its configuration names what is not there")
-    if min(config.cycles, config.folds, config.ensemble) < 1 or config.seed < 0 or config.budget < 0:
-        raise _odd("its configuration cannot run")
+    for name in (config.study, config.parent):
+        if name is not None and not NAME.fullmatch(name):
+            raise _odd("its configuration names what cannot be")
     return config
+
+
+def _check_config(config: Config, dataset: ImageDataset) -> None:
+    """Raise `UserError` for settings that no new run could have, those of a branch's shared cycles among them."""
+    settings: list[dict[str, Any]] = [{}]
+    for past in config.earlier or []:
+        if not {"until"} <= set(past) <= {"until", *CHANGES} or type(past["until"]) is not int or past["until"] < 1:
+            raise _odd("its configuration cannot run")
+        settings.append({name: value for name, value in past.items() if name != "until"})
+        check_types(settings[-1], "The bundle's configuration")
+    try:
+        for changes in settings:
+            prepare(dataclasses.replace(config, **changes), dataset)
+    except UserError as error:
+        raise _odd(f"its configuration cannot run: {str(error).rstrip('.')}") from error
 
 
 def _about(found: dict[str, Any]) -> dict[str, Any]:
@@ -339,14 +371,16 @@ def _about(found: dict[str, Any]) -> dict[str, Any]:
 def _facts(found: dict[str, Any]) -> dict[str, Any]:
     """Those that a run has, if they are what they should be."""
     kept: dict[str, Any] = {key: int(found[key]) for key in ("target", "goal") if key in found}
+    if not all(1 <= value <= LARGEST for value in kept.values()):
+        raise ValueError
     if "machine" in found:
         kept["machine"] = str(found["machine"])
     for key, value in found.items():
         prefix = key.split("/")[0]
-        if re.fullmatch(rf"{TAKE}\d{{1,6}}", key) and type(value) is int and value > 0:
+        if re.fullmatch(rf"{TAKE}\d{{1,6}}", key) and type(value) is int and 0 < value <= LARGEST:
             kept[key] = value
         if prefix in MEASURED and MEASURED[prefix] <= set(value):
-            kept[key] = {str(name): one for name, one in value.items() if isinstance(one, int | float | str | None)}
+            kept[key] = {str(name): one for name, one in value.items() if isinstance(one, str) or _is_measure(one)}
     return kept
 
 
@@ -356,12 +390,18 @@ def _phase(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError
     scored = found["phase"] == "score"
     for key, value in result.items():
-        number = isinstance(value, int | float) or value is None
-        if not (number or (not scored and isinstance(value, str))) or not isinstance(key, str):
+        if not (_is_measure(value) or (not scored and isinstance(value, str))) or not isinstance(key, str):
             raise ValueError
     if scored and not isinstance(result["n_labels"], int):
         raise ValueError
+    if not 0 <= found["cycle"] <= LARGEST or not _is_measure(found["seconds"]):
+        raise ValueError
     return {"cycle": found["cycle"], "phase": found["phase"], "seconds": float(found["seconds"]), "result": result}
+
+
+def _is_measure(value: Any) -> bool:
+    """Whether a value is a number that a table can hold, or none."""
+    return value is None or (isinstance(value, int | float) and not abs(value) > LARGEST)
 
 
 def _data(raw: Path, target: Path, config: Config) -> None:
@@ -381,9 +421,9 @@ def _data(raw: Path, target: Path, config: Config) -> None:
         write_array(target / f"{name}.npy", np.asarray(array))
 
 
-def _ids(target: Path, config: Config) -> list[str]:
+def _dataset(target: Path, config: Config) -> ImageDataset:
     root = str(target / "data") if (target / "data").is_dir() else None
-    return data.load(config.dataset, root, **config.load_options).ids
+    return data.load(config.dataset, root, **config.load_options)
 
 
 def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:

@@ -1,6 +1,7 @@
 """A run: its configuration, its folder, and what can be read from it. Needs no torch, so that a page can read runs."""
 
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -8,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import filelock
 import numpy as np
@@ -127,6 +129,47 @@ class Config:
         return {name: value for name, value in options.items() if value is not None}
 
 
+LARGEST = 10**12  # of a whole number in a configuration: more than anybody has of anything
+KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+}
+
+
+def check_types(settings: dict[str, Any], name: str) -> None:
+    """Raise `UserError` for a setting whose value `Config` cannot hold."""
+    hints = _hints()
+
+    def choices(hint: Any) -> list[Any]:
+        several = get_origin(hint) in (Union, UnionType)
+        return [part for one in get_args(hint) for part in choices(one)] if several else [hint]
+
+    def fits(value: Any, hint: Any) -> bool:
+        if get_origin(hint) is Literal:
+            return value in get_args(hint)
+        if get_origin(hint) is list:
+            (item,) = get_args(hint)
+            return isinstance(value, list) and all(fits(one, get_origin(item) or item) for one in value)
+        if type(value) is int and abs(value) > LARGEST:
+            return False
+        return type(value) in ((int, float) if hint is float else (hint,))
+
+    for key, value in settings.items():
+        allowed = choices(hints[key])
+        if not any(fits(value, hint) for hint in allowed):
+            kinds = [get_origin(hint) if get_origin(hint) is list else hint for hint in allowed if hint is not NoneType]
+            said = [KINDS.get(kind) or " or ".join(map(str, get_args(kind))) for kind in kinds]
+            raise UserError(f"{name}: {key} is {repr(value)[:60]}, but must be {' or '.join(said)}.")
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Config)
+
+
 def home() -> Path:
     """Where runs are kept: $NEXTLABEL_HOME, else `runs` in the working directory."""
     return Path(os.environ.get("NEXTLABEL_HOME", "runs")).resolve()
@@ -166,9 +209,11 @@ class Run:
     def config(self) -> Config:
         """The configuration the run was started with. Raises `UserError` where the file is damaged."""
         brought = self.path / "data"  # by the bundle that the run came in
+        found = self._start()["config"]
         try:
-            config = Config(**self._start()["config"])
-        except TypeError as error:
+            check_types(found, "config.json")
+            config = Config(**found)
+        except (TypeError, KeyError, UserError) as error:
             raise self._damaged() from error
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
 

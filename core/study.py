@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import filelock
 
 from core import tasks
-from core.run import START_SECONDS, Config, Run, home, new_folder, write_start
+from core.run import START_SECONDS, Config, Run, check_types, home, new_folder, write_start
 from core.store import write_atomically
 from core.strategies import STRATEGIES
 from data.errors import UserError
@@ -219,31 +218,6 @@ def read(name: str) -> Protocol:
 
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(type(item) is kind for item in value)
-
-
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def check_types(settings: dict[str, Any], name: str) -> None:
-    """Raise `UserError` for a setting whose value `Config` cannot hold."""
-    hints = get_type_hints(Config)
-
-    def choices(hint: Any) -> list[Any]:
-        several = get_origin(hint) in (Union, UnionType)
-        return [part for one in get_args(hint) for part in choices(one)] if several else [hint]
-
-    def fits(value: Any, hint: Any) -> bool:
-        if get_origin(hint) is Literal:
-            return value in get_args(hint)
-        return type(value) in ((int, float) if hint is float else (hint,))
-
-    for key, value in settings.items():
-        allowed = choices(hints[key])
-        if not any(fits(value, hint) for hint in allowed):
-            said = [
-                KINDS.get(hint) or " or ".join(map(str, get_args(hint))) for hint in allowed if hint is not NoneType
-            ]
-            raise UserError(f"{name}: {key} is {value!r}, but must be {' or '.join(said)}.")
 
 
 def create(

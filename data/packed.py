@@ -17,6 +17,7 @@ MARK = "dataset.json"
 ARRAYS = ("labels", "test_labels", "label_counts", "noisy_labels", "vote_rows", "vote_labels", "vote_annotators")
 IMAGES = ("images", "test_images")
 GREY = 200
+PLACEHOLDER, LARGEST_SIDE = 64, 1 << 14  # pixels of a side
 
 
 def is_packed(root: Path) -> bool:
@@ -62,8 +63,12 @@ def load(root: Path) -> ImageDataset:
             if (root / f"{name}.npy").is_file()
         }
         n, shape = len(about["ids"]), tuple(int(side) for side in about["shape"])
-        if len(shape) != 3 or not all(1 <= side <= 1 << 14 for side in shape):
+        if len(shape) != 3 or not all(1 <= side <= LARGEST_SIDE for side in shape) or shape[2] > 4:
             raise ValueError
+        if any(array.shape[1:] != shape for name, array in found.items() if name in IMAGES):
+            raise ValueError
+        if "images" not in found:  # a small placeholder stands for large ones: pages draw it for every image
+            shape = (min(shape[0], PLACEHOLDER), min(shape[1], PLACEHOLDER), shape[2])
         voters = [str(name) for name in about["voters"]]
         annotations = None
         if "vote_rows" in found:

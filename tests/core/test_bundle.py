@@ -35,9 +35,10 @@ def home(home, monkeypatch):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """Another installation: call it to move there, to an empty home and no data."""
+    """Another installation: call it to move there, to an empty home, no data and no examples."""
 
     def go():
+        monkeypatch.setattr(run, "EXAMPLES", tmp_path / "no-examples")
         monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "elsewhere"))
         monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "no-data"))
 
@@ -72,12 +73,13 @@ def example_run(task):
 def test_a_run_on_embedded_data_shows_the_same_figures_elsewhere(home, elsewhere, task, tmp_path):
     there = example_run(task)
     (tmp_path / "f.zip").write_bytes(bundle.to_bytes(there, load(there)))
+    names = [name for name in views.FIGURES if name != "policies" or task == "label-cleaning"]
+    drawn, events, summary = figures(there, names), there.log.events(), json.dumps(views.summary(there, load(there)))
     elsewhere()
     here = bundle.opened(tmp_path / "f.zip")
-    names = [name for name in views.FIGURES if name != "policies" or task == "label-cleaning"]
-    assert figures(here, names) == figures(there, names)
-    pd.testing.assert_frame_equal(here.log.events(), there.log.events())
-    assert json.dumps(views.summary(here, load(here))) == json.dumps(views.summary(there, load(there)))
+    assert figures(here, names) == drawn
+    pd.testing.assert_frame_equal(here.log.events(), events)
+    assert json.dumps(views.summary(here, load(here))) == summary
     assert here.status()[0] == "finished"
 
 
@@ -214,7 +216,14 @@ def refused(home, file, match):
 
 
 def test_the_files_of_a_good_bundle_can_be_zipped_anew(home, good):
-    assert bundle.opened(zipped(good)).id == "example-random"
+    assert bundle.opened(zipped(changed(good, "manifest.json", run="mine"))).id == "mine"
+
+
+def test_the_bundle_of_an_example_does_not_take_its_name(home, good):
+    opened = bundle.opened(zipped(good))
+    assert opened.id == "example-random-opened"
+    assert [found.id for found in run.all_runs()].count("example-random") == 1
+    assert run.find("example-random").is_example
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b/c", "cycle-000/../../evil", "evil.py", "data/x.pkl"])
@@ -273,6 +282,21 @@ def test_pickles_are_refused(home, good):
     ("config.json", {"config__epochs": "many"}, "epochs"),
     ("config.json", {"config__invented": 1}, "do not fit"),
     ("config.json", {"config__cycles": 0}, "cannot run"),
+    ("config.json", {"config__seed": 10**29}, "seed"),
+    ("config.json", {"config__seed": 2**32}, "--seed is 4294967296"),
+    ("config.json", {"config__relabel_seed": -1}, "--relabel-seed is -1"),
+    ("config.json", {"config__lr": float("nan")}, "--lr is nan"),
+    ("config.json", {"config__budget": [20]}, "budget is"),
+    ("config.json", {"config__budget": 10**6}, "asks for"),
+    ("config.json", {"config__study": 7}, "study is 7"),
+    ("config.json", {"config__study": "../evil"}, "names what cannot be"),
+    ("config.json", {"config__parent": "a/b"}, "names what cannot be"),
+    ("config.json", {"config__classes": [1]}, "classes"),
+    ("config.json", {"config__earlier": [{"until": 1, "root": "/etc"}]}, "cannot run"),
+    ("config.json", {"config__earlier": [{"until": "1"}]}, "cannot run"),
+    ("config.json", {"config__earlier": [{"until": 1, "method": "no-such"}]}, "no-such"),
+    ("config.json", {"about__class_names": ["a", "b"]}, "not those that it was made on"),
+    ("facts.json", {"target": 10**29}, "do not fit"),
     ("config.json", {"about__class_names": [1, 2]}, "classes"),
     ("config.json", {"about__skipped_counts": {"cut": "many"}}, "do not fit"),
     ("config.json", {"about__skipped_counts": ["cut"]}, "do not fit"),
@@ -285,6 +309,35 @@ def test_odd_settings_are_refused(home, good, name, changes, match):
         refused(home, zipped({**good, name: b"[" * 100_000}), "do not fit")
     else:
         refused(home, zipped(changed(good, name, **changes)), match)
+
+
+@pytest.mark.parametrize("value", [10**29, float("inf"), "text"])
+def test_measures_that_no_table_holds_are_refused(home, good, value):
+    phases = json.loads(good["phases.json"])
+    phases[-1]["result"]["accuracy"] = value
+    refused(home, zipped({**good, "phases.json": json.dumps(phases).encode()}), "do not fit")
+
+
+def test_images_of_a_huge_shape_that_are_not_there_cost_nothing(home, elsewhere, folder):
+    there = own(folder)
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there))))
+    files = {name: archive.read(name) for name in archive.namelist()}
+    elsewhere()
+    here = bundle.opened(zipped(changed(files, "data/dataset.json", shape=[16384, 16384, 3])))
+    assert max(load(here).images[0].shape) == packed.PLACEHOLDER
+
+
+def test_images_are_of_the_shape_that_the_bundle_names(home, elsewhere, folder):
+    there = own(folder)
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there), images=True)))
+    files = {name: archive.read(name) for name in archive.namelist()}
+    elsewhere()
+    for shape in ([16384, 16384, 3], [8, 8, 1], [8, 8]):
+        with pytest.raises(UserError, match="damaged"):
+            bundle.opened(zipped(changed(files, "data/dataset.json", shape=shape)))
+    cut = {**files, "data/images.npy": files["data/images.npy"][:-100]}
+    with pytest.raises(UserError, match="damaged"):
+        bundle.opened(zipped(cut))
 
 
 @pytest.mark.parametrize(("name", "change"), [

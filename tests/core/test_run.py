@@ -1,6 +1,7 @@
 """Folders of runs: made, found, read, and damaged."""
 
 import dataclasses
+import json
 from datetime import datetime
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from core import run, store
+from core.__main__ import main
 from core.run import Config
 from data.errors import UserError
 from data.skipped import Group
@@ -42,6 +44,19 @@ def test_what_was_left_out_is_counted(home):
     later = run.create(CONFIG, {**ABOUT, "skipped": named[:3], "skipped_counts": {"cut": 7}}).left_out()
     assert earlier == later == [Group("cut", 7, ["0.png", "1.png", "2.png"])]
     assert run.create(CONFIG, ABOUT).left_out() == []
+
+
+@pytest.mark.parametrize("changes", [
+    {"seed": 10**29}, {"budget": "many"}, {"study": 7}, {"task": "cooking"}, {"earlier": "never"}, {"invented": 1},
+])  # fmt: skip
+def test_a_configuration_that_cannot_be_is_damaged_and_the_other_runs_are_listed(home, one, changes, capsys):
+    broken = run.create(CONFIG, ABOUT)
+    content = json.loads((broken.path / "config.json").read_text())
+    (broken.path / "config.json").write_text(json.dumps({**content, "config": {**content["config"], **changes}}))
+    assert main(["list"]) == 0
+    said = capsys.readouterr()
+    assert one.id in said.out
+    assert f"Run {broken.id} cannot be read" in said.err
 
 
 def test_the_experiment_does_not_know_the_seed():
