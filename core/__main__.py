@@ -716,7 +716,7 @@ def list_runs(options: argparse.Namespace) -> None:
     for row in rows:
         shown = "example, read only" if row["example"] else row["status"]
         print(f"{row['run']}  {row['task']}  {shown}  {row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}")
-    if all(row["example"] for row in rows):
+    if all(found.is_example for found in run.all_runs()):
         print("No run of your own yet: `python -m core run --task active-learning` starts one.")
 
 

@@ -1,6 +1,7 @@
 """A run: its configuration, its folder, and what can be read from it. Needs no torch, so that a page can read runs."""
 
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -490,14 +491,7 @@ class Run:
         """Whether a worker holds the run."""
         if self.is_example:
             return False
-        lock = filelock.FileLock(self.path / "worker.lock", timeout=0, is_singleton=False)
-        try:
-            with lock:
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError as error:
-            raise UserError(f"Run {self.id} cannot be opened ({error}): make {self.path} writable.") from error
+        return is_held(self.path / "worker.lock")
 
     def progress(self) -> dict[str, Any]:
         """What the worker is at: phase, cycle, share in [0, 1], seconds_left; empty before it began."""
@@ -505,6 +499,24 @@ class Run:
             return dict(json.loads((self.path / "progress.json").read_text()))
         except (OSError, ValueError):
             return {}
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file, also where that cannot be written to: then it is looked at without taking it."""
+    try:
+        with filelock.FileLock(lock, timeout=0, is_singleton=False):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        try:
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is none, or nobody may look
+            return False
+        return False
 
 
 def replaced(events: pd.DataFrame) -> NDArray[np.int64]:

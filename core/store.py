@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -185,19 +187,42 @@ class Log:
 
     def _connection(self) -> closing[sqlite3.Connection]:
         """To the file that is there: plain `connect` would make an empty one. A frozen one is opened without any lock."""
-        mode = "mode=ro&immutable=1" if self.frozen else "mode=rw"
-        return closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30))
+        return _opened(self.path, UNTOUCHED if self.frozen else "mode=rw")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with self._connection() as db:
+            with self._readable() as db:
                 yield db
         except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
-            raise UserError(
-                f"The label log {self.path} cannot be read ({error}): restore the file from a backup, or delete the folder "
-                f"{self.path.parent} to give up the run."
-            ) from error
+            raise UserError(f"The label log {self.path} cannot be read ({error}): {self._way_out(error)}") from error
+
+    @contextmanager
+    def _readable(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read by, also where SQLite can write nothing beside the file, as a log in WAL mode wants it to."""
+        with self._connection() as db:
+            try:
+                db.execute("PRAGMA schema_version").fetchone()
+            except sqlite3.OperationalError as error:
+                if _family(error) not in OUTSIDE or not os.access(self.path, os.R_OK):
+                    raise
+            else:
+                yield db
+                return
+        with _copied(self.path) as path, _opened(path, UNTOUCHED if path == self.path else "mode=rw") as db:
+            yield db
+
+    def _way_out(self, error: Exception) -> str:
+        """What to do about it. Deleting a run is for a file that is gone or no database, and never for a disk that is full."""
+        family = _family(error)
+        if family in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return "another process holds it; wait a moment and try again."
+        if family in OUTSIDE and self.path.exists():
+            return (
+                f"nothing says that it is damaged; see that {self.path.parent} may be read, that its disk is in order and that "
+                "some space is free, then try again."
+            )
+        return f"restore the file from a backup, or delete the folder {self.path.parent} to give up the run."
 
     @staticmethod
     def _record(
@@ -220,6 +245,37 @@ class Log:
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         db.execute("INSERT INTO phases VALUES (?, ?, ?, ?)", (cycle, phase, seconds, json.dumps(result)))
+
+
+UNTOUCHED = "mode=ro&immutable=1"  # how a file is opened that nobody writes to, and beside which nothing can be written
+OUTSIDE = (  # errors of the disk and of permissions, which say nothing of what is in the file
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
+)
+
+
+def _family(error: BaseException | None) -> int:
+    """SQLite's primary error code, also of an error that pandas wraps; 0 for none. https://www.sqlite.org/rescode.html"""
+    while error is not None and not hasattr(error, "sqlite_errorcode"):
+        error = error.__cause__
+    return 0 if error is None else int(error.sqlite_errorcode) & 0xFF
+
+
+def _opened(path: Path, mode: str) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30))
+
+
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """The database itself, or a copy where transactions stand in its write-ahead log, which has to be worked in first."""
+    ahead = path.with_name(f"{path.name}-wal")
+    if not ahead.exists() or ahead.stat().st_size == 0:
+        yield path
+        return
+    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
+        for one in (path, ahead):
+            shutil.copyfile(one, Path(folder) / one.name)
+        yield Path(folder) / path.name
 
 
 def standing(events: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from core import tasks
-from core.run import START_SECONDS, Config, Run, check_types, home, new_folder, write_start
+from core.run import START_SECONDS, Config, Run, check_types, home, is_held, new_folder, write_start
 from core.store import write_atomically
 from core.strategies import STRATEGIES
 from data.errors import UserError
@@ -129,13 +129,7 @@ class Study:
 
     def is_running(self) -> bool:
         """Whether a worker holds the study."""
-        try:
-            with filelock.FileLock(self.path / "worker.lock", timeout=0, is_singleton=False):
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError as error:
-            raise UserError(f"Study {self.id} cannot be opened ({error}): make {self.path} writable.") from error
+        return is_held(self.path / "worker.lock")
 
     def _starting(self) -> bool:
         try:

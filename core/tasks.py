@@ -316,10 +316,10 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
         if getattr(config, name) < bound:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
     for name in ("seed", "relabel_seed"):
-        seed = getattr(config, name) or 0
-        if not 0 <= seed < 2**32:
-            bound = "at least 0" if seed < 0 else f"at most {2**32 - 1}"
-            raise UserError(f"--{name.replace('_', '-')} is {seed}: give {bound}.")
+        value = getattr(config, name) or 0
+        if not 0 <= value < 2**32:
+            said = "at least 0" if value < 0 else f"at most {2**32 - 1}"
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give {said}.")
     if not np.isfinite(config.lr) or config.lr <= 0:
         raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
     if config.warm_start and config.finetune_epochs:

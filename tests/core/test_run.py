@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
+from contextlib import suppress
 from datetime import datetime
 
 import numpy as np
@@ -57,6 +60,44 @@ def test_a_configuration_that_cannot_be_is_damaged_and_the_other_runs_are_listed
     said = capsys.readouterr()
     assert one.id in said.out
     assert f"Run {broken.id} cannot be read" in said.err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB of its own; skips where the system does not let us mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("state", ["read-only", "full"])
+def test_a_run_on_a_disk_that_takes_nothing_more_is_listed_and_shown(small_disk, tmp_path, monkeypatch, capsys, state):
+    shutil.copytree(run.EXAMPLES / "example-random", small_disk / "mine")
+    monkeypatch.setenv("NEXTLABEL_HOME", str(small_disk))
+    if state == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    else:
+        with suppress(OSError), (small_disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(1 << 12))
+                filler.flush()
+    for command in (
+        ["list"],
+        ["show", "mine"],
+        ["export", "mine", "--table", "ranking", "--out", str(tmp_path / "r.csv")],
+    ):
+        assert main(command) == 0
+    assert "mine  active-learning  finished  4 cycles" in capsys.readouterr().out
+    assert main(["step", "mine"]) == 2
+    said = capsys.readouterr().err
+    assert "Cannot write" in said
+    assert "delete" not in said
 
 
 def test_the_experiment_does_not_know_the_seed():

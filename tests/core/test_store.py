@@ -1,7 +1,10 @@
 """What is kept: appended, atomic, and never stale."""
 
 import os
+import shutil
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +100,46 @@ def test_a_missing_or_damaged_log_is_said_and_not_made_anew(log, content):
         with pytest.raises(UserError, match=r"cannot be read .* restore"):
             read()
     assert log.path.exists() == (content is not None)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["checkpointed", "with a write-ahead log"])
+def test_a_log_is_read_where_nothing_can_be_written_beside_it(log, tmp_path, ahead):
+    """A folder in the place of SQLite's shared memory stands for a full disk, a read-only mount, a lack of permission."""
+    log.append(0, ["x", "y"], np.array([0, 1]), ["initial"] * 2, 0.1)
+    there = store.Log(tmp_path / "there" / "run.sqlite")
+    there.path.parent.mkdir()
+    with closing(sqlite3.connect(log.path)) as db:  # holds the write-ahead log open
+        db.execute("SELECT * FROM labels").fetchone()
+        log.append(1, ["x"], np.array([1]), ["votes"], 0.1)
+        if not ahead:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for end in ("", "-wal"):
+            shutil.copyfile(f"{log.path}{end}", f"{there.path}{end}")
+    Path(f"{there.path}-shm").mkdir()
+    assert there.labels()["sample_id"].tolist() == ["x", "y", "x"]
+    assert there.phases()["cycle"].tolist() == [0, 1]
+    with pytest.raises(UserError, match="Cannot write to"):
+        there.set_fact("target", 3)
+
+
+@pytest.mark.parametrize(("code", "match"), [
+    (sqlite3.SQLITE_IOERR_READ, "nothing says that it is damaged"),
+    (sqlite3.SQLITE_FULL, "some space is free"),
+    (sqlite3.SQLITE_READONLY_DIRECTORY, "may be read"),
+    (sqlite3.SQLITE_CANTOPEN, "may be read"),
+    (sqlite3.SQLITE_BUSY_RECOVERY, "wait a moment"),
+    (sqlite3.SQLITE_CORRUPT_VTAB, "restore the file from a backup, or delete"),
+])  # fmt: skip
+def test_nobody_is_told_to_delete_an_intact_run(log, monkeypatch, code, match):
+    def fails(*_, **__):
+        error = sqlite3.OperationalError("as SQLite says it")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", fails)
+    with pytest.raises(UserError, match=match) as raised:
+        log.phases()
+    assert ("delete the folder" in str(raised.value)) == (code == sqlite3.SQLITE_CORRUPT_VTAB)
 
 
 def test_an_equal_training_is_found_until_its_weights_change(tmp_path):
