@@ -1,7 +1,6 @@
 """A run: its configuration, its folder, and what can be read from it. Needs no torch, so that a page can read runs."""
 
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -509,6 +508,8 @@ def is_held(lock: Path) -> bool:
     except filelock.Timeout:
         return True
     except OSError:
+        import fcntl  # not on Windows, where a lock file can be opened wherever it can be read
+
         try:
             with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
