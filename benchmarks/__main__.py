@@ -14,6 +14,7 @@ from benchmarks import (
     label_accuracy,
     pretrained,
     simulate,
+    votes,
 )
 from core import machine
 
@@ -22,6 +23,7 @@ MEASUREMENTS = {
     "cleaning": cleaning.measure,
     "label-accuracy": label_accuracy.measure,
     "pretrained": pretrained.measure,
+    "votes": votes.measure,
     "gradient-norms": gradient_norms.measure,
     "core-set": core_set.measure,
     "first-picture": first_picture.measure,

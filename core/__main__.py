@@ -113,7 +113,10 @@ def parser() -> argparse.ArgumentParser:
         "--selector", choices=tasks.SELECTORS, help="label cleaning: how the model learns (default: vanilla)"
     )
     sub.add_argument(
-        "--score", choices=tasks.CLEANING_SCORES, help="label cleaning: which labels first (default: cleaning)"
+        "--score",
+        choices=tasks.CLEANING_SCORES,
+        help=f"label cleaning: which labels first (default: cleaning; with --votes of people: {tasks.VOTES_SCORE}). Ties come "
+        "first by any",
     )
     sub.add_argument("--arm", nargs="+", metavar="NAME", help="of a protocol of label cleaning (default: all)")
     sub.add_argument("--gamma", type=float, help="of the cleaning score: 0 the paper (default), 0.30 its code")
@@ -424,7 +427,8 @@ def start(options: argparse.Namespace) -> None:
     if options.score and learning:
         raise UserError(f"{options.score} is a score of label cleaning: use --strategy to rank unlabelled images.")
     given = {"dataset": "fashion", **given, "task": options.task}
-    methods = (options.strategy or ["entropy-gradnorm"]) if learning else [options.score or "cleaning"]
+    usual = tasks.default_score("votes" in given and not options.noise and options.annotator != "simulated")
+    methods = (options.strategy or ["entropy-gradnorm"]) if learning else [options.score or usual]
     seeds = options.seed or [0]
     if len(methods) > 1:
         title = f"{given['dataset']}: {', '.join(methods)}"

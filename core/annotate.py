@@ -129,9 +129,9 @@ def pace(times: pd.Series) -> float | None:
 
 
 def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
-    """What the run knows of an image, as text: given, suggested, differs, details (posterior, rank and score)."""
+    """What the run knows of an image, as text: given, suggested, differs, details (a tie, posterior, rank and score)."""
     one = table.iloc[row]
-    details = []
+    details = [f"tied, {int(one['n_votes'])} votes"] if one.get("status") == "tied" else []
     if not np.isnan(one["confidence"]):
         details.append(f"model {100 * one['confidence']:.0f} %")
     if config.method in table and not np.isnan(one[config.method]):
@@ -161,7 +161,7 @@ def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any])
     elif sample_id not in dataset.ids:
         raise UserError(STALE)
     elif what == "vote" and whole and 0 <= int(str(number)) < len(dataset.class_names):
-        run.record([str(sample_id)], np.array([number], dtype=np.int64), [annotator])
+        run.record([str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
     elif what == "skip":
         run.pass_over(str(sample_id), "skip", annotator)
     elif what == "unsure":

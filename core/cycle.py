@@ -121,7 +121,7 @@ class _Worker:
         if self.cycle == 0:
             rows, labels, sources = self.task.initial()
             if self.config.annotator == "person" and self.task.people_first:
-                new = state.majority[rows] < 0  # people may have spoken before the first training
+                new = state.histogram[rows].sum(axis=1) == 0  # people may have spoken before the first training
                 rows, labels = rows[new], labels[new]
                 sources = [source for source, kept in zip(sources, new, strict=True) if kept]
                 self.check_start(state, labels)
@@ -153,7 +153,7 @@ class _Worker:
         if self.config.static and self.cycle > 0:
             return self.run.log.finish(self.cycle, "train", self.seconds(), {"static": True})
         state, _, _ = self.run.state(self.dataset.ids, self.cycle)
-        rows = np.flatnonzero(state.majority >= 0)
+        rows = np.flatnonzero(state.majority >= 0)  # where people's votes tie, there is no label to learn from
         labels = state.majority[rows]
         if self.learner.trainer.labels == "reference":
             labels = clean_labels(self.config, self.dataset)[rows]
@@ -390,7 +390,8 @@ def ranking_table(
     candidates: NDArray[np.int64],
 ) -> pd.DataFrame:
     """One row a sample in pool order: sample_id, rank (1 = next, missing where it cannot be chosen), label (−1 none),
-    suggested, confidence, status, n_votes, then the scores. Raises `UserError` where a candidate has no finite score.
+    suggested, confidence, status, n_votes, then the scores. Ties come first, whatever the score: one more vote decides most.
+    Raises `UserError` where a candidate has no finite score.
     """
     chosen_by = columns[method]
     if not np.isfinite(chosen_by[candidates]).all():
@@ -401,7 +402,6 @@ def ranking_table(
     order = candidates[np.lexsort((candidates, -chosen_by[candidates], ~state.tied[candidates]))]
     rank = np.full(len(ids), -1, dtype=np.int64)
     rank[order] = np.arange(1, len(order) + 1)
-    status = np.select([state.tied, state.cleaned, state.majority >= 0], ["tied", "cleaned", "labelled"], "unlabelled")
     return pd.DataFrame(
         {
             "sample_id": ids,
@@ -409,7 +409,7 @@ def ranking_table(
             "label": state.majority,
             "suggested": probs.argmax(axis=1),
             "confidence": probs.max(axis=1),
-            "status": status,
+            "status": state.status,
             "n_votes": state.histogram.sum(axis=1),
             **columns,
         }

@@ -88,7 +88,8 @@ def evaluate(
     labels, collected = labels_of(run, dataset, which, share)
     learner = Learner(_alone(classifier, seed), dataset, run.path.parent)
     folder = run.path / name.replace("/", "-")
-    accuracy = _accuracy(learner, folder, np.arange(len(dataset)), labels)
+    rows = np.flatnonzero(labels >= 0)  # a tie of people's votes is no label
+    accuracy = _accuracy(learner, folder, rows, labels[rows])
     reference = reference_counts(run.config, dataset)
     found = {
         "classifier": selector,

@@ -44,20 +44,22 @@ def issues(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> 
     p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name; cleaning, Φ in nats,
     **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
     posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
+    A tie is one too, of label −1, name "—" and label_score 0, so that a reader who drops issues or sorts them treats it rightly.
     Raises `UserError` for a ranking of active learning.
     """
-    if "cleaning" not in ranking or (ranking["label"] < 0).any():
+    given, p, tied = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64), ranking["status"] == "tied"
+    if "cleaning" not in ranking or (given[~tied] < 0).any():
         raise UserError("Wrong labels are looked for in label cleaning alone: choose a run of that task.")
-    given, p = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64)
-    predicted = p.argmax(axis=1)
-    own = p[np.arange(len(p)), given]
-    n = np.bincount(given, minlength=len(class_names))
-    threshold = np.where(n > 0, np.bincount(given, weights=own, minlength=len(class_names)) / np.maximum(n, 1), 1.0)
-    names = np.array(class_names, dtype=object)
+    predicted, there = p.argmax(axis=1), given >= 0
+    own = np.where(there, p[np.arange(len(p)), given], 0.0)
+    n = np.bincount(given[there], minlength=len(class_names))
+    sums = np.bincount(given[there], weights=own[there], minlength=len(class_names))
+    threshold = np.where(n > 0, sums / np.maximum(n, 1), 1.0)
+    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
     return pd.DataFrame(
         {
             "sample_id": ranking["sample_id"].to_numpy(),
-            "is_label_issue": (predicted != given) & (p.max(axis=1) >= threshold[predicted]),
+            "is_label_issue": ~there | ((predicted != given) & (p.max(axis=1) >= threshold[predicted])),
             "label_score": own,
             "given_label": given,
             "predicted_label": predicted,
@@ -73,7 +75,8 @@ def issues(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> 
 def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, class_names: Sequence[str]) -> pd.DataFrame:
     """The labels after cleaning, one row a sample: sample_id, initial_label, label (int), their names, n_votes, status, changed.
 
-    initial: majority labels [N] at the start. A label that is not there is −1, its name "—" and its status "unlabelled".
+    initial: majority labels [N] at the start. A label that is not there is −1, its name "—" and its status "unlabelled", or
+    "tied" where people gave several classes equally often.
     """
     names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
     return pd.DataFrame(
@@ -84,9 +87,7 @@ def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, clas
             "initial_name": names[initial],
             "name": names[state.majority],
             "n_votes": state.histogram.sum(axis=1),
-            "status": np.select(
-                [state.tied, state.cleaned, state.majority >= 0], ["tied", "cleaned", "labelled"], "unlabelled"
-            ),
+            "status": state.status,
             "changed": state.majority != initial,
         }
     )

@@ -33,9 +33,14 @@ class Labels:
     """Where the labels of N samples over C classes stand, as replayed from a label log."""
 
     histogram: Ints  # [N, C] votes so far, the initial label included
-    majority: Ints  # [N] the majority label, −1 before the first vote
+    majority: Ints  # [N] the majority label, −1 before the first vote, and where people's votes tie
     cleaned: NDArray[np.bool_]  # [N] relabelled until a majority formed
-    tied: NDArray[np.bool_]  # [N] relabelling has begun and no majority has formed yet
+    tied: NDArray[np.bool_]  # [N] no class has more votes than any other
+
+    @property
+    def status(self) -> NDArray[np.str_]:
+        """One word for each sample, [N]: "tied", "cleaned", "labelled" or "unlabelled"."""
+        return np.select([self.tied, self.cleaned, self.majority >= 0], ["tied", "cleaned", "labelled"], "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Votes:
 
     sample: Ints  # [T] row of the sample
     label: Ints  # [T]
-    majority: Ints  # [T] the sample's majority label after this vote
+    majority: Ints  # [T] the sample's majority label after this vote, −1 where people's votes tie
     formed: NDArray[np.bool_]  # [T] whether one class has more votes than any other after it
 
     def __getitem__(self, which: NDArray[np.bool_] | slice) -> "Votes":
@@ -59,7 +64,7 @@ class Visits:
     sample: Ints  # [V]
     first: Ints  # [V] position of the first label among those collected
     n_votes: Ints  # [V]
-    before: Ints  # [V] majority label before, and after
+    before: Ints  # [V] majority label before, and after; −1 where people's votes tie
     after: Ints  # [V]
     formed: NDArray[np.bool_]  # [V] whether it came to a majority
     of: Ints  # [T] the relabel that each collected label belongs to
@@ -394,12 +399,14 @@ def replay(
     *,
     replaced: Ints | None = None,
     relabels: NDArray[np.bool_] | None = None,
+    ties_keep: bool = True,
 ) -> tuple[Labels, Votes]:
     """Where the labels stand after a log of T events, int [T] each, over (N, C), and the majority after each event.
 
     replaced: the label of the same sample that an event takes the place of, −1 for none (the default): a person who
     votes again, or the first person to look at a label that came with the data · relabels: whether an event was asked
-    for; by default all but a sample's first.
+    for; by default all but a sample's first · ties_keep: a tie keeps the majority label that stood before it, as in
+    Algorithm 1; if not, it has no label (−1), so that nothing depends on the order in which votes were given.
     """
     n, n_classes = shape
     order = np.argsort(sample, kind="stable")
@@ -415,14 +422,17 @@ def replay(
     running = votes_so_far - before[start]
     top = running.max(axis=1, initial=0)
     formed = (running == top[:, None]).sum(axis=1) == 1  # always so at a sample's first vote
-    last = np.maximum.accumulate(np.where(formed, at, 0)) if len(rows) else at
-    after = running.argmax(axis=1)[last]
+    after = running.argmax(axis=1)
+    if ties_keep:
+        after = after[np.maximum.accumulate(np.where(formed, at, 0))] if len(rows) else after
+    else:
+        after[~formed] = -1
 
     closes = np.roll(opens, -1)
     final = rows[closes]
     state = Labels(np.zeros(shape, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
     state.histogram[final], state.majority[final] = running[closes], after[closes]
-    state.tied[final] = ~formed[closes] & asked[closes]
+    state.tied[final] = ~formed[closes]
     state.cleaned[final] = formed[closes] & asked[closes]
     majority, had_formed = np.empty_like(label), np.empty(len(label), dtype=bool)
     majority[order], had_formed[order] = after, formed

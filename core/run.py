@@ -315,7 +315,10 @@ class Run:
     def state(
         self, sample_ids: list[str], up_to_cycle: int | None = None
     ) -> tuple[relabel.Labels, relabel.Votes, pd.DataFrame]:
-        """Replay the label log: where the labels stand, the majority after each event, and the events themselves."""
+        """Replay the label log: where the labels stand, the majority after each event, and the events themselves.
+
+        Where people's votes tie there is no majority label, and none is taken for one: neither the first-listed nor the first.
+        """
         events = self.log.labels(up_to_cycle)
         row_of = pd.Series(np.arange(len(sample_ids)), index=sample_ids)
         rows = row_of.reindex(events["sample_id"])
@@ -327,14 +330,20 @@ class Run:
         shape = (len(sample_ids), len(self.about["class_names"]))
         sample, label = rows.to_numpy(np.int64), events["label"].to_numpy(np.int64)
         relabels = (events["cycle"] > 0).to_numpy()
-        state, taken = relabel.replay(sample, label, shape, replaced=replaced(events), relabels=relabels)
+        people = self.config.annotator == "person"
+        state, taken = relabel.replay(
+            sample, label, shape, replaced=replaced(events), relabels=relabels, ties_keep=not people
+        )
         return state, taken, events
 
-    def record(self, sample_ids: list[str], labels: NDArray[np.int64], annotators: list[str]) -> int:
+    def record(
+        self, sample_ids: list[str], labels: NDArray[np.int64], annotators: list[str], *, confirm: bool = False
+    ) -> int:
         """Append labels that people gave, for the next cycle; returns how many were new.
 
         A vote that its annotator has given before, and not changed since, is left out, so that a file may be read
-        twice. Raises `UserError` where labels of this run are simulated, or none are asked for yet.
+        twice. confirm: not so one that came with the labels to check, which the annotator now gives again. Raises
+        `UserError` where labels of this run are simulated, or none are asked for yet.
         """
         asked = [
             (sample_id, int(label), PERSON + who)
@@ -342,7 +351,10 @@ class Run:
         ]
 
         def new(cycle: int, events: pd.DataFrame) -> list[Event]:
-            last = {(e.sample_id, e.source): e.label for e in standing(events).itertuples()}
+            stands = standing(events)
+            if confirm and self.config.task == "label-cleaning":
+                stands = stands[stands["cycle"] > 0]
+            last = {(e.sample_id, e.source): e.label for e in stands.itertuples()}
             found = []
             for sample_id, label, source in asked:
                 if last.get((sample_id, source)) != label:

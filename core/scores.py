@@ -24,7 +24,7 @@ class Labelled:
     """What a score of labels is computed from: N samples over C classes."""
 
     histogram: NDArray[np.int64]  # [N, C] votes so far, the initial label included
-    labels: NDArray[np.int64]  # [N] the majority label
+    labels: NDArray[np.int64]  # [N] the majority label, −1 where people's votes tie
     probs: Array  # [N, C] the posterior
     gamma: float  # of the cleaning score, base-C scale
 
@@ -74,7 +74,7 @@ REGISTRY: dict[str, Score] = {
         "1 − p[label]",
         "high: the label gets little probability; in [0, 1]. cleanlab sorts p[label], low first",
         "Northcutt et al. 2021",
-        compute=lambda it: self_confidence(it.labels, it.probs),
+        compute=lambda it: self_confidence(it.labels, it.probs, it.histogram),
     ),
     "bald": Score(
         "BALD",
@@ -254,10 +254,18 @@ def cleaning_score(label_counts: ArrayLike, probs: ArrayLike, gamma: float = 0.0
     return _expected_surprise(q, log_p) - ambiguity
 
 
-def self_confidence(labels: ArrayLike, probs: ArrayLike) -> Array:
-    """1 − p[label] in [0, 1], labels int [N] and probs [N, C] → [N]; high = suspicious (cleanlab sorts p, low first)."""
-    p = check_probs(probs)
-    return 1.0 - p[np.arange(len(p)), np.asarray(labels)]
+def self_confidence(labels: ArrayLike, probs: ArrayLike, label_counts: ArrayLike | None = None) -> Array:
+    """1 − p[label] in [0, 1], labels int [N] and probs [N, C] → [N]; high = suspicious (cleanlab sorts p, low first).
+
+    A label below 0 is a tie, which `label_counts` [N, C] are needed for: p is then the mean over the classes that tie, so
+    that no order of annotators or classes decides.
+    """
+    p, given = check_probs(probs), np.asarray(labels)
+    own = p[np.arange(len(p)), given]
+    if label_counts is not None:
+        counts = np.asarray(label_counts)
+        own = np.where(given < 0, p.mean(axis=1, where=counts == counts.max(axis=1, keepdims=True)), own)
+    return 1.0 - own
 
 
 def margin(probs: ArrayLike) -> Array:

@@ -59,6 +59,7 @@ CLEANING_ONLY = {
     "forget_rate": None,
 }  # settings, and their value in active learning
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
+VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
 
 
@@ -178,10 +179,10 @@ class LabelCleaning(Task):
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
         found: dict[str, float] = {"n_labels": collected}
         if self.reference is None:
-            labelled = state.majority >= 0
+            labelled = state.majority >= 0  # a tie has no label to agree with
             if self.config.folds > 1 and labelled.any():  # a model that has learnt the labels agrees with wrong ones
                 found["agreement"] = metrics.accuracy(probs[labelled], state.majority[labelled])
-            return found
+            return found | {"tied": int(state.tied.sum())}
         clear, difficult = metrics.remaining_errors(state.majority, self.reference)
         return found | {
             "correctness": metrics.correctness(state.majority, self.reference),
@@ -266,6 +267,11 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
         "skipped": [[name, group.reason] for group in left_out for name in group.examples],
         SKIPPED_COUNTS: {group.reason: group.n for group in left_out},
     }
+
+
+def default_score(votes: bool) -> str:
+    """The score of label cleaning that nobody chose; votes: whether the labels to check are a table of people's votes."""
+    return VOTES_SCORE if votes else "cleaning"
 
 
 def defaults(task: str, dataset: str) -> dict[str, Any]:
@@ -429,6 +435,13 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         config = dataclasses.replace(config, temperature=_temperature(config, dataset))
     elif config.annotator is None and dataset.annotations is not None and config.noise == 0:
         config = dataclasses.replace(config, annotator="person")  # they are the labels to check, not the truth
+    if config.annotator == "person" and dataset.annotations is not None:
+        counts = annotations.counts(dataset.annotations, n, len(dataset.class_names))
+        if ((counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1).all() and counts.sum(axis=1).all():
+            raise UserError(
+                f"The votes tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
+                "some images, and start again."
+            )
     reference = reference_counts(config, dataset)
     if reference is None and config.annotator == "simulated":
         raise UserError(

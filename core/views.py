@@ -223,6 +223,9 @@ def reason(sample: pd.Series, n_classes: int) -> str:
     entropy = sample["entropy"] / np.log(n_classes)
     sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
     says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
+    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
+    if sample["status"] == "tied" and sample["given"] == "—":
+        return f"tied ({votes}), so that no label stands; {says}: one more vote may decide"
     if sample["given"] == "—":
         means = {
             "is sure": "it would learn little from the label",
@@ -230,7 +233,6 @@ def reason(sample: pd.Series, n_classes: int) -> str:
             "is fairly sure": "its label would teach the model something",
         }
         return f"not labelled yet; {says}: {means[sure]}"
-    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
     if sample["given"] != sample["suggested"]:
         means = {
             "is sure": "likely a wrong label",
@@ -298,7 +300,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
     selection, of the run's own score), kind ("clear noise corrected", …; "" where nobody knows), sources.
     """
-    config, names = run.config, np.array(run.about["class_names"], dtype=object)
+    config, names = run.config, np.array([*run.about["class_names"], "—"], dtype=object)  # −1, a tie, is the last
     _, taken, events = run.state(dataset.ids, up_to_cycle)
     asked = (events["cycle"] > 0).to_numpy()
     collected = taken[asked]

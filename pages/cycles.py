@@ -208,7 +208,11 @@ def change(by: float, text: str) -> str:
 
 def metric(title: str, text: str, before: pd.Series | None, row: pd.Series, name: str, colour: str) -> None:
     """A number of a cycle, and its change since the one before."""
-    delta = None if before is None else change(row[name] - before[name], "{:.1%}" if "%" in text else "{:,.0f}")
+    delta = (
+        None
+        if before is None or pd.isna(before.get(name))
+        else change(row[name] - before[name], "{:.1%}" if "%" in text else "{:,.0f}")
+    )
     st.metric(title, text, delta, border=True, delta_color=colour, width=METRIC)
 
 
@@ -217,7 +221,11 @@ def history(run: Run, cycle: int) -> None:
     here = frame.Here(run, run.config_at(cycle), frame.dataset(run.config), cycle, len(run.cycles()))
     table = run.cycles()
     row, before = table.iloc[cycle], table.iloc[cycle - 1] if cycle > 0 else None
-    counts = {"gap": ("Generalisation gap", "{:.1%}"), "clear_errors": ("Clear errors left", "{:,.0f}")}
+    counts = {
+        "tied": ("Tied images", "{:,.0f}"),
+        "gap": ("Generalisation gap", "{:.1%}"),
+        "clear_errors": ("Clear errors left", "{:,.0f}"),
+    }
     with st.container(horizontal=True):
         metric("Labels", f"{row['n_labels']:,.0f}", before, row, "n_labels", "off")
         for name, shown in views.measures(run.config, row).items():
@@ -226,10 +234,15 @@ def history(run: Run, cycle: int) -> None:
             else:
                 frame.hint(shown, shown.title, border=True, width=WIDE if shown.interval else METRIC)
         for name, (title, text) in counts.items():
-            if name in table:
+            if pd.notna(row.get(name)) and (name != "tied" or table["tied"].any()):
                 metric(title, text.format(row[name]), before, row, name, "inverse")
     for note in dict.fromkeys(one.note for one in views.measures(run.config, row).values() if one.note):
         st.caption(note)
+    if row.get("tied", 0) > 0:
+        st.caption(
+            "Tied: people gave several classes equally often, so that no label stands. Tied images are left out of the "
+            "training and come first in the ranking, until one more vote decides."
+        )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
     changes = widgets.changes(here, here.key).merge(table.drop(columns="seconds"), on="cycle", how="left")
@@ -257,6 +270,7 @@ def history(run: Run, cycle: int) -> None:
                 "Random images", help="Images of a random order that people have answered: what the estimate rests on."
             ),
             "agreement": st.column_config.NumberColumn("Model agrees, out of fold", format="percent"),
+            "tied": "Tied images",
             "clear_errors": "Clear errors left",
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),

@@ -256,6 +256,11 @@ def votes_for_an_unknown_class(here: Situation) -> list[str]:
     return votes(here, "".join(f"cat/{i}.png,ann,cow\n" for i in range(9)))
 
 
+def votes_that_all_tie(here: Situation) -> list[str]:
+    ids = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(9)]
+    return votes(here, "".join(f"{one},ann,cat\n{one},bob,dog\n" for one in ids))
+
+
 def the_same_vote_twice(here: Situation) -> list[str]:
     return votes(here, "cat/0.png,ann,cat\ncat/0.png,ann,cat\n")
 
@@ -333,6 +338,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
     [
         (votes_on_an_unknown_sample, r"votes.csv names 1 sample.* 'cow/0.png'"),
         (votes_for_an_unknown_class, r"votes.csv names 1 class.* 'cow'"),
+        (votes_that_all_tie, r"votes tie on all 14 images.*add votes"),
         (the_same_vote_twice, r"'ann'.*'cat/0.png'.*keep one vote"),
         (nobody_to_simulate, r"Nobody can be simulated.*--annotator person"),
         (forget_rate_of_one, r"--forget-rate is 1.0: give a share"),

@@ -26,6 +26,11 @@ SELECTORS = {
     "clean": "trained on the reference labels, to compare with",
 }
 
+WITH_VOTES = (
+    "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the votes of the minority, and "
+    "so puts images on top whose majority is right."
+)
+
 
 @dataclass(frozen=True)
 class Images:
@@ -93,12 +98,16 @@ def form(images: Images) -> None:
             key="selector",
             format_func=lambda one: f"{one} — {SELECTORS[one]}",
         )
+        usual = tasks.default_score(images.votes is not None)
         method = right.selectbox(
             "Score: which labels first",
             list(tasks.CLEANING_SCORES),
-            key="score",
+            index=tasks.CLEANING_SCORES.index(usual),
+            key="score" if images.votes is None else "score-votes",
             format_func=lambda one: REGISTRY[one].title,
         )
+        if images.votes is not None:
+            right.caption(WITH_VOTES)
         noise, noise_kind, budget = 0.0, "symmetric", 0
         if not people:
             noise = left.number_input(

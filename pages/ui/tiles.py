@@ -254,9 +254,10 @@ def labels(row: pd.Series) -> dict[str, str]:
     """What a tile says of an image: id, given, whose ("ref." where the label is the reference), suggested, kind."""
     unlabelled = row["given"] == "—"
     reference = unlabelled and row["reference"] != "—"
+    nothing = "tied" if row["status"] == "tied" else "not labelled"
     return {
         "id": row["sample_id"],
-        "given": row["reference"] if reference else "not labelled" if unlabelled else row["given"],
+        "given": row["reference"] if reference else nothing if unlabelled else row["given"],
         "whose": "ref." if reference else "",
         "suggested": row["suggested"],
         "kind": KINDS.get(row["kind"], ""),

@@ -14,6 +14,7 @@ from PIL import Image
 import core.report
 from core import budget, bundle, export, figures, jobs, printed, query, views
 from core.printed import Layout
+from core.relabel import Labels
 from core.run import Run, find
 from core.scores import REGISTRY
 from data import original
@@ -274,7 +275,7 @@ def card(here: Here, row: pd.Series) -> None:
         st.image(png(here.dataset.images[position], 224) if file is None else png(file), width=224)
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
-        votes = _histograms(here, here.key)[position]
+        votes = _labels(here, here.key).histogram[position]
         note = views.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
         drawn = figures.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
         figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
@@ -317,9 +318,9 @@ def _neighbours(here: Here, position: int) -> None:
     if len(near) == 0:
         return
     names = [*here.dataset.class_names, "—"]
-    labels = _histograms(here, here.key)[near]
+    labels = _labels(here, here.key).majority[near]
     with st.expander("Nearest in the model's embedding"):
-        captions = [names[votes.argmax()] if votes.sum() else "—" for votes in labels]
+        captions = [names[label] for label in labels]  # −1, no label, is the last
         st.image([png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
 
 
@@ -351,8 +352,8 @@ def _layer_norms(_run: Run, run_id: str, cycle: int, sample_id: str) -> pd.DataF
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _histograms(_here: Here, key: tuple[str, int, int]) -> np.ndarray:
-    return _here.run.state(_here.dataset.ids, _here.cycle)[0].histogram
+def _labels(_here: Here, key: tuple[str, int, int]) -> Labels:
+    return _here.run.state(_here.dataset.ids, _here.cycle)[0]
 
 
 def _sentence(here: Here, row: pd.Series) -> str:

@@ -164,6 +164,32 @@ def test_votes_are_for_label_cleaning(guest, tmp_path, images):
     expect(guest.page.get_by_role("button", name="Start run")).to_be_visible()
 
 
+def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
+    """Ann and bob disagree on one image: it comes first, without a label, and New run says by which score it ranks."""
+    voted = [(f"{label}/{i:02d}.png", who, label) for label in ("dark", "light") for i in range(20) for who in "ab"]
+    voted[7] = ("dark/03.png", "b", "light")
+    (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(f"{','.join(one)}\n" for one in voted))
+    guest.chooses("A folder on the server")
+    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
+    guest.types("Folder on the server", str(images))
+    guest.page.get_by_role("button", name="Check the images").click()
+    guest.chooses("Check next — label cleaning")
+    expect(guest.page.get_by_text("Ties come first, whatever the score.")).to_be_visible()
+    expect(guest.page.get_by_text("1 − p[label] — high: the label gets little probability")).to_be_visible()
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_text("waits for labels · 1 cycle")).to_be_visible(timeout=3 * PATIENCE)
+    one = guest.page.url.split("run=")[1].split("&")[0]
+    guest.open(f"/gallery?run={one}&order=rank")
+    first = guest.page.locator("button.tile").first
+    expect(first).to_contain_text("tied", timeout=PATIENCE)
+    first.click()
+    expect(guest.page.get_by_text("tied (2 votes), so that no label stands")).to_be_visible()
+    guest.open(f"/cycles?run={one}")
+    expect(guest.page.get_by_text("Tied images are left out of the training")).to_be_visible()
+    expect(guest.page.get_by_test_id("stMetric").filter(has_text="Tied images")).to_contain_text("1")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -107,6 +107,30 @@ def test_whoever_is_unsure_after_a_vote_takes_it_back(one, pool, ranking):
     assert annotate.desk(one, ranking, "ann").votes == 0
 
 
+def test_who_voted_before_the_run_may_say_the_same_again(tmp_path, monkeypatch, pool, ranking):
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
+    config = Config(task="label-cleaning", dataset="folder", method="cleaning", budget=0, cycles=1, annotator="person")
+    one = run.create(config, tasks.about(pool))
+    one.log.append(0, pool.ids * 2, np.repeat([3, 4], N), [PERSON + "ann"] * N + [PERSON + "bob"] * N, 0.0)
+    for _ in range(2):  # the browser may send it twice
+        does(one, pool, 7, "vote", label=3)
+    assert queue(one, ranking) == [6, 5, 4, 3, 2, 1, 0]
+    assert len(one.log.events()) == 2 * N + 1
+    state = one.state(pool.ids)[0]
+    assert (state.status[7], state.histogram[7].sum()) == ("tied", 2)  # nobody counts twice
+    does(one, pool, 7, "vote", label=4)
+    assert one.state(pool.ids)[0].status[7] == "cleaned"
+    assert one.record(pool.ids, np.full(N, 4), ["bob"] * N) == 0  # a file that is read again confirms nothing
+
+
+def test_the_desk_says_that_an_image_is_tied(one, ranking):
+    table = ranking.assign(status=["tied", *["labelled"] * (N - 1)], n_votes=3, given=["—", *ranking["given"][1:]])
+    told = annotate.guidance(table, 0, one.config)
+    assert told["given"] == ""
+    assert told["details"].startswith("tied, 3 votes · model 75 %")
+    assert "tied" not in annotate.guidance(table, 1, one.config)["details"]
+
+
 def test_what_the_browser_sends_twice_is_done_once(one, pool, ranking):
     for _ in range(2):
         does(one, pool, 7, "vote", label=3)
@@ -222,9 +246,8 @@ def plainly(events, pool):
         counted = list(votes[event.sample_id].values()) or [given[event.sample_id]]
         histogram[row] = np.bincount(counted, minlength=shape[1])
         formed = (histogram[row] == histogram[row].max()).sum() == 1
-        if formed:
-            majority[row] = histogram[row].argmax()
-        cleaned[row], tied[row] = formed and event.cycle > 0, not formed and event.cycle > 0
+        majority[row] = histogram[row].argmax() if formed else -1
+        cleaned[row], tied[row] = formed and event.cycle > 0, not formed
     return histogram, majority, cleaned, tied
 
 

@@ -109,6 +109,31 @@ def test_a_sample_without_a_label_has_no_name():
     assert found["status"].tolist() == ["labelled", "unlabelled"]
 
 
+def test_a_tie_is_an_issue_that_has_no_given_label():
+    table = ranking().assign(label=[0, -1, 2, -1], status=["labelled", "tied", "labelled", "tied"])
+    probs = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8], [0.4, 0.3, 0.3]])
+    found = exchange.issues(table, probs, CLASSES)
+    assert found["is_label_issue"].tolist() == [False, True, False, True]
+    assert found["given_label"].tolist() == [0, -1, 2, -1]
+    assert found["given_name"].tolist() == [CLASSES[0], "—", "c", "—"]
+    assert found["label_score"].tolist() == [0.9, 0.0, 0.8, 0.0]
+    assert found["status"].tolist() == table["status"].tolist()
+    others = exchange.issues(table[::2], probs[::2], CLASSES)
+    same = [name for name in found if name != "rank"]
+    pd.testing.assert_frame_equal(found.loc[::2, same].reset_index(drop=True), others[same])
+
+
+def test_a_tie_that_was_settled_is_a_label_that_changed():
+    state = Labels(
+        np.array([[1, 1, 0], [1, 2, 0]]), np.array([-1, 1]), np.array([False, True]), np.array([True, False])
+    )
+    found = exchange.cleaned_labels(["p", "q"], np.array([-1, -1]), state, CLASSES)
+    assert found["label"].tolist() == [-1, 1]
+    assert found["name"].tolist() == ["—", CLASSES[1]]
+    assert found["status"].tolist() == ["tied", "cleaned"]
+    assert found["changed"].tolist() == [False, True]
+
+
 @pytest.mark.parametrize("table", [ranking().assign(label=[0, 1, 2, -1]), ranking().drop(columns="cleaning")])
 def test_a_ranking_of_active_learning_has_no_issues(table):
     with pytest.raises(UserError, match="label cleaning alone"):

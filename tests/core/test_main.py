@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import jobs, run
+from core import jobs, run, tasks
 from core.__main__ import main
 
 TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
@@ -52,6 +52,29 @@ def test_cleaning_prints_correctness_and_both_areas(home, capsys):
     (found,) = objects(capsys)
     assert found["cycles"][0]["correctness"] < found["auc"] < found["cycles"][1]["correctness"]
     assert 0.9 < found["auc_normalised"] < 1.1  # the oracle itself, with its own votes
+
+
+@pytest.mark.parametrize(
+    ("options", "score"),
+    [
+        (["--votes"], tasks.VOTES_SCORE),
+        (["--votes", "--score", "cleaning"], "cleaning"),
+        (["--votes", "--noise", "0.2"], "cleaning"),  # wrong labels that are made up, one an image
+        ([], "cleaning"),
+    ],
+)
+def test_labels_that_several_people_gave_are_ranked_by_their_probability(home, tmp_path, options, score):
+    ids = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(6)]
+    for i, sample_id in enumerate(ids):
+        (tmp_path / "images" / sample_id).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * i).save(tmp_path / "images" / sample_id)
+    rows = [f"{sample_id},{who},{sample_id[:3]}\n" for sample_id in ids for who in ("ann", "bob")]
+    (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(rows))
+    given = [part for one in options for part in ([one, str(tmp_path / "votes.csv")] if one == "--votes" else [one])]
+    folder = ["--dataset", "folder", "--root", str(tmp_path / "images"), "--width", "4", "--epochs", "1"]
+    assert main(["run", "--task", "label-cleaning", *folder, *given]) == 0
+    (found,) = run.all_runs()
+    assert found.config.method == score
 
 
 def test_step_adds_a_cycle_and_show_and_list_read_it(finished, capsys):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import data
-from core import annotate, audit, cycle, run, tasks, views
+from core import annotate, audit, cycle, evaluation, run, tasks, views
+from core.learner import Learner
 from core.run import Config
 from data import votes
 from data.annotations import Annotations
@@ -30,8 +31,8 @@ def one(tmp_path, monkeypatch, pool):
     return begun(pool)
 
 
-def begun(pool) -> run.Run:
-    config = Config(task="label-cleaning", method="cleaning", budget=0, cycles=2, **TINY)
+def begun(pool, method="cleaning") -> run.Run:
+    config = Config(task="label-cleaning", method=method, budget=0, cycles=2, **TINY)
     found = run.create(tasks.prepare(config, pool), tasks.about(pool))
     cycle.work(found, pool)
     return found
@@ -143,7 +144,7 @@ def test_people_who_disagree_leave_a_tie_until_a_third_decides(one, pool):
     one.record([pool.ids[0]] * 2, np.array([a, b]), ["ann", "bob"])
     state, _, _ = one.state(pool.ids)
     assert state.tied[0]
-    assert state.majority[0] == a
+    assert state.majority[0] == -1  # neither the one who was first nor the label that came with the data
     one.record([pool.ids[0]], np.array([b]), ["cy"])
     state, _, _ = one.state(pool.ids)
     assert (state.majority[0], state.tied[0], state.cleaned[0]) == (b, False, True)
@@ -197,11 +198,139 @@ def test_votes_of_several_people_are_the_labels_to_start_from(one, pool):
     assert len(events) == 118 + 4
 
 
-def test_a_tie_among_first_votes_is_not_a_relabel_that_was_begun(pool, one):
-    voted = dataclasses.replace(pool, annotations=Annotations(np.array([0, 0]), np.array([3, 4]), ["ann", "bob"]))
-    state, _, _ = begun(voted).state(voted.ids, 0)
-    assert not state.tied[0]
-    assert state.majority[0] == 3
+PEOPLE = ["ann", "bob", "cy"]
+
+
+def voted_by_three(pool, order=(0, 1, 2)):
+    """Three people's votes on each image, in this order of annotators: on images 0 to 9 three answers, on 10 to 19 two to one."""
+    said = np.repeat(pool.labels[:, None], 3, axis=1)
+    said[:10, 1:] = (said[:10, 1:] + [1, 2]) % 10
+    said[10:20, 0] = other(said[10:20, 0])
+    labels, names = said[:, list(order)], [PEOPLE[k] for k in order]
+    return dataclasses.replace(
+        pool, annotations=Annotations(np.repeat(np.arange(120), 3), labels.ravel(), names * len(pool))
+    )
+
+
+@pytest.fixture
+def three(home, pool):
+    """A run on the votes of three people, and its images."""
+    voted = voted_by_three(pool)
+    return begun(voted), voted
+
+
+def test_first_votes_that_tie_are_no_label_and_come_first_in_the_ranking(three):
+    found, voted = three
+    state, _, _ = found.state(voted.ids, 0)
+    assert np.flatnonzero(state.tied).tolist() == list(range(10))
+    assert (state.majority[:10] == -1).all()
+    assert state.majority[10:].tolist() == voted.labels[10:].tolist()
+    table = found.ranking(0)
+    assert table["status"].tolist() == ["tied"] * 10 + ["labelled"] * 110
+    assert sorted(table["rank"][:10]) == list(range(1, 11))
+    assert found.cycles()["tied"].tolist() == [10]
+
+
+@pytest.mark.parametrize("method", tasks.CLEANING_SCORES[:-1])  # the oracle knows what people do not
+def test_ties_come_first_by_any_score_and_among_themselves_by_it(home, pool, method):
+    voted = voted_by_three(pool)
+    table = begun(voted, method).ranking(0)
+    for part, first in ((table[:10], 1), (table[10:], 11)):
+        by_score = part.sort_values(method, ascending=False, kind="stable")["rank"].tolist()
+        assert by_score == list(range(first, first + len(part)))
+
+
+def test_no_model_is_trained_on_a_tie(home, pool, monkeypatch):
+    seen, train = [], Learner.train
+
+    def spy(self, folder, cycle, rows, labels, **more):
+        seen.append((rows.tolist(), labels.tolist()))
+        return train(self, folder, cycle, rows, labels, **more)
+
+    monkeypatch.setattr(Learner, "train", spy)
+    voted = voted_by_three(pool)
+    begun(voted)
+    assert seen == [(list(range(10, 120)), voted.labels[10:].tolist())]
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (2, 0, 1)])
+def test_the_order_of_the_annotators_changes_nothing(three, pool, order):
+    found, voted = three
+    again = voted_by_three(pool, order)
+    second = begun(again)
+    pd.testing.assert_frame_equal(second.ranking(0), found.ranking(0))
+    for name in ("weights.safetensors", "posterior.npy"):
+        assert (second.cycle_path(0) / name).read_bytes() == (found.cycle_path(0) / name).read_bytes()
+    for export in (views.cleaned, views.issues):
+        pd.testing.assert_frame_equal(export(second, again, 0), export(found, voted, 0))
+
+
+def test_a_tie_is_exported_without_a_label(three):
+    found, voted = three
+    labels, suspected = views.cleaned(found, voted, 0)[:11], views.issues(found, voted, 0)[:11]
+    assert labels["label"].tolist() == [-1] * 10 + [voted.labels[10]]
+    assert labels["name"].tolist() == ["—"] * 10 + [voted.class_names[voted.labels[10]]]
+    assert labels["status"].tolist() == suspected["status"].tolist() == ["tied"] * 10 + ["labelled"]
+    assert suspected["is_label_issue"][:10].all()
+    assert suspected["label_score"][:10].tolist() == [0.0] * 10
+
+
+def test_an_image_says_that_it_is_tied(three):
+    found, voted = three
+    table = views.samples(found, voted, 0)
+    assert table["given"][:10].tolist() == ["—"] * 10
+    said = views.reason(table.iloc[0], 10)
+    assert said.startswith("tied (3 votes), so that no label stands; the model says")
+    assert "labelled" in views.reason(table.iloc[10], 10)
+
+
+def test_classifiers_learn_from_no_tie_either(three, monkeypatch):
+    found, voted = three
+    seen = []
+    monkeypatch.setattr(evaluation, "_accuracy", lambda learner, folder, rows, labels: seen.append(rows) or 0.5)
+    evaluation.evaluate(found, voted, found.config, "before", seed=0)
+    assert seen[0].tolist() == list(range(10, 120))
+
+
+def test_one_more_vote_settles_a_tie_or_it_does_not(three):
+    found, voted = three
+    settled, open_ = other(voted.labels[0]), other(voted.labels[1], by=5)
+    found.record(voted.ids[:2], np.array([settled, open_]), ["dora", "dora"])
+    state, _, _ = found.state(voted.ids)
+    assert state.status[:3].tolist() == ["cleaned", "tied", "tied"]
+    assert state.majority[:3].tolist() == [settled, -1, -1]
+    assert state.histogram[:3].sum(axis=1).tolist() == [4, 4, 3]  # votes add up, and none takes another's place
+    found.log.set_fact("target", 2)
+    cycle.work(found, voted)
+    assert found.ranking(1)["status"][:3].tolist() == ["cleaned", "tied", "tied"]
+    assert sorted(found.ranking(1)["rank"][1:10]) == list(range(1, 10))
+    table = views.relabels(found, voted).set_index("sample_id")
+    assert table.loc[voted.ids[0], ["before", "after", "formed"]].tolist() == ["—", voted.class_names[settled], True]
+    assert table.loc[voted.ids[1], ["before", "after", "formed"]].tolist() == ["—", "—", False]
+    assert found.cycles()["tied"].tolist() == [10, 9]
+
+
+def test_a_vote_against_a_majority_of_two_leaves_a_tie(three):
+    found, voted = three
+    found.record([voted.ids[10]], np.array([other(voted.labels[10])]), ["dora"])
+    state, _, _ = found.state(voted.ids)
+    assert (state.status[10], state.majority[10]) == ("tied", -1)
+
+
+def test_the_order_in_which_people_answered_changes_no_label(one, pool):
+    labels = {"ann": other(pool.labels[0]), "bob": other(pool.labels[0], by=2)}
+    for row, names in enumerate((["ann", "bob"], ["bob", "ann"])):
+        one.record([pool.ids[row]] * 2, np.array([labels[name] for name in names]), names)
+    state, _, _ = one.state(pool.ids)
+    assert state.majority[:2].tolist() == [-1, -1]
+
+
+def test_where_all_first_votes_tie_nothing_is_started(home, pool):
+    voted = dataclasses.replace(
+        pool, annotations=Annotations(np.repeat(np.arange(120), 2), np.tile([3, 4], 120), ["ann", "bob"] * 120)
+    )
+    with pytest.raises(UserError, match="tie on all 120 images"):
+        begun(voted)
 
 
 def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
@@ -287,6 +416,17 @@ def test_without_any_label_people_give_the_first(home, unlabelled):
     assert "accuracy" not in found.cycles()
     assert views.summary(found, unlabelled)["auc"] is None
     assert len(views.with_noise_scores(found, views.samples(found, unlabelled, 0), 0)) == 3
+
+
+def test_people_who_disagree_on_an_image_to_label_are_no_label_yet(home, pool):
+    found = learning(pool, initial=119)
+    (row, *_), _, _ = tasks.ActiveLearning(found.config, pool).initial()
+    found.record([pool.ids[row]] * 2, np.array([1, 2]), ["ann", "bob"])  # before the first training
+    cycle.work(found, pool)
+    table = found.ranking(0)
+    assert (table["label"][row], table["status"][row], table["rank"][row]) == (-1, "tied", 1)
+    assert found.cycles()["n_labels"].tolist() == [118]
+    assert not (found.log.labels()["source"].eq("given") & found.log.labels()["sample_id"].eq(pool.ids[row])).any()
 
 
 def test_what_people_say_before_the_first_training_wins_over_what_was_there(home, pool):

@@ -46,6 +46,11 @@ def test_margin_and_self_confidence():
     np.testing.assert_allclose(scores.self_confidence([0, 2], [SURE, SPLIT]), [0.02, 1.0])
 
 
+def test_the_self_confidence_of_a_tie_is_the_mean_over_the_classes_that_tie():
+    counts, p = [[2, 2, 1], [1, 1, 1], [0, 2, 1]], [[0.7, 0.1, 0.2]] * 3
+    np.testing.assert_allclose(scores.self_confidence([-1, -1, 1], p, counts), [0.6, 2 / 3, 0.9])
+
+
 def test_bald_is_zero_where_passes_agree_and_ln_2_where_they_flip():
     agree, flip = [[0.5, 0.5]], [[1.0, 0.0]]
     np.testing.assert_allclose(scores.bald([agree, agree]), 0, atol=1e-15)
