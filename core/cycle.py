@@ -61,6 +61,7 @@ def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: R
             if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
                 pause.unlink()  # meant for a worker that died; a newer one was asked for while this one was starting
             try:
+                run.check_data(len(dataset))
                 _Worker(run, dataset, report).finish(run.target() if until is None else min(until, run.target()))
             except UserError as error:
                 run.log.set_fact("error", str(error))

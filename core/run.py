@@ -52,6 +52,9 @@ class Config:
     root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
     limit: int | None = None  # use only so many of the pool's images
     test_share: float | None = None  # of a folder: share of the labelled images held out as test set; None: a fifth
+    by_suffix: bool = (
+        False  # of a folder: the usual suffixes alone, as runs took them that were started before SKIPPED_COUNTS
+    )
     classes: list[str] | None = None  # of a folder whose labels do not name them all, in this order
     initial: int = 0  # active learning: labels at the start, drawn at random
     subset: int | None = (
@@ -101,7 +104,8 @@ class Config:
     def experiment(self) -> str:
         """Names what runs that differ only in their seed have in common."""
         return json.dumps(
-            {**dataclasses.asdict(self), "seed": None, "relabel_seed": None, "root": None}, sort_keys=True
+            {**dataclasses.asdict(self), "seed": None, "relabel_seed": None, "root": None, "by_suffix": None},
+            sort_keys=True,
         )
 
     @property
@@ -125,6 +129,7 @@ class Config:
             "votes": self.votes,
             "class_names": self.classes,
             "test_share": self.test_share,
+            "by_suffix": self.by_suffix or None,
         }
         return {name: value for name, value in options.items() if value is not None}
 
@@ -215,6 +220,8 @@ class Run:
             config = Config(**found)
         except (TypeError, KeyError, UserError) as error:
             raise self._damaged() from error
+        if config.dataset == "folder" and SKIPPED_COUNTS not in self.about:
+            config = dataclasses.replace(config, by_suffix=True)
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
 
     @property
@@ -453,6 +460,14 @@ class Run:
             raise UserError(
                 f"Run {self.id} was opened from a bundle without its images, so it cannot go on: open one that was made with "
                 "them (`python -m core bundle RUN --with-images`)."
+            )
+
+    def check_data(self, n: int) -> None:
+        """Raise `UserError` where the pool, of n images now, is not as large as when the run was started."""
+        if n != self.about["n_samples"]:
+            raise UserError(
+                f"The data of run {self.id} no longer holds the {self.about['n_samples']:,} images that it was started with, but "
+                f"{n:,}: restore the data, or start a new run."
             )
 
     def check_step(self) -> None:

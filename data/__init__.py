@@ -66,7 +66,7 @@ SOURCES = {
         "Your own images: class folders, or a metadata.csv with labels and votes",
         folder.load,
         lambda root: "",
-        ("size", "class_names", "votes", "labels", "test_share"),
+        ("size", "class_names", "votes", "labels", "test_share", "by_suffix"),
         None,
     ),
 }
@@ -78,8 +78,9 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
     root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself. One that
     the bundle of a run brought (`data.packed`) is taken as it is, whatever the options.
     limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. Further options: size
-    of "cifar10h" (images in the pool), size of "noisycxr" (pixels a side), size, class_names, votes, labels and test_share of
-    "folder". Raises UserError for a name, option or limit that does not exist, and when the files are absent or damaged.
+    of "cifar10h" (images in the pool), size of "noisycxr" (pixels a side), size, class_names, votes, labels, test_share and
+    by_suffix of "folder". Raises UserError for a name, option or limit that does not exist, and when the files are absent or
+    damaged.
     """
     if name not in SOURCES:
         raise UserError(f"there is no data set {name!r}; choose from {', '.join(SOURCES)}")

@@ -38,7 +38,7 @@ from data import annotations, imagefile
 from data.cache import cached_images
 from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
-from data.imagefile import CLUTTER, FORMATS, PREFIX, reason
+from data.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES, reason
 
 DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
 GREY = {"1", "L", "LA", "La", "F"} | DEEP
@@ -52,6 +52,7 @@ DEFAULT_SIZE = 64
 HELD_OUT = 0.2
 UNLABELLED = {"", "-1", "nan"}
 LOOSE = "it lies in no class folder"
+UNUSUAL = "passed over when the run was started; start a new one to read it"
 LEADS_OUT = "it is a link that leads out of the folder"
 LEFT_OUT = ".left-out.json"  # what `data.upload` did not unpack: pairs of name and reason
 DECODING = f"2 {FORMATS}"  # changes where the same files give other arrays than before, or can be read that could not
@@ -96,6 +97,7 @@ def load(
     votes: str | Path | None = None,
     labels: str | Path | None = None,
     test_share: float | None = None,
+    by_suffix: bool = False,
 ) -> ImageDataset:
     """The images under `root`; ids are their paths relative to it.
 
@@ -105,9 +107,10 @@ def load(
     (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
     place of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
     default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
-    stays the test set. Raises UserError when there is nothing to learn from, or a table is wrong.
+    stays the test set. by_suffix: of a tree, the usual suffixes alone, for runs that were started so. Raises UserError when
+    there is nothing to learn from, or a table is wrong.
     """
-    return assemble(find(root, size, class_names, votes, labels, test_share), class_names, votes)
+    return assemble(find(root, size, class_names, votes, labels, test_share, by_suffix), class_names, votes)
 
 
 def find(
@@ -117,6 +120,7 @@ def find(
     votes: str | Path | None = None,
     labels: str | Path | None = None,
     test_share: float | None = None,
+    by_suffix: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Found:
     """List and decode the images, or take them from the cache; parameters and errors as of `load`.
@@ -140,6 +144,9 @@ def find(
     else:
         used = None if votes is None else Path(votes).expanduser().resolve()
         entries, columns = _walk(root, skipped, needs_label, used), []
+        if by_suffix:
+            skipped += [(entry.id, UNUSUAL) for entry in entries if not _is_usual(entry)]
+            entries = [entry for entry in entries if _is_usual(entry)]
     if not entries and any(why == LOOSE for _, why in skipped):
         raise UserError(
             f"no image in {root} lies in a class folder; sort them into a folder for each class, or name the classes for "
@@ -234,6 +241,10 @@ def _left_out_before(root: Path) -> list[tuple[str, str]]:
         return []
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{root / LEFT_OUT} is damaged; delete it, or upload the images again") from error
+
+
+def _is_usual(entry: Entry) -> bool:
+    return PurePosixPath(entry.id).suffix.lower() in SUFFIXES
 
 
 def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: Path | None) -> list[Entry]:

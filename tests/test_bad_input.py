@@ -220,6 +220,13 @@ def data_that_changed_under_the_run(here: Situation) -> list[str]:
     return ["step", one.id]
 
 
+def images_added_under_the_run(here: Situation) -> list[str]:
+    root = here.pictures(cat=30, dog=30)
+    assert main([*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "20", "--cycles", "1"]) == 0
+    shutil.copytree(root / "cat", root / "more")
+    return ["step", run.all_runs()[0].id]
+
+
 def home_that_cannot_be_written(here: Situation) -> list[str]:
     here.home.write_text("a file where the folder should be")
     return [*LEARN, "--dataset", "fashion", "--limit", "300", "--budget", "20"]
@@ -393,6 +400,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (damaged_configuration, r"config.json is damaged: restore it or delete"),
         (two_workers_on_one_run, r"worked on by another process: wait for it, or cancel"),
         (data_that_changed_under_the_run, r"no longer holds .*: restore the data"),
+        (images_added_under_the_run, r"no longer holds the 48 images .*, but 72: restore the data, or start a new run"),
         (home_that_cannot_be_written, r"Cannot write to .*: free some space or .* NEXTLABEL_HOME"),
         (figure_without_chrome, r"none was found: install one .* or export HTML"),
         (unknown_figure_format, r'"gif" is no figure format: choose one of png'),
@@ -440,6 +448,20 @@ def test_thousands_of_files_left_out_are_counted_with_a_few_names(tmp_path, home
     assert (one.path / "config.json").stat().st_size < 10_000
     assert main(["resume", one.id]) == 0
     assert line in capsys.readouterr().err
+
+
+def test_a_run_that_was_started_when_suffixes_counted_goes_on(tmp_path, home, request, capsys):
+    root = Situation(tmp_path, home, request).pictures(cat=30, dog=30)
+    assert main([*LEARN, "--dataset", "folder", "--root", str(root), "--budget", "10", "--cycles", "1"]) == 0
+    (one,) = run.all_runs()[:1]
+    content = json.loads((one.path / "config.json").read_text())
+    del content["about"]["skipped_counts"], content["config"]["by_suffix"]
+    (one.path / "config.json").write_text(json.dumps(content))
+    for i in range(30):
+        shutil.copy(root / "cat" / f"{i}.png", root / "cat" / f"{i}.jfif")
+    assert main(["step", one.id]) == 0
+    assert "30 files are left out: passed over when the run was started; start a new one" in capsys.readouterr().err
+    assert len(one.cycles()) == 2
 
 
 def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):

@@ -389,6 +389,17 @@ def test_images_are_known_by_their_content(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(pool.images[owl, 32, 32], (200, 100, 30), atol=6)
 
 
+def test_a_run_of_an_earlier_version_keeps_its_images(tmp_path: Path) -> None:
+    """Same ids, same split: what it did not see then is listed."""
+    before = data.load("folder", tree(tmp_path))
+    for i in range(20):
+        Image.new("L", (8, 8), i).save(tmp_path / f"dog/more-{i}.jfif", "JPEG")
+    pool = data.load("folder", tmp_path, by_suffix=True)
+    assert pool.fingerprint == before.fingerprint
+    assert len(pool.skipped) == 20
+    assert len(data.load("folder", tmp_path)) == 32
+
+
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
     """Telephones name HEIC files .jpg when they are asked for those."""
     tree(tmp_path, 2)
