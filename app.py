@@ -39,7 +39,7 @@ def recent() -> None:
         return  # the sidebar says why
     for run in newest:
         try:
-            config, (state, _), cycles = run.config, run.status(), run.cycles()
+            config, (state, _), cycles, death = run.config, run.status(), run.cycles(), run.death()
         except UserError:
             continue  # the sidebar names it
         last = cycles.iloc[-1] if len(cycles) else pd.Series(dtype=float)
@@ -50,7 +50,7 @@ def recent() -> None:
                 "data": config.dataset,
                 "method": config.arm,
                 "seed": config.seed,
-                "state": "example" if run.is_example else frame.STATES[state],
+                "state": "example" if run.is_example else f"✕ {death}" if death else frame.STATES[state],
                 "cycles": f"{len(cycles)} of {run.target()}",
                 "labels": last.get("n_labels"),
                 "right labels": last.get("correctness"),

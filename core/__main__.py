@@ -703,6 +703,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "method": config.method,
                     "seed": config.seed,
                     "status": state,
+                    "death": found.death(),
                     "cycles": len(found.cycles()),
                     "example": found.is_example,
                 }
@@ -719,7 +720,8 @@ def list_runs(options: argparse.Namespace) -> None:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
         shown = "example, read only" if row["example"] else row["status"]
-        print(f"{row['run']}  {row['task']}  {shown}  {row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}")
+        done = f"{row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}"
+        print(f"{row['run']}  {row['task']}  {shown}  {done}  {row['death']}".rstrip())
     if all(found.is_example for found in run.all_runs()):
         print("No run of your own yet: `python -m core run --task active-learning` starts one.")
 

@@ -56,7 +56,7 @@ from data.errors import UserError
 FORMAT, VERSION = "nextlabel-run", 1
 MANIFEST = "manifest.json"
 EMBEDDED = ("fashion",)  # data sets that every installation has
-PASSING = ("starting", "waiting", "error", "images")  # facts that are of the moment, or of the place
+PASSING = ("starting", "waiting", "error", "deaths", "images")  # facts that are of the moment, or of the place
 MEASURED = {  # what `core.evaluation` keeps as facts, and what is in each
     "evaluation": {"classifier", "labels", "seed", "accuracy", "correctness", "n_labels", "relabelled", "seconds"},
     "model-selection": {"selector", "width", "epochs", "seed", "accuracy", "validation_noisy", "validation_cleaned"},

@@ -5,11 +5,13 @@ for, "train" writes weights, "score" writes the ranking and the metrics. A worke
 was in; the next one does that phase again from the same seed, with the same result.
 """
 
+import faulthandler
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +28,10 @@ from core.gradnorm import Loss
 from core.learner import WHOLE, Learner, Part, save_weights, weights
 from core.models import Classifier
 from core.relabel import Floats, Ints, Labels
-from core.run import PHASES, START_SECONDS, Run
+from core.run import CRASH, DEATHS, PHASES, START_SECONDS, Run
 from core.scores import cleaning_score
 from core.scoring import NORMS, SCORE_BATCH, Scorer
-from core.store import write_array, write_atomically, write_table
+from core.store import write_array, write_atomically, write_table, writing
 from core.strategies import mc_dropout
 from core.tasks import TASKS, clean_labels
 from core.trainers import autocast, vanilla
@@ -51,7 +53,7 @@ def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: R
     in the run, for the dashboard, as is a defect of ours), and `Paused` after a phase when a pause was asked for.
     """
     try:
-        with run.lock:
+        with run.lock, _last_words(run):
             write_atomically(run.path / "worker.pid", str(os.getpid()).encode())
             run.log.set_fact("error", None)
             run.log.set_fact("waiting", None)
@@ -82,6 +84,25 @@ def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: R
         raise UserError(
             f"Run {run.id} is being worked on by another process: wait for it, or cancel it first."
         ) from error
+
+
+@contextmanager
+def _last_words(run: Run) -> Iterator[None]:
+    """Note how the worker before this one died, if the system ended it, and let Python write down by what this one does."""
+    report = run.path / CRASH
+    if (fallen := run.fallen()) is not None:
+        run.log.set_fact(DEATHS, [*run.log.fact(DEATHS, []), list(fallen)])
+        (run.path / "progress.json").unlink(missing_ok=True)
+    with writing(run.path), report.open("w") as file:
+        ours = not faulthandler.is_enabled()
+        if ours:
+            faulthandler.enable(file, all_threads=False)
+        try:
+            yield
+        finally:
+            if ours:
+                faulthandler.disable()
+            report.unlink(missing_ok=True)
 
 
 class Waiting(Paused):

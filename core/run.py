@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,16 @@ LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundl
 START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
 
 
+DEATHS = "deaths"  # the fact that lists them: [cycle, phase, signal] of every worker that the system ended
+CRASH = "crash.txt"  # what Python's faulthandler wrote when it did
+SIGNALS = {  # by what it calls them; nobody can write anything of SIGKILL, by which the system ends what takes its memory
+    "segmentation fault": signal.SIGSEGV,
+    "aborted": signal.SIGABRT,
+    "bus error": signal.SIGBUS,
+    "floating-point exception": signal.SIGFPE,
+    "illegal instruction": signal.SIGILL,
+}
+ORDINALS = {2: "second", 3: "third"}
 SAME_IMAGES = ("dataset", "root", "limit", "classes", "test_share")  # settings that decide which images a run is on
 SAME_LABELS = ("labels", "votes", "noise", "noise_kind", "temperature")  # and which labels it starts from
 
@@ -511,7 +522,40 @@ class Run:
             return "failed", str(error)
         if done >= self.target():
             return "finished", f"{done} cycles done."
-        return "stopped", f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on."
+        return "stopped", (
+            f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {self.death()}".rstrip()
+        )
+
+    def death(self) -> str:
+        """How the last worker died without a word of its own, as one sentence; empty where it did not, or one is at work.
+
+        Whatever a worker ends by, an error or Ctrl-C, it takes its `progress.json` away, unless the system ended it.
+        """
+        fallen = self.fallen()
+        if fallen is None or self.is_running():
+            return ""
+        cycle, phase, sign = fallen
+        again = sum(one[:2] == [cycle, phase] for one in self.log.fact(DEATHS, [])) + 1
+        how = (
+            f"was killed by {sign}" if sign else "was killed, most likely for lack of memory, or the computer went down"
+        )
+        often = f", for the {ORDINALS.get(again) or f'{again}th'} time in the same phase" if again > 1 else ""
+        advice = "; give it less to hold at once, such as smaller batches or a smaller model" if again > 1 else ""
+        return f"Its worker {how}, in cycle {cycle}, phase {phase}{often}{advice}."
+
+    def fallen(self) -> tuple[int, str, str] | None:
+        """(cycle, phase, signal, empty where it is unknown) of a worker that left its progress behind; None: there is none."""
+        left = self.progress()
+        if not left:
+            return None
+        try:
+            report = (self.path / CRASH).read_text(errors="replace")
+        except OSError:
+            report = ""
+        found = next(
+            (f"{int(one)} ({name})" for name, one in SIGNALS.items() if f"error: {name}" in report.lower()), ""
+        )
+        return int(left["cycle"]), str(left["phase"]), found and f"signal {found}"
 
     def is_running(self) -> bool:
         """Whether a worker holds the run."""

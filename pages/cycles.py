@@ -401,10 +401,10 @@ else:
                 branch_off(run, cycle)
         if state in ("running", "pausing"):
             watch(run.id, state, done)
-        elif state == "failed":
-            st.error(sentence)
+        elif state == "failed" or run.death():
+            st.error(frame.plain(sentence))
         elif state == "stopped":
-            st.info(sentence)
+            st.info(frame.plain(sentence))
         if left_out := run.left_out():
             st.warning(frame.plain(skipped.sentence(left_out)))
         if run.config.annotator == "person":

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import data
 from core import cycle, jobs, models, run, scoring, tasks
+from core.__main__ import main
 from core.batches import Images, channel_statistics
 from core.gradnorm import gradient_norms
 from core.run import Config
@@ -245,6 +246,39 @@ def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
         assert "nothing finished is lost" in killed.status()[1]
     cycle.work(killed, pool)
     assert_same(killed, whole)
+
+
+@pytest.mark.parametrize(("sent", "said"), [
+    (signal.SIGSEGV, "was killed by signal 11 (segmentation fault)"),
+    (signal.SIGABRT, "was killed by signal 6 (aborted)"),
+    (signal.SIGBUS, "was killed by signal 7 (bus error)"),
+    (signal.SIGKILL, "was killed, most likely for lack of memory"),
+])  # fmt: skip
+def test_a_worker_that_the_system_ended_is_said_to_be(home, pool, capsys, sent, said):
+    one = start(pool, epochs=400)
+    for before, again in enumerate(("", ", for the second time in the same phase")):
+        command = [sys.executable, "-m", "core", "resume", one.id]
+        worker = subprocess.Popen(command, cwd=jobs.ROOT, stderr=subprocess.DEVNULL)
+        while len(one.log.fact(run.DEATHS, [])) < before or not (one.is_running() and one.progress().get("share")):
+            time.sleep(0.05)
+        assert one.death() == ""  # it is at work
+        worker.send_signal(sent)
+        worker.wait()
+        state, sentence = one.status()
+        assert state == "stopped"
+        assert f"Its worker {said}" in sentence
+        assert f"in cycle 0, phase train{again}" in sentence
+        main(["list"])
+        assert said in capsys.readouterr().out
+        main(["show", one.id])
+        assert said in capsys.readouterr().out
+
+
+def test_a_worker_that_ends_by_itself_leaves_no_word_of_death(home, pool):
+    one = start(pool, cycles=1)
+    cycle.work(one, pool)
+    assert one.death() == ""
+    assert not (one.path / run.CRASH).exists()
 
 
 def test_a_second_worker_is_refused(home, pool):
