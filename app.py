@@ -3,6 +3,8 @@
 The server imports this file for its `app`; Streamlit runs it as a script for every visit of Home.
 """
 
+from urllib.parse import quote
+
 import pandas as pd
 import streamlit as st
 from starlette.middleware import Middleware
@@ -45,7 +47,7 @@ def recent() -> None:
         last = cycles.iloc[-1] if len(cycles) else pd.Series(dtype=float)
         rows.append(
             {
-                "open": f"/cycles?run={run.id}",
+                "open": f"/cycles?run={quote(run.id)}",
                 "task": TASKS[config.task].split(" — ")[0],
                 "data": config.dataset,
                 "method": config.arm,

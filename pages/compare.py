@@ -60,7 +60,7 @@ def like(run: Run) -> list[Run]:
     """The run and those that differ from it in strategy, seed and number of cycles alone."""
     near = [run, *views.comparable(run)]
     alike = next(group for group in comparison.groups(near) if run in group)
-    text = f"{len(alike)} of {len(near)} runs on these data share budget, model and training with run `{run.id}`."
+    text = f"{len(alike)} of {len(near)} runs on these data share budget, model and training with run {frame.plain(run.id)}."
     if len(alike) < len(near):
         text += " The others have other settings and are left out: only like is compared with like."
     st.caption(text)
@@ -194,7 +194,7 @@ def show_cleaning(runs: list[Run], name: str) -> None:
         found = tables[table]
         if len(found) == 0:
             more = " --model-selection" if table == "model-selection" else ""
-            st.info(f"Not measured yet: `python -m core evaluate {name}{more}` trains the classifiers.")
+            st.info(f"Not measured yet: {frame.plain(f'python -m core evaluate {name}{more}')} trains the classifiers.")
             continue
         st.dataframe(found, hide_index=True, placeholder="—", height="content", column_config=COLUMNS[table])
         if table == "model-selection":

@@ -383,14 +383,14 @@ else:
         if learning and run.config.annotator == "person":
             source = "people"
         st.caption(
-            f"Run `{run.id}` · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
+            f"Run {frame.plain(run.id)} · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
             f"labels: {frame.plain(source)}" + ("" if learning else f" · {frame.posterior(run.config)}")
         )
         frame.mark(run)
         if run.config.parent is not None:
             st.caption(
-                f":material/call_split: Branched from `{run.config.parent}` at cycle {run.config.branched_at}; what came "
-                "before is shared."
+                f":material/call_split: Branched from {frame.plain(run.config.parent)} at cycle {run.config.branched_at}; "
+                "what came before is shared."
             )
         with st.container(horizontal=True):
             if run.is_example:

@@ -144,9 +144,9 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     state, _ = run.status()
     n = len(run.cycles())
     if state == "finished" and run.config.annotator == "person":  # whose cycles nobody has counted before
-        st.caption(f"○ waits for labels · {n} cycle{'' if n == 1 else 's'}", help=run.id)
+        st.caption(f"○ waits for labels · {n} cycle{'' if n == 1 else 's'}", help=plain(run.id))
     else:
-        st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=run.id)
+        st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=plain(run.id))
     if n == 0:
         return None
     given = st.query_params.get("cycle", "")
@@ -237,7 +237,9 @@ def _branches(run: Run, cycle: int, everything: list[Config]) -> None:
     """Where the run came from another and where others leave it, and the way to one more."""
     config = run.config
     if config.branched_at is not None and cycle >= config.branched_at:
-        st.caption(f":material/call_split: branched at cycle {config.branched_at}", help=f"From {config.parent}.")
+        st.caption(
+            f":material/call_split: branched at cycle {config.branched_at}", help=f"From {plain(str(config.parent))}."
+        )
     leave = sorted({str(one.branched_at) for one in everything if one.parent == run.id}, key=int)
     if leave:
         st.caption(f":material/call_split: branches leave at cycle {', '.join(leave)}")
@@ -310,7 +312,7 @@ def here(title: str) -> Here | None:
         if cycle is not None:
             return Here(run, run.config_at(cycle), dataset(run.config), cycle, len(run.cycles()))
         if state == "failed":
-            st.error(sentence)
+            st.error(plain(sentence))
         else:
             st.info("The first cycle is not finished yet; the Cycles page shows how far it is.")
         st.page_link("pages/cycles.py", label="Watch it on Cycles", query_params={"run": run.id})

@@ -320,7 +320,7 @@ def _neighbours(here: Here, position: int) -> None:
     names = [*here.dataset.class_names, "—"]
     labels = _labels(here, here.key).majority[near]
     with st.expander("Nearest in the model's embedding"):
-        captions = [names[label] for label in labels]  # −1, no label, is the last
+        captions = [plain(names[label]) for label in labels]  # −1, no label, is the last
         st.image([png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
 
 

@@ -107,7 +107,7 @@ def finished_run(**settings: object) -> run.Run:
     """A run on 400 images of the embedded data, worked to its end in this process."""
     import data
 
-    pool = data.load("fashion", limit=400)
+    pool = data.load("fashion", limit=settings.get("limit", 400))
     config = Config(**{"dataset": "fashion", "limit": 400, "width": 8, "epochs": 8, "batch_size": 32, **settings})
     made = run.create(tasks.prepare(config, pool), tasks.about(pool))
     cycle.work(made, pool)

@@ -1,15 +1,22 @@
 """Who gets in, and what names of files and classes may not do."""
 
+import dataclasses
+import hashlib
+import io
+import json
 import select
 import socket
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -18,8 +25,9 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-from core import password, run
-from tests.browser.conftest import PATIENCE, serve, visiting
+import data
+from core import bundle, password, run, tasks
+from tests.browser.conftest import PATIENCE, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
 PAGES = ("", "new", "cycles", "rankings", "curves", "compare", "diff", "gallery", "annotate", "learn")
@@ -237,3 +245,62 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         expect(page.get_by_text(sample.split("/")[0]).first).to_be_visible()
         assert page.locator("img[src='x']").count() == 0
         assert dialogs == []
+
+
+def test_names_of_an_opened_bundle_call_nobody(chromium, tmp_path, monkeypatch):
+    """Markdown, HTML and icons in all that a bundle says are shown as they are, and no server is asked for them."""
+    leak = "http://127.0.0.1:9/leak"
+    names = [f"![x]({leak}.png) $x$ :material/home:", f'<img src="{leak}"> [a]({leak})']
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "made"))
+    one = finished_run(task="label-cleaning", method="cleaning", budget=0, cycles=2, limit=60)
+    dataset = dataclasses.replace(
+        data.load("fashion", limit=60),
+        name=names[0],
+        class_names=[f"{k} {names[k % 2]}" for k in range(10)],
+        ids=[f"{k} {names[k % 2]}" for k in range(60)],
+        annotators_source=names[0],
+        skipped=[(names[1], names[0])],
+    )
+    renamed = dict(zip(data.load("fashion", limit=60).ids, dataset.ids, strict=True))
+    monkeypatch.setattr(bundle, "EMBEDDED", ())
+    bundled = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(one, dataset)))
+    files = {name: bundled.read(name) for name in bundled.namelist()}
+    for name in files:
+        if name.endswith(("events.parquet", "ranking.parquet")):
+            table = pd.read_parquet(io.BytesIO(files[name]))
+            files[name] = bundle._parquet(table.assign(sample_id=table["sample_id"].map(renamed)))
+    started = json.loads(files["config.json"])
+    started["config"] |= {"dataset": "folder", "limit": None, "study": names[0].replace("/", "")}
+    started["about"] |= tasks.about(dataset)
+    files["config.json"] = json.dumps(started).encode()
+    manifest = json.loads(files["manifest.json"])
+    manifest["run"] = "![x] $x$ `y` :material_home: <b>z"
+    sums = {name: content for name, content in files.items() if name != "manifest.json"}
+    manifest["files"] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in sums.items()
+    }
+    files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with serve(tmp_path / "home", tmp_path / "server.log") as served, visiting(chromium, served.url) as someone:
+        asked = []
+        page = someone.page
+        page.on("request", lambda request: asked.append(request.url) if "leak" in request.url else None)
+        someone.open("/")
+        page.get_by_text("Open a bundle").click()
+        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "evil.zip")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cycles", timeout=PATIENCE)
+        someone.settled()
+        expect(page.get_by_text(names[0]).first).to_be_visible()
+        address = urlencode({"run": manifest["run"], "cycle": 1})
+        for name in PAGES:
+            someone.open(f"/{name}?{address}")
+            assert page.get_by_role("link", name="a", exact=True).count() == 0, name
+        someone.open(f"/gallery?{address}")
+        page.locator(".picture").first.click()
+        someone.settled()
+        page.get_by_text("Nearest in the model's embedding").first.click()
+        someone.settled()
+        assert page.locator("img[src*='leak']").count() == 0
+        assert asked == []
