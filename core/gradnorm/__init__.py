@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.gradnorm import engine, slow
-from core.gradnorm.losses import Loss, mean_probs, sample_loss, to_differentiate
+from core.gradnorm.losses import Loss, LossFunction, mean_probs, sample_loss, to_differentiate
 from core.gradnorm.rules import Unsupported
 
 __all__ = ["Loss", "Reduction", "Scope", "gradient_norms", "sample_loss"]
@@ -44,14 +44,16 @@ def gradient_norms(
     Dropout and the like are switched to eval mode within. Batch normalisation in training mode is refused: whoever leaves
     it there may mean the statistics of the batch, under which no sample has a gradient of its own.
 
-    images: [N, …] as the model takes them, samples first; logits [N, K] or [N, K, …] (the loss is the mean over the
-    rest).
+    images: [N, …] as the model takes them, samples first; logits [N, K] or [N, K, …], K ≥ 2 (the loss is the mean over
+    the rest).
 
     loss
         "entropy": L = −Σ p ln p (Eq. 7) · "expected": L = Σ p · CE with p attached to the graph (Eq. 6, as the
         authors' code), which **is** the entropy term by term; with p detached its gradient vanishes ·
         "egl": Σ_y p_y ‖∇ CE(·, y)‖, an expectation of norms (Settles & Craven 2008), K backward passes ·
-        "label": CE with `targets` int [N] (or [N, …] for dense logits).
+        "label": CE with `targets` int [N] (or [N, …] for dense logits), −1 where unknown: the loss is the mean over
+        the known positions of the sample, and a sample without any has a loss and a norm of zero (where
+        `F.cross_entropy` with ignore_index would have NaN).
     reduction
         "sum": L2 norms of the parameter tensors, added (the authors' code) · "l2": one global L2 norm (the paper's
         text) · "none": Tensor [N, number of trainable parameter tensors], in `named_parameters` order. With "egl" the
@@ -63,9 +65,9 @@ def gradient_norms(
     otherwise, ≥ 0. The model is left as it was found: mode, gradients, hooks; so are the random numbers.
 
     Raises `ValueError` for an unknown option, missing or misplaced targets or targets out of range, images that the
-    model cannot take, a model without trainable parameters or in half precision (autocast is fine), batch
-    normalisation that would use the statistics of the batch, and a loss that is not finite; `RuntimeError` under
-    `torch.inference_mode`.
+    model cannot take, logits of a single class, a model without trainable parameters or in half precision (autocast is
+    fine), batch normalisation that would use the statistics of the batch, and a loss that is not finite;
+    `RuntimeError` under `torch.inference_mode`.
     """
     _check_options(images, loss, targets, reduction, scope)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, which hides the functions that the engine watches
@@ -76,10 +78,8 @@ def gradient_norms(
     with _as_found(model, images):
         if not len(images):
             return images.new_zeros((0, len(parameters)) if reduction == "none" else (0,), dtype=torch.float32)
-        with torch.no_grad():
-            first = _logits(model, images[:1])
-        _check_targets(targets, first)
-        losses = to_differentiate(loss, first.shape[1])
+        known = _plans.get(model, {}).get(_way(model, parameters, images))
+        losses = _losses(loss, targets, _answer(model, images[:1]) if known is None else known.logits)
         plan = _plan(model, parameters, images)
         values, norms, start = [], [], 0
         while start < len(images):
@@ -87,7 +87,7 @@ def gradient_norms(
             size = -(-left // -(-left // most))  # chunks of one size: a small last one would be slow
             x, own = images[start : start + size], None if targets is None else targets[start : start + size]
             try:
-                if plan is not None:
+                if plan is not None and len(x) > 1:  # one by itself is derived as one of two
                     logits, each = engine.passes(model, parameters, plan, x, own, losses)
                 else:
                     logits, each = slow.passes(model, parameters, x, own, losses)
@@ -95,7 +95,7 @@ def gradient_norms(
                 norms.append(_expected(mean_probs(logits), reduced) if loss == "egl" else next(reduced))
             except Unsupported as reason:
                 _give_up(model, parameters, images, reason)
-                plan = None
+                plan, losses = None, _losses(loss, targets, _answer(model, images[:1]))
                 continue
             values.append(sample_loss(logits, "label" if loss == "label" else "entropy", own))
             start += size
@@ -130,7 +130,8 @@ def _give_up(model: nn.Module, parameters: dict[str, Tensor], images: Tensor, re
     layer = ""
     if reason.parameter:
         name = reason.parameter.rpartition(".")[0]
-        layer = f"{name or 'the model itself'} ({type(model.get_submodule(name)).__name__}): "
+        module = dict(model.named_modules(remove_duplicate=False))[name]  # a ScriptModule has no get_submodule
+        layer = f"{name or 'the model itself'} ({type(module).__name__}): "
     log.warning("Gradient norms sample by sample, which is slower: %s%s.", layer, reason)
 
 
@@ -208,26 +209,37 @@ def _check_model(model: nn.Module, images: Tensor, parameters: dict[str, Tensor]
             )
 
 
-def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    """The model's answer to one image, if it has one."""
+def _answer(model: nn.Module, image: Tensor) -> torch.Size:
+    """[K, …]: the shape of the model's logits for one image, if it has an answer."""
     try:
-        logits = model(image)
+        with torch.no_grad():
+            logits = model(image)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shape = ", ".join(map(str, image.shape[1:]))
         raise ValueError(f"The model cannot take images of shape [N, {shape}] ({image.dtype}): {error}") from error
     if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != 1:
         found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"The model must answer with logits [N, K] or [N, K, …]; for one image it gave {found}.")
-    return logits
+    return logits.shape[1:]
 
 
-def _check_targets(targets: Tensor | None, logits: Tensor) -> None:
-    if targets is None:
-        return
-    if targets.shape[1:] != logits.shape[2:]:
-        raise ValueError(f"Targets must be of shape {['N', *logits.shape[2:]]}, not {list(targets.shape)}.")
-    if not (int(targets.min()) >= 0 and int(targets.max()) < logits.shape[1]):
-        raise ValueError(f"Targets must be class numbers from 0 to {logits.shape[1] - 1}.")
+def _losses(loss: Loss, targets: Tensor | None, answer: torch.Size) -> list[LossFunction]:
+    """What is derived of logits [n, *answer]."""
+    if answer[0] < 2:
+        raise ValueError(
+            "The model gives one logit, but a softmax over one class is constant and its gradient zero: give two logits, "
+            "for a sigmoid's logit z torch.cat([torch.zeros_like(z), z], dim=1)."
+        )
+    if targets is not None:
+        _check_targets(targets, answer)
+    return to_differentiate(loss, answer[0])
+
+
+def _check_targets(targets: Tensor, answer: torch.Size) -> None:
+    if targets.shape[1:] != answer[1:]:
+        raise ValueError(f"Targets must be of shape {['N', *answer[1:]]}, not {list(targets.shape)}.")
+    if not (int(targets.min()) >= -1 and int(targets.max()) < answer[0]):
+        raise ValueError(f"Targets must be class numbers from 0 to {answer[0] - 1}, or −1 where unknown.")
 
 
 def _check_finite(values: Tensor) -> None:

@@ -13,7 +13,7 @@ what stands in the way.
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from core.gradnorm import slow
 from core.gradnorm.losses import LossFunction, at_least_float32
 from core.gradnorm.rules import RULES, Layout, Unsupported, Use, square
 
@@ -32,6 +33,9 @@ from core.gradnorm.rules import RULES, Layout, Unsupported, Use, square
 # MiB, widths 8, 16 and 64), a GPU wants to be filled.
 CPU_CHUNK_BYTES = 192 * 2**20
 CUDA_CHUNK_BYTES = 2 * 2**30
+# But what a chunk costs whatever its size, which is a millisecond for a few layers, must be shared by some samples: of
+# large images this many are taken at once, as long as they stay within this much memory.
+FEW, FEW_BYTES = 8, 2**30
 # How far two exact computations may differ: by rounding. CUDA multiplies float32 with the 10 bits of TF32.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 ROUGH_TOLERANCE = 5e-2  # TF32, autocast
@@ -43,11 +47,22 @@ _attention = FunctionType(
     argdefs=F.multi_head_attention_forward.__defaults__,
 )
 
+# A parameter is near zero below this root mean square, as a share of 1/√(its inputs), where initial weights are.
+NEAR_ZERO = 0.1
+
 # What turns values into Python: a batch decides for all of its samples alike, where each might have decided otherwise.
 _DECISIONS = (
     *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__complex__),
     *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.nonzero, torch.nonzero),
 )
+
+_DIFFERENT_CALLS = "the model calls its layers differently from one batch to the next"
+_FOREIGN_MEMORY = "memory that is not the parameter's own"
+_OUT_OF_SIGHT = "it is used where autograd does not look (a custom autograd.Function, or torch.no_grad)"
+
+
+class _Undecided(Unsupported):
+    """These values do not tell whether the engine can run the model; others may."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +105,12 @@ class Call:
 class Plan:
     """What a model does with its parameters, verified on two samples."""
 
+    logits: torch.Size  # of one sample: [K, …]
     calls: tuple[Any, ...]  # the signature of each
-    layouts: tuple[Layout, ...]
+    layouts: tuple[Layout | None, ...]  # None for a call of which the logits are not made
     shared: frozenset[str]  # parameters whose uses overlap: their gradients are added before the norm
     chunk: int  # so many samples at once
-    final: bool  # whether every gradient was put to the proof; not so where one vanished by chance
+    final: bool  # whether every gradient was put to the proof; not so where one vanished
 
 
 class _Watch(TorchFunctionMode):
@@ -110,6 +126,9 @@ class _Watch(TorchFunctionMode):
         self._names = {p.untyped_storage().data_ptr(): name for name, p in own.items()}
         if len(self._names) < len(own):
             raise Unsupported("parameters that share their memory")
+        for name, p in own.items():
+            if not Piece(name, tuple(p.shape), p.stride(), 0).within(p.numel()):
+                raise Unsupported(_FOREIGN_MEMORY, name)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -125,6 +144,8 @@ class _Watch(TorchFunctionMode):
                 return _attention(*args, **kwargs)
         if func not in RULES:
             return self._view(name, func, args, kwargs)
+        if not torch.is_grad_enabled():
+            raise Unsupported(_OUT_OF_SIGHT, name)
         try:
             uses = tuple(use for use in RULES[func](*args, **kwargs) if self._name(use.parameter))
         except (TypeError, Unsupported) as error:  # or a form of the call that the rule does not know
@@ -147,7 +168,8 @@ class _Watch(TorchFunctionMode):
         output = func(*args, **kwargs)
         cut = func in (Tensor.detach, Tensor.data.__get__)  # type: ignore[attr-defined]
         if cut or any(self._name(tensor) != name for tensor in _tensors(output)):
-            raise Unsupported(f"there is no rule for {_name_of(func)}", name)
+            seen = torch.is_grad_enabled()
+            raise Unsupported(f"there is no rule for {_name_of(func)}" if seen else _OUT_OF_SIGHT, name)
         return output
 
     def _tap(self, output: Tensor, place: int) -> Tensor:
@@ -173,10 +195,8 @@ class _Watch(TorchFunctionMode):
         assert name is not None
         whole = self._parameters[name]
         piece = Piece(name, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset() - whole.storage_offset()))
-        if not piece.within(whole.numel()) or not Piece(name, tuple(whole.shape), whole.stride(), 0).within(
-            whole.numel()
-        ):
-            raise Unsupported("memory that is not the parameter's own", name)
+        if not piece.within(whole.numel()):
+            raise Unsupported(_FOREIGN_MEMORY, name)
         return piece
 
 
@@ -197,7 +217,7 @@ class _Norms:
     """Collects, for n samples, the squared norms of all parameters from the gradients that arrive."""
 
     def __init__(
-        self, parameters: dict[str, Tensor], shared: frozenset[str], layouts: Sequence[Layout], n: int
+        self, parameters: dict[str, Tensor], shared: frozenset[str], layouts: Sequence[Layout | None], n: int
     ) -> None:
         self._n, self._layouts = n, layouts
         self._squares: dict[str, Tensor] = {}
@@ -215,6 +235,8 @@ class _Norms:
         if call.versions != tuple(tensor._version for use in call.uses for tensor in use.saved):
             raise Unsupported("its input was changed in place after the call", call.pieces[0].name)
         layout = self._layouts[place]
+        if layout is None:
+            raise Unsupported(_DIFFERENT_CALLS, call.pieces[0].name)
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             rows = layout.rows(gradient)
             for use, piece in zip(call.uses, call.pieces, strict=True):
@@ -251,10 +273,11 @@ def passes(
     Raises `Unsupported` where the model does something else than what was planned.
     """
     watch, logits = _forward(model, parameters, x)
-    if tuple(call.signature for call in watch.calls) != plan.calls or any(
-        call.shape[layout.dim] != len(x) * layout.items for call, layout in zip(watch.calls, plan.layouts, strict=True)
+    if (logits.shape[1:], tuple(call.signature for call in watch.calls)) != (plan.logits, plan.calls) or any(
+        layout is not None and call.shape[layout.dim] != len(x) * layout.items
+        for call, layout in zip(watch.calls, plan.layouts, strict=True)
     ):
-        raise Unsupported("the model calls its layers differently from one batch to the next")
+        raise Unsupported(_DIFFERENT_CALLS)
 
     def norms() -> Iterator[Tensor]:
         for i, loss in enumerate(losses):
@@ -272,15 +295,28 @@ def make_plan(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> 
     """Find out where the samples are in every call, and verify two of them, [2, …], against plain autograd.
 
     What is derived for that is a linear function of the logits, whose gradient does not vanish where a softmax is sure
-    of itself. Raises `Unsupported`.
+    of itself. Where it does vanish, below a head or in front of a norm that start as zeros, nothing would be verified:
+    the plan is then made with such parameters lifted from zero. It holds for any values. Raises `Unsupported`.
     """
+    _Watch(parameters, taps=False)  # refuses memory that is shared, which lifted parameters would not show
+    with suppress(_Undecided):
+        plan = _verified(model, parameters, pair, sure=True)
+        if plan.final:
+            return plan
+    with _lifted(model):
+        return _verified(model, parameters, pair, sure=False)
+
+
+def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sure: bool) -> Plan:
+    """A plan that was verified with the parameters as they are now. It is final if no gradient vanished; `sure`: if each
+    was large enough among the others that its absence would have been noticed."""
     alone, expected = _alone(model, parameters, pair)
     kept = _Kept(model)
     with kept:
         watch, logits = _forward(model, parameters, pair)
     calls = tuple(call.signature for call in watch.calls)
     if calls != tuple(call.signature for call in alone):
-        raise Unsupported("the model calls its layers differently from one batch to the next")
+        raise Unsupported(_DIFFERENT_CALLS)
     for call in watch.calls:
         for use in call.uses:
             for tensor in use.saved:
@@ -289,48 +325,78 @@ def make_plan(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> 
         values = _projection(logits)
 
     layouts = [_candidates(one, two) for one, two in zip(alone, watch.calls, strict=True)]
+    reached = set()
 
     for own, other in ((0, 1), (1, 0)):
 
         def tell(place: int, call: Call, gradient: Tensor, other: int = other) -> None:
             """Where the gradient of one sample's value is zero, the other sample may be."""
+            reached.add(place)
             layouts[place] = [layout for layout in layouts[place] if not layout.rows(gradient)[other].any()]
             if not layouts[place]:
                 raise Unsupported("samples of a batch reach each other", call.pieces[0].name)
 
         watch.receive = tell
         _backward(watch, values[own : own + 1], retain=True)
-    for call, left in zip(watch.calls, layouts, strict=True):
-        if len(left) != 1:
-            raise Unsupported("it does not show where the samples are", call.pieces[0].name)
+    for place in sorted(reached):
+        if len(layouts[place]) != 1:
+            raise _Undecided("it does not show where the samples are", watch.calls[place].pieces[0].name)
+    known = tuple(left[0] if place in reached else None for place, left in enumerate(layouts))
 
     pieces = [piece for call in watch.calls for piece in call.pieces]
     shared = frozenset(a.name for i, a in enumerate(pieces) for b in pieces[:i] if a.overlaps(b))
-    found = _Norms(parameters, shared, [left[0] for left in layouts], 2)
+    found = _Norms(parameters, shared, known, 2)
     watch.receive = found.receive
     _backward(watch, values, retain=False)
     norms = found.norms()
-    wrong = (norms - expected).abs() > _tolerance(logits) * (expected + 1e-2 * expected.amax(dim=1, keepdim=True))
+    allowed = _tolerance(logits) * (expected + 1e-2 * expected.amax(dim=1, keepdim=True))
+    wrong = (norms - expected).abs() > allowed
     if bool((wrong | ~norms.isfinite()).any()):
         name = list(parameters)[int(wrong.any(dim=0).int().argmax())]
         raise Unsupported("its gradients in a batch differ from those of the samples alone", name)
-    used = [name in {piece.name for piece in pieces} for name in parameters]
-    final = bool((expected[:, used] > 0).all()) and not torch.equal(pair[0], pair[1])
+    used = {piece.name for place in reached for piece in watch.calls[place].pieces}
+    proven = (expected > (allowed if sure else 0))[:, [name in used for name in parameters]]
+    final = bool(proven.all()) and not torch.equal(pair[0], pair[1])
     bytes_a_sample = kept.total // 2 + sum(4 * parameters[name].numel() for name in shared)
-    limit = CUDA_CHUNK_BYTES if pair.is_cuda else CPU_CHUNK_BYTES
-    return Plan(calls, tuple(left[0] for left in layouts), shared, max(1, limit // max(1, bytes_a_sample)), final)
+    return Plan(logits.shape[1:], calls, known, shared, _chunk(bytes_a_sample, pair.is_cuda), final)
+
+
+def _chunk(bytes_a_sample: int, is_cuda: bool) -> int:
+    """So many samples at once; never one, for a batch of one is not safe to differentiate (`slow.single`)."""
+    limit = CUDA_CHUNK_BYTES if is_cuda else CPU_CHUNK_BYTES
+    fits, few = limit // max(1, bytes_a_sample), FEW_BYTES // max(1, bytes_a_sample)
+    return max(2, fits, min(FEW, few))
+
+
+@contextmanager
+def _lifted(model: nn.Module) -> Iterator[None]:
+    """Within, parameters that are zero or near it hold other values instead; their own memory is not written to."""
+    random = torch.Generator().manual_seed(0)
+    found = [(p, p.data) for p in model.parameters() if p.is_floating_point() and p.numel()]
+    try:
+        torch.clear_autocast_cache()  # of weights cast as they are
+        for p, own in found:
+            scale = NEAR_ZERO / math.sqrt(own[0].numel() if own.ndim else 1)
+            if float(own.square().mean()) < scale**2:
+                noise = torch.randn(own.shape, generator=random).to(own.device, own.dtype)
+                p.data = torch.empty_strided(own.shape, own.stride(), device=own.device, dtype=own.dtype)
+                p.data.copy_(own + scale * noise)
+        yield
+    finally:
+        torch.clear_autocast_cache()
+        for p, own in found:
+            p.data = own
 
 
 def _alone(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> tuple[list[Call], Tensor]:
     """The calls for one sample, and the norms [2, tensors] of two, by plain autograd."""
-    rows = []
+    watch = _Watch(parameters, taps=False)
+    with torch.enable_grad(), watch:
+        model(pair[:1])
+    seen, rows = {piece.name for call in watch.calls for piece in call.pieces}, []
     for sample in pair:
-        watch = _Watch(parameters, taps=False)
-        with torch.enable_grad(), watch:
-            logits = model(sample[None])
-        seen = {piece.name for call in watch.calls for piece in call.pieces}
         with torch.enable_grad():
-            value = _projection(logits).sum()
+            value = _projection(slow.single(model, sample)).sum()
         if not value.requires_grad:
             raise Unsupported("the output does not depend on the parameters")
         gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)

@@ -12,13 +12,18 @@ LossFunction = Callable[[Tensor, Tensor | None], Tensor]  # (logits [n, K, …],
 
 
 def sample_loss(logits: Tensor, loss: Loss, target: Tensor | None) -> Tensor:
-    """The loss of every sample, logits [N, K, …] → [N], a mean over what follows the classes. `loss` is not "egl"."""
+    """The loss of every sample, logits [N, K, …] → [N], a mean over what follows the classes. `loss` is not "egl".
+
+    A target of −1 is unknown: the mean is over the known ones, and without any the loss is zero.
+    """
     log_p = F.log_softmax(at_least_float32(logits), dim=1)
     if loss == "label":
         assert target is not None
-        values = -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
-    else:  # Eq. 6 with the posterior attached to the graph is Eq. 7
-        values = (log_p.exp() * -log_p).sum(dim=1)
+        known = target >= 0
+        values = -log_p.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1)
+        total = values.where(known, 0.0).reshape(len(values), -1).sum(dim=1)
+        return total / known.reshape(len(known), -1).sum(dim=1).clamp_min(1)
+    values = (log_p.exp() * -log_p).sum(dim=1)  # Eq. 6 with the posterior attached to the graph is Eq. 7
     return values.reshape(len(values), -1).mean(dim=1)
 
 

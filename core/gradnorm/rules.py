@@ -95,8 +95,8 @@ def _in_blocks(form: Callable[[Tensor, Tensor], Tensor], x: Tensor, g: Tensor, e
 
 
 def square(gradient: Tensor) -> Tensor:
-    """[n, …] → [n] squared L2 norms."""
-    flat = gradient.flatten(1)
+    """[n, …] → [n] squared L2 norms; [n] is the gradient of a parameter without dimensions."""
+    flat = gradient.unsqueeze(-1).flatten(1)
     return torch.linalg.vecdot(flat, flat)
 
 
@@ -318,7 +318,8 @@ def batch_norm(
         layout.own_dimension()
         x = layout.rows(input)
         n, w, c = x.shape[:3]
-        x, g = (tensor.transpose(0, 1).reshape(w, n * c, -1) for tensor in (x, g))
+        # contiguous: torch 2.13 on a CPU is wrong for a batch of one that is not
+        x, g = (tensor.transpose(0, 1).reshape(w, n * c, -1).contiguous() for tensor in (x, g))
         statistics = (mean.to(g.dtype).repeat(n), var.to(g.dtype).repeat(n), None, None, False, eps)
         _, gradient, _ = torch.ops.aten.native_batch_norm_backward(g, x, None, *statistics, (False, True, False))
         return gradient.view(n, c)

@@ -1,7 +1,8 @@
 """Gradient norms of any model, by means that treat every sample alone: the definition, at its price.
 
-`one_by_one` is plain autograd, the definition itself. `mapped` lets `torch.func` map the gradient of one sample over a
-chunk of samples, which is faster and holds the per-sample gradients of the whole model at once.
+`one_by_one` is plain autograd, the definition itself, for whatever runs in PyTorch. `mapped` lets `torch.func` map the
+gradient of one sample over a chunk of samples, which is faster and holds the per-sample gradients of the whole model at
+once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ def passes(
     if len(x) > 1:
         try:
             return mapped(model, parameters, x, targets, losses)
-        except (RuntimeError, NotImplementedError):  # code that torch.func cannot map, a custom Function for example
-            pass
+        except Exception:  # a model's code may fail in any way under torch.func, as a custom Function does
+            pass  # if it is the model that fails, it fails again below
     return one_by_one(model, parameters, x, targets, losses)
 
 
@@ -33,19 +34,24 @@ def one_by_one(
     model: nn.Module, parameters: dict[str, Tensor], x: Tensor, targets: Tensor | None, losses: Sequence[LossFunction]
 ) -> tuple[Tensor, Iterator[Tensor]]:
     """Logits [n, K, …] and, for each loss, the norms [n, tensors]: a forward pass a sample, a backward pass a loss."""
-    with torch.enable_grad():
-        logits = [model(sample[None]) for sample in x]
+    answers, rows = [], []
+    for n, sample in enumerate(x):  # one after the other, so that one graph is held at a time
+        with torch.enable_grad():
+            logits = single(model, sample)
+            values = [loss(logits, None if targets is None else targets[n : n + 1]).sum() for loss in losses]
+        answers.append(logits.detach())
+        rows.append([derive(value, parameters) for value in values])
+    return torch.cat(answers), (torch.stack(norms) for norms in zip(*rows, strict=True))
 
-    def norms() -> Iterator[Tensor]:
-        for loss in losses:
-            rows = []
-            for n, own in enumerate(logits):
-                with torch.enable_grad():
-                    value = loss(own, None if targets is None else targets[n : n + 1]).sum()
-                rows.append(derive(value, parameters))
-            yield torch.stack(rows)
 
-    return torch.cat(logits).detach(), norms()
+def single(model: nn.Module, sample: Tensor) -> Tensor:
+    """Logits [1, K, …] of one sample, to be differentiated: the first of two copies.
+
+    torch 2.13 on a CPU differentiates batch normalisation in eval mode wrongly for a batch of one whose gradient is not
+    contiguous, as after flatten(2).transpose(1, 2); a batch of two is right. The loss of the first copy alone has the
+    gradient of the sample alone.
+    """
+    return model(torch.stack([sample, sample]))[:1]
 
 
 def derive(value: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -65,7 +71,8 @@ def chunk_of(parameters: dict[str, Tensor]) -> int:
 def mapped(
     model: nn.Module, parameters: dict[str, Tensor], x: Tensor, targets: Tensor | None, losses: Sequence[LossFunction]
 ) -> tuple[Tensor, Iterator[Tensor]]:
-    """As `one_by_one`, all samples of the chunk at once; raises `RuntimeError` for code that torch.func cannot map."""
+    """As `one_by_one`, all samples of the chunk at once; raises `RuntimeError`, or what else the model's code raises
+    there, for code that torch.func cannot map."""
     derived = {name: p.detach() for name, p in parameters.items()}
     fixed = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
     fixed |= {name: b.detach() for name, b in model.named_buffers()}
@@ -79,12 +86,14 @@ def mapped(
         return torch.stack([torch.linalg.vector_norm(gradients[name]) for name in derived]), logits
 
     def of(loss: LossFunction) -> tuple[Tensor, Tensor]:
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be mapped
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be mapped
             if targets is None:
                 return vmap(lambda sample: norms_of(loss, sample, None), randomness="different")(x)
             return vmap(lambda sample, target: norms_of(loss, sample, target), randomness="different")(x, targets)
 
     first, logits = of(losses[0])
+    if logits.requires_grad:  # all that was put into the model is detached
+        raise RuntimeError("the model holds a parameter where torch.func cannot put another in its place")
 
     def norms() -> Iterator[Tensor]:
         yield first

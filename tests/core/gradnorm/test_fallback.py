@@ -48,6 +48,70 @@ class Custom(nn.Module):
         return Square.apply(x, self.weight)
 
 
+class Scale(torch.autograd.Function):
+    """w x for each channel; a torch function on the parameter would show, if autograd were not off in here."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).sum(dim=(0, 2, 3)).view_as(weight)
+
+
+class CustomOfChannels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 1, 1))
+
+    def forward(self, x):
+        return Scale.apply(x, self.weight)
+
+
+class Held(nn.Module):
+    """The parameter is also in a list, where torch.func cannot put another in its place."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+        self.weights = [self.weight]
+
+    def forward(self, x):
+        return x @ self.weights[0]
+
+
+class Quotient(nn.Module):
+    """Divides by a parameter without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return x / self.temperature
+
+
+class WithoutAutograd(nn.Conv2d):
+    """The weight is used once more, where it is not derived."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            plain = super().forward(x)
+        return super().forward(x) + plain
+
+
+class Picky(nn.Linear):
+    """Fails under torch.func with an error of its own."""
+
+    def forward(self, x):
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            raise TypeError("expected a plain tensor")
+        return x @ self.weight
+
+
 class Centred(nn.Linear):
     """Takes the mean of the batch away, with no gradient through it."""
 
@@ -87,7 +151,12 @@ class Derived(nn.Conv2d):
 LAYERS = {
     "gate": (Gate, r"body\.0 \(Gate\)"),
     "weight norm": (lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), r"body\.0\.parametrizations\.weight"),
-    "custom function": (Custom, r"body\.0 \(Custom\)"),
+    "custom function": (Custom, r"body\.0 \(Custom\): .*custom autograd\.Function"),
+    "custom function of channels": (CustomOfChannels, r"body\.0 \(CustomOfChannels\): .*custom autograd\.Function"),
+    "held in a list": (Held, r"body\.0 \(Held\): there is no rule for matmul"),
+    "without autograd": (lambda: WithoutAutograd(3, 4, 3), r"body\.0 \(WithoutAutograd\): .*torch\.no_grad"),
+    "picky": (lambda: Picky(8, 8), r"body\.0 \(Picky\): there is no rule for matmul"),
+    "quotient": (Quotient, r"body\.0 \(Quotient\): there is no rule for div"),
     "scripted": (lambda: torch.jit.script(nn.Conv2d(3, 4, 3)), r"body\.0 "),
     "transposed convolution": (lambda: nn.ConvTranspose2d(3, 4, 3), r"body\.0 \(ConvTranspose2d\)"),
     "prelu": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU()), r"body\.0\.1 \(PReLU\)"),
@@ -113,6 +182,20 @@ def test_is_exact_and_names_the_layer(name, caplog):
         gradient_norms(model, images, loss="egl")
     assert len(caplog.messages) == 1, "once a model"
     assert re.search(message, caplog.messages[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, torch.randn(2, 3, 8, 8))])
+def test_a_whole_model_as_a_script(make, caplog):
+    torch.manual_seed(0)
+    model = make(Pooled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()).double()
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for loss in ("entropy", "egl"):
+        torch.testing.assert_close(
+            gradient_norms(model, images, loss=loss, reduction="none"), loop(model, images, loss)
+        )
+    assert len(caplog.messages) == 1
+    assert re.search(r"body\.0 \(.*Module\): it is used where no torch function shows it", caplog.messages[0])
 
 
 def test_an_input_that_is_changed_in_place_after_its_use():

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core import models
-from core.gradnorm import gradient_norms, sample_loss
+from core.gradnorm import gradient_norms, sample_loss, slow
 from tests.core.gradnorm.slow_loop import loop
 from tests.core.gradnorm.zoo import build
 
@@ -164,6 +164,58 @@ def test_targets_of_any_integer_type(dtype):
     torch.testing.assert_close(gradient_norms(model, images, loss="label", targets=targets.to(dtype)), expected)
 
 
+@pytest.mark.parametrize("way", ["engine", "torch.func", "one by one"])
+@pytest.mark.parametrize("name", ["small-cnn", "segmenter"])
+def test_unknown_targets_are_left_out(name, way, monkeypatch):
+    """The mean is over the known positions of a sample; a sample without any has a norm of zero."""
+    if way != "engine":
+        monkeypatch.setattr("core.gradnorm._plan", lambda model, parameters, images: None)
+    if way == "one by one":
+        monkeypatch.setattr(slow, "mapped", slow.one_by_one)
+    model, images = build(name)
+    targets = torch.randint(4, (len(images), *model(images).shape[2:]))
+    targets[1] = -1
+    if name == "segmenter":
+        targets[2, 3:] = -1
+        targets[3] = -1
+        targets[3, 0, 0] = 2
+    found = gradient_norms(model, images, loss="label", targets=targets, reduction="none")
+    torch.testing.assert_close(found, loop(model, images, "label", targets))
+    assert not found[1].any()
+    assert found[[0, 2, 3, 4]].sum(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_batch_of_one(n, caplog):
+    """Flattened to channels last after batch normalisation, a batch of one is what torch 2.13 derives wrongly."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.norm(self.conv(x)).flatten(2).transpose(1, 2).contiguous().tanh().mean(dim=1))
+
+    torch.manual_seed(0)
+    model, images = Tokens().double().eval(), torch.randn(n, 3, 5, 5, dtype=torch.float64)
+    nn.init.normal_(model.norm.running_mean)
+
+    def entropy(bias):
+        logits = torch.func.functional_call(model, {"norm.bias": bias}, (images,))
+        return sample_loss(logits, "entropy", None)
+
+    bias, step = model.norm.bias.detach(), 1e-6
+    slopes = [(entropy(bias + step * e) - entropy(bias - step * e)) / (2 * step) for e in torch.eye(6).double()]
+    expected = torch.linalg.vector_norm(torch.stack(slopes, dim=1), dim=1).detach()
+    place = [name for name, _ in model.named_parameters()].index("norm.bias")
+    torch.testing.assert_close(loop(model, images, "entropy")[:, place], expected, rtol=1e-6, atol=0)
+    found = gradient_norms(model, images, reduction="none")
+    torch.testing.assert_close(found[:, place], expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, loop(model, images, "entropy"))
+    assert not caplog.messages, "the engine's plan is held against plain autograd, which must be right"
+
+
 def test_a_compiled_model_is_asked_in_its_plain_form():
     model, images = small(), torch.randn(3, 3, 16, 16)
     compiled = torch.compile(model, backend="eager")
@@ -185,7 +237,7 @@ def test_images_must_be_a_tensor():
         ({"targets": torch.zeros(3, dtype=torch.long)}, "Targets go with"),
         ({"loss": "label", "targets": torch.zeros(2, dtype=torch.long)}, "one target an image"),
         ({"loss": "label", "targets": torch.tensor([0, 1, 4])}, "from 0 to 3"),
-        ({"loss": "label", "targets": torch.tensor([0, -1, 3])}, "from 0 to 3"),
+        ({"loss": "label", "targets": torch.tensor([0, -2, 3])}, "from 0 to 3, or −1 where unknown"),
         ({"loss": "label", "targets": torch.zeros(3)}, "class numbers"),
         ({"loss": "label", "targets": torch.zeros(3, dtype=torch.bool)}, "class numbers"),
         ({"loss": "label", "targets": torch.zeros(3, 2, dtype=torch.long)}, "of shape"),
@@ -217,6 +269,8 @@ class Pair(nn.Linear):
         (small(), torch.randn(3, 1, 16, 16), r"cannot take images of shape \[N, 1, 16, 16\].*expected input"),
         (small(), torch.randn(3, 3, 16, 16).double(), "cannot take images"),
         (Pair(2, 2), torch.randn(3, 2), "logits .* gave tuple"),
+        (nn.Linear(2, 1), torch.randn(3, 2), r"one logit.*give two logits.*torch\.cat\(\[torch\.zeros_like\(z\), z\]"),
+        (nn.Conv2d(3, 1, 1), torch.randn(3, 3, 2, 2), "one logit"),
         (small(), torch.full((3, 3, 16, 16), float("inf")), "not finite for 3 of 3 samples, first for index 0"),
     ],
 )
@@ -244,4 +298,8 @@ def test_sample_loss_averages_over_pixels():
     torch.testing.assert_close(sample_loss(logits, "expected", None), sample_loss(logits, "entropy", None))
     target = torch.randint(3, (2, 4, 5))
     reference = F.cross_entropy(logits, target, reduction="none").mean(dim=(1, 2))
+    torch.testing.assert_close(sample_loss(logits, "label", target), reference)
+    target[0, 1:] = -1
+    target[1] = -1
+    reference = torch.stack([F.cross_entropy(logits[:1], target[:1], ignore_index=-1), torch.zeros(())])
     torch.testing.assert_close(sample_loss(logits, "label", target), reference)

@@ -132,6 +132,19 @@ class Raw(nn.Module):
         return F.linear(tokens, first).tanh().sum(dim=1) + F.linear(tokens.mean(dim=1), second)
 
 
+class Scalars(nn.Module):
+    """Parameters without dimensions: a temperature and a shift, each used twice, and a gain used once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.temperature, self.shift = (nn.Parameter(torch.tensor(value)) for value in (0.7, 1.5, -0.2))
+        self.head = nn.Linear(192, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (self.gain * x.flatten(1) + self.shift).tanh() * self.temperature
+        return self.head(y + self.shift) * self.temperature
+
+
 class Segmenter(nn.Module):
     """Logits [N, K, H, W]."""
 
@@ -208,6 +221,7 @@ OTHERS = {
     "reused layers": Reused,
     "tied weights": Tied,
     "raw parameters": Raw,
+    "parameters without dimensions": Scalars,
 }
 NETWORKS = {
     "small-cnn": lambda: models.build("small-cnn", 3, K, 4, seed=0),
