@@ -54,6 +54,26 @@ def test_every_form_equals_the_loop(name, form, monkeypatch):
 
 
 @pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize("name", ["3x3 padded", "depthwise", "1d strided", "3d", "windows"])
+def test_large_samples_by_themselves_equal_the_loop(name, monkeypatch):
+    """Images too large for a cache take the grouped form one by one; here all count as such."""
+    blocks, in_blocks = [], rules._in_blocks
+
+    def counted(form, x, g, elements):
+        return in_blocks(lambda a, b: blocks.append(len(a)) or form(a, b), x, g, elements)
+
+    monkeypatch.setattr(rules, "LARGE", 1)
+    monkeypatch.setattr(rules, "_in_blocks", counted)
+    monkeypatch.setattr(rules, "cheapest", lambda costs: "grouped" if "grouped" in costs else min(costs, key=costs.get))
+    model, images = build(name)
+    expected = loop(model, images, "entropy")
+    found = gradient_norms(model, images, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+    assert blocks
+    assert set(blocks) == {1}
+
+
+@pytest.mark.usefixtures("engine_only")
 @pytest.mark.parametrize(
     "name", ["resnet18", "vit", "torchvision resnet18", "groups", "windows", "reused layers", "3d"]
 )
