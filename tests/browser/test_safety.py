@@ -292,7 +292,7 @@ def test_names_of_an_opened_bundle_call_nobody(chromium, tmp_path, monkeypatch):
         page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "evil.zip")
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles", timeout=PATIENCE)
         someone.settled()
-        expect(page.get_by_text(names[0]).first).to_be_visible()
+        expect(page.get_by_role("alert").get_by_text(names[1])).to_be_visible()
         address = urlencode({"run": manifest["run"], "cycle": 1})
         for name in PAGES:
             someone.open(f"/{name}?{address}")
