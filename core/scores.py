@@ -72,7 +72,8 @@ REGISTRY: dict[str, Score] = {
     "self-confidence": Score(
         "Self-confidence (1 − p)",
         "1 − p[label]",
-        "high: the label gets little probability; in [0, 1]. cleanlab sorts p[label], low first",
+        "high: the label gets little probability; in [0, 1]. For a tie p is the mean over the classes that tie. cleanlab sorts "
+        "p[label], low first",
         "Northcutt et al. 2021",
         compute=lambda it: self_confidence(it.labels, it.probs, it.histogram),
     ),
