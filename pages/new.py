@@ -40,10 +40,10 @@ def ready() -> start.Images | None:
 def own(way: str) -> start.Images | None:
     """Images of one's own, checked; None until they are."""
     if way == "zip":
-        file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip", max_upload_size=2048)
+        file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip")
         st.caption(
             "A folder for each class, or images and a metadata.csv with the columns file_name and label. "
-            "What is no image is left out, and listed."
+            "What is no image is left out, and listed. Larger ones: copy the images to the server, and name the folder."
         )
         root = None if file is None else unpacked(file)
     else:

@@ -55,9 +55,7 @@ def open_bundle() -> None:
     """A place for the bundle of a run; one that is opened is shown at once."""
     with st.expander("Open a bundle"):
         turn = st.session_state.setdefault("bundle-turn", 0)  # another key is another, empty uploader
-        file = st.file_uploader(
-            "A whole run as one file, as the page Cycles makes it", ["zip"], key=f"bundle-{turn}", max_upload_size=1024
-        )
+        file = st.file_uploader("A whole run as one file, as the page Cycles makes it", ["zip"], key=f"bundle-{turn}")
         if file is None:
             return
         with frame.errors():
