@@ -80,7 +80,7 @@ class Pointwise(nn.Conv2d):
 
     Left to do both, oneDNN writes past its workspace in the backward pass of channels-last images with fewer channels than a
     vector register holds (https://github.com/uxlfoundation/oneDNN/issues/6035): from about 46 pixels the process dies of
-    it, below that memory is overwritten unseen. Values and gradients are the same, bit for bit.
+    it, below that memory is overwritten unseen. Values and gradients are the same to within rounding.
     """
 
     def forward(self, x: Tensor) -> Tensor:
