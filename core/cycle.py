@@ -182,6 +182,12 @@ class _Worker:
         config, here = self.config, self.run.cycle_path(self.cycle)
         goes_on = self.cycle > 0 and (config.warm_start or config.finetune_epochs > 0)
         previous = self.run.cycle_path(self.cycle - 1) if goes_on else None
+        if previous is not None and not weights(previous).is_file():
+            raise UserError(
+                f"Cycle {self.cycle} of run {self.run.id} goes on from the weights of the cycle before, which are not here: open "
+                "a bundle that was made with them (`python -m core bundle RUN --with-weights`), or branch with another selector, "
+                "which retrains from scratch."
+            )
         if self.strategy is None or self.strategy.companion is None:
             # The first model is shared by all strategies, so that they differ in what they choose alone
             dropout = 0.0 if self.strategy is not None and self.cycle == 0 else self.dropout

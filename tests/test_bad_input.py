@@ -112,6 +112,14 @@ def output_that_cannot_be_written(here: Situation) -> list[str]:
     return ["export", one.id, "--table", "cycles", "--out", str(here.tmp_path / "nowhere" / "c.csv")]
 
 
+def weights_that_are_gone(here: Situation) -> list[str]:
+    tiny = ["--dataset", "fashion", "--limit", "40", "--width", "4", "--epochs", "1", "--cycles", "1"]
+    assert main([*CLEAN, *tiny]) == 0
+    (one,) = run.all_runs()
+    (one.cycle_path(0) / "weights.safetensors").unlink()
+    return ["step", one.id]
+
+
 def more_votes_than_people(here: Situation) -> list[str]:
     root = here.pictures(cat=4, dog=4)
     lines = [f"{c}/{i}.png,{c},1e30,2" for c in ("cat", "dog") for i in range(4)]
@@ -395,6 +403,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (more_votes_than_people, r"line 2 .* '1e30' .* not a number of votes"),
         (a_name_too_long_for_a_file, r"line 2 .* add it or drop the line"),
         (home_that_is_a_file, r"is no folder: set NEXTLABEL_HOME"),
+        (weights_that_are_gone, r"weights of the cycle before, which are not here: .* --with-weights"),
         (unknown_run, r'no run "no-such-run" .*: `python -m core list`'),
         (a_path_for_a_run, r"no run"),
         (damaged_configuration, r"config.json is damaged: restore it or delete"),
