@@ -64,7 +64,7 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         page.get_by_test_id("stMain").get_by_role("link", name="Start a run").click()
         visitor.settled()
         visitor.checks(images)
-        expect(page.get_by_text("1 file cannot be read")).to_be_visible()
+        expect(page.get_by_text("1 file is left out")).to_be_visible()
         expect(page.get_by_text("2 images are the same as another")).to_be_visible()
         expect(page.get_by_text("In 1 of these groups the labels contradict")).to_be_visible()
         # → run → step 3
