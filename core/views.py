@@ -228,9 +228,9 @@ def reason(sample: pd.Series, n_classes: int) -> str:
         return f"tied ({votes}), so that no label stands; {says}: one more vote may decide"
     if sample["given"] == "—":
         means = {
-            "is sure": "it would learn little from the label",
-            "is unsure": "its label would teach the model much",
-            "is fairly sure": "its label would teach the model something",
+            "is sure": "unless it is wrong, it would learn little from the label",
+            "is unsure": "it cannot guess the label",
+            "is fairly sure": "the label may be another",
         }
         return f"not labelled yet; {says}: {means[sure]}"
     if sample["given"] != sample["suggested"]:
