@@ -99,8 +99,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--test-share",
         type=float,
-        help="share of a folder's labelled images held out as test set and not ranked (default: 0.2; where people check the "
-        "labels 0: every image is ranked, those of a test tree too)",
+        help="share of a folder's labelled images held out as test set and not ranked; a test tree is taken as it is (default: "
+        "0.2; where people check the labels 0: every image is ranked, those of a test tree too)",
     )
     sub.add_argument(
         "--strategy",
@@ -521,11 +521,19 @@ def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace, un
 
     cycle.stop_on_signals()
     try:
-        cycle.work(found, dataset, until=until, report=lambda line: print(line, file=sys.stderr, flush=True))
+        cycle.work(found, dataset, until=until, report=tell)
     except cycle.Paused as paused:
         print(f"nextlabel: {paused}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print_summary(found, dataset, options.json)
+
+
+def tell(line: str) -> None:
+    """Print a line of progress. Where its reader, `head` for one, had enough, the work goes on without it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
 
 
 def show(options: argparse.Namespace) -> None:
@@ -673,7 +681,8 @@ def evaluate(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
-    print(f"{views.bring_in(found, load(found), str(options.file))} `step {found.id}` trains on them.")
+    said = views.bring_in(found, load(found), str(options.file))
+    print(said if said.startswith("0 ") else f"{said} `step {found.id}` trains on them.")
 
 
 def explain_sample(options: argparse.Namespace) -> None:

@@ -521,7 +521,8 @@ class Run:
         if error:
             return "failed", str(error)
         if done >= self.target():
-            return "finished", f"{done} cycles done."
+            people = ": people label next, then step" if self.config.annotator == "person" else ""
+            return "finished", f"{done} cycle{'' if done == 1 else 's'} done{people}."
         return "stopped", (
             f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {self.death()}".rstrip()
         )

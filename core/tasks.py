@@ -299,14 +299,17 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     a folder is ranked, and by a model that has not learnt from its label. Raises `UserError` as `prepare` and `load` do.
     """
     settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
-    dataset = load(Config(**settings))
-    config = prepare(Config(**settings), dataset)
-    if config.task == "active-learning" or config.annotator != "person":
-        return config, dataset
-    if config.dataset == "folder":
-        settings = {"test_share": 0.0, **settings}
+    everything = given["task"] == "label-cleaning" and given["dataset"] == "folder" and "test_share" not in given
+    first = Config(**{**settings, "test_share": 0.0} if everything else settings)
+    dataset = load(first)
+    config = prepare(first, dataset)
+    if config.task == "label-cleaning" and config.annotator == "person":
+        folds = first.folds if "folds" in given else min(PEOPLES_FOLDS, len(dataset))
+        return prepare(dataclasses.replace(first, folds=folds), dataset), dataset
+    if everything:  # the labels answer for the annotators, and a test set shows what was learnt from them
         dataset = load(Config(**settings))
-    return prepare(Config(**{"folds": min(PEOPLES_FOLDS, len(dataset)), **settings}), dataset), dataset
+        config = prepare(Config(**settings), dataset)
+    return config, dataset
 
 
 def prepare(config: Config, dataset: ImageDataset) -> Config:

@@ -34,11 +34,12 @@ MEASURES = {
 }
 NOTES = {
     "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
-    "they say is taken as right.",
+    "they say is taken as right, and a tie is no right label.",
     "agreement": "Labels that are also the prediction of a model that has not learnt them (out of fold). This is not the share "
     "of right labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
     "drawn at random, which are one in ten on the page Annotate.",
 }
+FEWEST = 10  # random images that an estimate rests on
 NOISY_TEST = (
     "The test set has the same doubtful labels as the pool; wrong ones count as errors of a model that is right."
 )
@@ -162,10 +163,11 @@ def measure_title(name: str, config: Config) -> str:
 def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
     """The shares that may stand for a cycle, a row of `Run.cycles`, by their names, the most telling first.
 
-    An estimate without an interval, which earlier versions made of labels that the model had learnt, is none of them.
+    An estimate from fewer than `FEWEST` random images is none of them, nor is one without an interval, which earlier versions
+    made of labels that the model had learnt.
     """
     shown = {name: float(cycle[name]) for name in MEASURES if pd.notna(cycle.get(name))}
-    if pd.isna(cycle.get("estimated_low")):
+    if not cycle.get("checked_at_random", 0) >= FEWEST:
         shown.pop("estimated_correctness", None)
     found = {}
     for name, value in shown.items():
@@ -273,6 +275,7 @@ def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
     """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds a phase."""
     _, taken, events = run.state(dataset.ids)
     before: Floats = np.full(len(dataset.ids), -1.0)
+    seen = np.zeros(len(dataset.ids), dtype=bool)
     rows = []
     phases = run.log.phases()
     for cycle in sorted(set(phases["cycle"])):
@@ -285,12 +288,13 @@ def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
                 "cycle": int(cycle),
                 "labels": int(mine.sum()),
                 "samples": len(np.unique(taken.sample[mine])),
-                "changed": int(((after != before) & (before >= 0)).sum()),
+                "changed": int(((after != before) & seen).sum()),
                 "training_s": spent.get("train"),
                 "scoring_s": spent.get("score"),
             }
         )
         before = after
+        seen[taken.sample[mine]] = True
     return pd.DataFrame(rows)
 
 

@@ -132,8 +132,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         found.append(
             Finding(
                 "fine",
-                f"{_are(made.n_test)} held out to test the model, with labels that are taken as right; where people check "
-                "labels, these are checked too unless you say otherwise.",
+                f"{_are(made.n_test)} held out to test the model, unless people check the labels: then every image is checked.",
             )
         )
     elif made.n_pool:

@@ -132,7 +132,7 @@ def find(
     if size is not None and size < 1:
         raise UserError(f"the image size must be at least 1 pixel, got {size}")
     if test_share is not None and not 0 <= test_share < 1:
-        raise UserError(f"the test share is {test_share:g}; give a share from 0, no test set, up to, not including, 1")
+        raise UserError(f"the test share is {test_share:g}; give one of at least 0 (no test set) and less than 1")
     root = root.resolve()
     skipped = _left_out_before(root)
     needs_label = votes is None and class_names is None
@@ -473,6 +473,8 @@ def _pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
             held_out = stratified(classes, max(1, round((share or HELD_OUT) * len(labelled))), seed=0)
             for i in held_out:
                 entries[labelled[i]] = replace(entries[labelled[i]], test=True)
+    if share and all(entry.test for entry in entries):
+        raise UserError(f"a test share of {share:g} leaves no image in the pool; give a smaller one")
     ordered = [e for e in entries if not e.test] + [e for e in entries if e.test]
     return [replace(entry, test=False) for entry in ordered] if share == 0 else ordered
 

@@ -103,7 +103,7 @@ def show(here: frame.Here) -> None:
     with right:
         st.subheader("Settings that differ")
         if found.settings.empty:
-            st.caption("None: what differs comes of the labels.")
+            st.caption("None: what differs comes from the labels.")
         else:
             st.table(found.settings.set_index("setting"))
     chosen(here, found)

@@ -87,7 +87,7 @@ def test_a_test_tree_stays_the_test_set_unless_every_image_is_to_be_in_the_pool(
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, float("nan")])
 def test_a_test_share_that_leaves_no_pool_is_refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(UserError, match="up to, not including, 1"):
+    with pytest.raises(UserError, match=r"at least 0 .* and less than 1"):
         data.load("folder", tree(tmp_path), test_share=share)
 
 
@@ -655,3 +655,8 @@ def test_what_an_earlier_version_could_not_read_is_read_now(tmp_path: Path, monk
         earlier.setattr(imagefile, "FORMATS", ("PNG",))
         assert data.load("folder", tmp_path).skipped == [("cat/x.png", "not an image that can be read")]
     assert data.load("folder", tmp_path).skipped == []
+
+
+def test_a_test_share_of_nearly_everything_is_named_as_the_fault(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a test share of 0\.999 leaves no image in the pool; give a smaller one"):
+        data.load("folder", tree(tmp_path), test_share=0.999)
