@@ -715,6 +715,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "death": found.death(),
                     "cycles": len(found.cycles()),
                     "example": found.is_example,
+                    "people": config.annotator == "person",
                 }
             )
         except UserError as error:
@@ -728,7 +729,8 @@ def list_runs(options: argparse.Namespace) -> None:
         except UserError as error:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
-        shown = "example, read only" if row["example"] else row["status"]
+        waits = row["status"] == "finished" and row["people"]
+        shown = "example, read only" if row["example"] else "waits for labels" if waits else row["status"]
         done = f"{row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}"
         print(f"{row['run']}  {row['task']}  {shown}  {done}  {row['death']}".rstrip())
     if all(found.is_example for found in run.all_runs()):

@@ -239,12 +239,13 @@ def _unpack(file: Path | IO[bytes], target: Path) -> dict[str, Any]:
     """Check every entry and write it below `target`; returns the manifest."""
     try:
         with zipfile.ZipFile(file) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            _check_entries(archive.infolist())
-            if MANIFEST not in entries:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]  # which other zip programs add
+            _check_entries(entries)
+            names = {entry.filename for entry in entries}
+            if MANIFEST not in names:
                 raise _odd("it has no manifest")
             manifest = _manifest(archive.read(MANIFEST))
-            if set(manifest["files"]) | {MANIFEST} != set(entries):
+            if set(manifest["files"]) | {MANIFEST} != names:
                 raise _odd("its files are not those of its manifest")
             for name, said in manifest["files"].items():
                 path = target / name

@@ -173,6 +173,8 @@ def show(here: frame.Here) -> None:
         return bought(here, chosen)
     widgets.figure(widgets.run_figure(here, here.key, "curves", tuple(chosen)), f"{here.run.id}-curves")
     table = widgets.areas(here, here.key, tuple(chosen)).dropna(axis=1, how="all")
+    if "auc" not in table:  # without ground truth there is no curve to measure
+        return
     st.subheader("Area under the curve")
     if here.config.task == "label-cleaning":
         st.caption(

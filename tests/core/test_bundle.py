@@ -219,6 +219,10 @@ def test_the_files_of_a_good_bundle_can_be_zipped_anew(home, good):
     assert bundle.opened(zipped(changed(good, "manifest.json", run="mine"))).id == "mine"
 
 
+def test_folders_that_a_zip_program_added_do_no_harm(home, good):
+    assert bundle.opened(zipped(good, lambda archive: archive.mkdir("cycle-000"))).id
+
+
 def test_the_bundle_of_an_example_does_not_take_its_name(home, good):
     opened = bundle.opened(zipped(good))
     assert opened.id == "example-random-opened"
