@@ -440,7 +440,7 @@ def start(options: argparse.Namespace) -> None:
             asked = {**given, "method": methods[0], "seed": seed, "relabel_seed": relabel_seed}
             config, dataset = tasks.settle(asked, loader)
             created = run.create(config, tasks.about(dataset))
-            print(f"run {created.id}\n{views.split_text(config, dataset)}", file=sys.stderr)
+            tell(f"run {created.id}\n{views.split_text(config, dataset)}")
             print_left_out(dataset)
             work(created, dataset, options)
 
@@ -449,7 +449,7 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
     """Bring every run of a study to its target; one that fails does not keep the others."""
     from core import cycle  # torch, which most commands do without
 
-    print(f"study {found.id}", file=sys.stderr)
+    tell(f"study {found.id}")
     failures = []
     with found.working():
         cycle.stop_on_signals()
@@ -458,15 +458,15 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
         print_left_out(dataset)
         for member in members:
             if (found.path / "pause").exists():
-                print(f"nextlabel: study {found.id} is paused; `resume` goes on.", file=sys.stderr)
+                tell(f"nextlabel: study {found.id} is paused; `resume` goes on.")
                 sys.exit(INTERRUPTED)
             if member.status()[0] == "finished":
                 continue
-            print(f"run {member.id}", file=sys.stderr)
+            tell(f"run {member.id}")
             try:
                 work(member, dataset, options)
             except UserError as error:
-                print(f"nextlabel: {error}", file=sys.stderr)
+                tell(f"nextlabel: {error}")
                 failures.append(str(error))
             except Exception as error:
                 traceback.print_exc()
@@ -511,7 +511,7 @@ def branch_off(options: argparse.Namespace) -> None:
     changes = {name: value for name in branch.CHANGES if (value := getattr(options, name)) is not None}
     cycle = finished_cycle(found, options.cycle)
     made = branch.branch(found, dataset, cycle, cycles=options.cycles, **changes)
-    print(f"run {made.id}, branched from {found.id} at cycle {cycle}", file=sys.stderr)
+    tell(f"run {made.id}, branched from {found.id} at cycle {cycle}")
     work(made, dataset, options)
 
 
@@ -643,13 +643,10 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UserError("None of these runs has a ranking yet: wait for its first cycle.")
     dataset = load(members[0])
 
-    def report(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     if options.model_selection:
         for member in members:
             for seed in options.seed:
-                evaluation.select_models(member, dataset, seed=seed, report=report)
+                evaluation.select_models(member, dataset, seed=seed, report=tell)
         return
     arms = {member.config.arm: member for member in members}
     rows: list[tuple[Run, str, evaluation.Labelled]] = []
@@ -673,7 +670,7 @@ def evaluate(options: argparse.Namespace) -> None:
         for member, name, which in dict.fromkeys(rows):
             classifier = known.get(name) or dataclasses.replace(member.config, selector=name)
             evaluation.evaluate(
-                member, dataset, classifier, which, seed=seed, relabelled=options.relabelled, report=report
+                member, dataset, classifier, which, seed=seed, relabelled=options.relabelled, report=tell
             )
     print(policies.before_after(members).to_string(index=False, float_format="%.2f"))
 
@@ -888,7 +885,7 @@ def load(found: Run) -> data.ImageDataset:
 def print_left_out(dataset: data.ImageDataset) -> None:
     """How many files of the data set were left out, and why."""
     if dataset.skipped:
-        print(skipped.sentence(skipped.groups(dataset.skipped)), file=sys.stderr)
+        tell(skipped.sentence(skipped.groups(dataset.skipped)))
 
 
 def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None:

@@ -215,10 +215,12 @@ def test_an_export_says_which_annotations_no_training_has_seen(home, folder, cap
     assert cleaned["n_untrained"].sum() == 3
 
 
-def test_a_run_goes_on_when_the_reader_of_its_progress_has_enough(home):
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_run_goes_on_when_the_reader_of_its_progress_has_enough(home, lines):
     command = [sys.executable, "-m", "core", *LEARNING]
     worker = subprocess.Popen(command, cwd=jobs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    worker.stdout.readline()
+    for _ in range(lines):
+        worker.stdout.readline()
     worker.stdout.close()
     assert worker.wait(timeout=120) == 0
     (one,) = run.all_runs()
