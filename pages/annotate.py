@@ -209,7 +209,7 @@ def people(run: Run) -> None:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def samples(_here: frame.Here, key: tuple[str, int, int]) -> pd.DataFrame:
+def ranked(_here: frame.Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The ranking of the cycle we stand at; pages read it and never write into it."""
     return views.samples(_here.run, _here.dataset, _here.cycle)
 
@@ -257,7 +257,7 @@ def show(run: Run, cycle: int | None) -> None:
         ranking = annotate.unranked(run, dataset)
     else:
         place = frame.Here(run, run.config, dataset, cycle, done)
-        ranking = samples(place, place.key)
+        ranking = ranked(place, place.key)
     name, shown = settings(run)
     if name is None:
         st.info("Say who you are, so that your votes have a name.")

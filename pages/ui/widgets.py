@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-import core.report
+
 from core import budget, bundle, export, figures, jobs, printed, query, views
+from core import report as reports
 from core.printed import Layout
 from core.relabel import Labels
 from core.run import Run, find
@@ -126,7 +127,7 @@ def report(here: Here) -> None:
         )
         st.download_button(
             "HTML",
-            lambda: core.report.html(run, here.dataset, here.cycle).encode(),
+            lambda: reports.html(run, here.dataset, here.cycle).encode(),
             f"{name}.html",
             "text/html",
             key=f"{name}-html",
@@ -135,7 +136,7 @@ def report(here: Here) -> None:
         )
         st.download_button(
             "PDF",
-            lambda: core.report.pdf(run, here.dataset, here.cycle),
+            lambda: reports.pdf(run, here.dataset, here.cycle),
             f"{name}.pdf",
             "application/pdf",
             key=f"{name}-pdf",

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import data
-from core import cycle, jobs, models, run, scoring, tasks
+from core import cycle, jobs, models, relabel, run, scoring, tasks, views
 from core.__main__ import main
 from core.batches import Images, channel_statistics
 from core.gradnorm import gradient_norms
@@ -199,8 +199,6 @@ def test_label_cleaning_corrects_labels(home, pool, method):
 
 def test_static_cleaning_in_the_engine_equals_the_simulation(home, pool):
     """The random order does not change between cycles, so that the engine's curve is that of `simulate`."""
-    from core import relabel, views
-
     one = start(pool, task="label-cleaning", method="random", cycles=4, budget=37)
     cycle.work(one, pool)
     curve = views.cleaning_curve(one, pool)["correctness"].to_numpy()
