@@ -22,7 +22,7 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks
 
 example: .venv/runtime
-	$(BIN)/python -m core.example
+	$(BIN)/python -m core.cli.example
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NextLabel needs Python 3.11 or newer: call make with PYTHON=python3.11")'

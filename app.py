@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 from starlette.middleware import Middleware
 
-from core import run as runs
+from core.runs import run as runs
 from data.errors import UserError
 from pages.ui import doors, frame
 from pages.ui.gate import Gate

@@ -3,8 +3,6 @@
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it, as core.__main__ does
-
 from benchmarks import (
     cleaning,
     core_set,
@@ -16,7 +14,10 @@ from benchmarks import (
     simulate,
     votes,
 )
-from core import machine
+from core.engine import provenance
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it, as core.__main__ does
+
 
 MEASUREMENTS = {
     "simulate": simulate.measure,
@@ -38,7 +39,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args().name or [name for name in MEASUREMENTS if name not in LONG]
     if unknown := set(chosen) - set(MEASUREMENTS):
         parser.error(f"there is no measurement {', '.join(sorted(unknown))}: choose from {', '.join(MEASUREMENTS)}")
-    print(machine.describe())
+    print(provenance.describe())
     for name in chosen:
         print(f"\n## {name}")
         MEASUREMENTS[name]()

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from core.batches import pick_device
+from core.models.batches import pick_device
 from core.strategies.core_set import k_centre_greedy
 
 N, LABELLED, CHOSEN, SIZE, CLASSES = 50_000, 5_000, 2_500, 512, 10

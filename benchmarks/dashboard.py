@@ -18,9 +18,10 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 import data
-from core import run, store, tasks
-from core.jobs import ROOT
-from core.run import Config
+from core.runs import questions, run
+from core.runs.jobs import ROOT
+from core.runs.spec import Config
+from core.store import atomic
 from data.errors import UserError
 
 PAGES = (
@@ -67,7 +68,7 @@ def measure() -> None:
         except UserError as error:
             print(f"skipped the run of 50,000: {error}")
         else:
-            made = run.create(tasks.prepare(BIG, dataset), tasks.about(dataset))
+            made = run.create(questions.prepare(BIG, dataset), questions.about(dataset))
             subprocess.run([sys.executable, "-m", "core", "resume", made.id], cwd=ROOT, check=True, capture_output=True)
             # A process of its own: this one may hold torch and other measurements
             code = f"from benchmarks import dashboard; dashboard.reruns('{made.id}')"
@@ -110,14 +111,14 @@ def pool_of_a_million() -> data.ImageDataset:
 
 def invent() -> None:
     """A run of two cycles whose labels, posteriors and map are drawn at random; no model is trained."""
-    from core import layout
-    from core.cycle import ranking_table
+    from core import tsne
+    from core.engine.loop import ranking_table
 
     pool = pool_of_a_million()
     n, n_classes = len(pool), len(pool.class_names)
-    config = tasks.prepare(dataclasses.replace(BIG, dataset="fashion", budget=1000), pool)
-    made = run.create(config, tasks.about(pool))
-    task = tasks.TASKS[config.task](config, pool)
+    config = questions.prepare(dataclasses.replace(BIG, dataset="fashion", budget=1000), pool)
+    made = run.create(config, questions.about(pool))
+    task = questions.TASKS[config.task](config, pool)
     random = np.random.default_rng(0)
     for cycle in range(config.cycles):
         sample, given, sources = task.initial()
@@ -130,10 +131,10 @@ def invent() -> None:
         probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         state, _, _ = made.state(pool.ids, cycle)
         columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
-        columns |= dict(zip(layout.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
-        store.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
+        columns |= dict(zip(tsne.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
+        atomic.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
         table = ranking_table(pool.ids, state, probs, columns, config.method, candidates)
-        store.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
+        atomic.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
         made.log.finish(cycle, "train", 1.0, {"train_loss": 0.0})
         made.log.finish(cycle, "score", 1.0, task.measure(state, cycle * config.budget, probs))
 

@@ -5,8 +5,8 @@ import tempfile
 import time
 
 import data
-from core import jobs, run, tasks
-from core.run import Config
+from core.runs import jobs, questions, run
+from core.runs.spec import Config
 
 
 def measure() -> None:
@@ -21,13 +21,13 @@ def measure() -> None:
                 config = Config(
                     **{
                         "budget": 0,
-                        **tasks.defaults(task, "fashion"),
+                        **questions.defaults(task, "fashion"),
                         "task": task,
                         "dataset": "fashion",
                         "method": method,
                     }
                 )
-                made = run.create(tasks.prepare(config, dataset), tasks.about(dataset))
+                made = run.create(questions.prepare(config, dataset), questions.about(dataset))
                 jobs.start(made)
                 while made.cycles().empty:
                     time.sleep(0.05)

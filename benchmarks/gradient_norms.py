@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from core import models
-from core.batches import pick_device
 from core.gradnorm import gradient_norms, sample_loss
+from core.models import architectures
+from core.models.batches import pick_device
 
 TURNS = 4
 Way = Callable[[nn.Module, Tensor], Callable[[], Tensor]]
@@ -193,7 +193,7 @@ def work(name: str, width: int, batch: int, pipe: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.disable()
     device = pick_device()
-    model = models.build("resnet18", 3, 10, width, seed=0).eval().to(device)
+    model = architectures.build("resnet18", 3, 10, width, seed=0).eval().to(device)
     x = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
 
     try:
@@ -272,7 +272,7 @@ def measure_many() -> None:
     """Ours on as many images as CIFAR-10 trains on, in one call: images a second, and memory beyond the images."""
     device = pick_device()
     images = torch.randn(50_000, 3, 32, 32).to(device)
-    model = models.build("resnet18", 3, 10, 4, seed=0).eval().to(device)
+    model = architectures.build("resnet18", 3, 10, 4, seed=0).eval().to(device)
     gradient_norms(model, images[:512])
     before = peak(device)
     began = time.perf_counter()

@@ -3,8 +3,8 @@
 Protocol, fixed before it was run. 3,000 of the embedded images; noise of three kinds at five rates, two draws each; three models
 of different strength, which are linear on the pixels' first 40, 8 and 2 principal components, in and out of fold (five folds).
 Estimates: the share of labels that the model agrees with, and one minus the noise by the confident joint (Northcutt et al.
-2021), in sample and out of fold. Beside them `core.audit`: 300 images in the order of a queue, of which one in ten is random,
-answered rightly; repeated with 200 random orders for its coverage, and for the width of its interval.
+2021), in sample and out of fold. Beside them `core.runs.audit`: 300 images in the order of a queue, of which one in ten is
+random, answered rightly; repeated with 200 random orders for its coverage, and for the width of its interval.
 """
 
 import warnings
@@ -16,7 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import data
-from core import audit, metrics
+from core import metrics
+from core.runs import audit
 from data import votes
 
 N, FOLDS, ASKED, ORDERS = 3000, 5, 300, 200

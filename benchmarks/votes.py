@@ -38,10 +38,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import data
 from benchmarks.pretrained import weights
-from core import models, relabel, scores, trainers
-from core.batches import Images, channel_statistics
+from core import relabel, scores, selectors
+from core.models import architectures
+from core.models.batches import Images, channel_statistics
 from core.relabel import Floats, Ints, Labels
-from core.trainers import Settings, Shape, linear, pretrained, vanilla
+from core.selectors import Settings, Shape, linear, pretrained, vanilla
 from data import votes
 from data.errors import UserError
 
@@ -118,9 +119,9 @@ def by_network(images: Images, table: Table, seed: int) -> Floats:
     rows, target = targets(table, "out")
     fold, probs = folds(len(images), seed), np.empty(table.histogram.shape)
     for k in range(FOLDS):
-        model, seen = models.build("small-cnn", 3, target.shape[1], 16, seed), fold[rows] != k
+        model, seen = architectures.build("small-cnn", 3, target.shape[1], 16, seed), fold[rows] != k
         vanilla.fit(model, images, rows[seen], target[seen].argmax(axis=1), RECIPE, seed=seed)
-        probs[fold == k] = trainers.predict(model, images, np.flatnonzero(fold == k))
+        probs[fold == k] = selectors.predict(model, images, np.flatnonzero(fold == k))
     return probs
 
 
@@ -217,7 +218,7 @@ def measure() -> None:
     try:
         dataset = data.load("cifar10h")
         shape = Shape("resnet18", 16, 3, len(dataset.class_names), seed=0, weights=weights())
-        encoder = trainers.place(pretrained.build(shape), torch.device("cpu")).eval()
+        encoder = selectors.place(pretrained.build(shape), torch.device("cpu")).eval()
     except UserError as error:
         print(f"skipped: {error}")
         return

@@ -18,31 +18,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 import data
-from core import (
-    branch,
-    budget,
-    bundle,
-    comparison,
-    diff,
-    exchange,
-    export,
-    jobs,
-    password,
-    policies,
-    printed,
-    published,
-    report,
-    run,
-    study,
-    tasks,
-    views,
-)
-from core.printed import Layout
-from core.run import Run
+from core import password
+from core.analysis import budget, curves, diff, figures, labelling, measures, peers, samples
+from core.analysis.figures import BANDS, policy_figure
+from core.files import bundle, export, handout, printed, report
+from core.files.printed import Layout
+from core.runs import branch, jobs, questions, run, study
+from core.runs.run import Run
+from core.runs.study import Protocol, Study
 from core.strategies import STRATEGIES
-from core.study import Protocol, Study
-from data import skipped, votes
+from core.studies import comparison, policies, published
+from data import votes
 from data.errors import UserError
+from data.files import skipped
 
 INTERRUPTED = 130
 SHOWN_ROWS = 200  # of a table that is printed
@@ -88,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
 
     sub = command("run", start, "start a run, or a study of several, and wait for its end")
-    sub.add_argument("--task", choices=list(tasks.TASKS))
+    sub.add_argument("--task", choices=list(questions.TASKS))
     sub.add_argument(
         "--protocol",
         help=f"a study, by a TOML file or one of {', '.join(study.protocols())}; options given beside it win",
@@ -110,13 +98,13 @@ def parser() -> argparse.ArgumentParser:
         help=f"active learning: which samples next, of {', '.join(STRATEGIES)} (default: entropy-gradnorm); several make a study",
     )
     sub.add_argument(
-        "--selector", choices=tasks.SELECTORS, help="label cleaning: how the model learns (default: vanilla)"
+        "--selector", choices=questions.SELECTORS, help="label cleaning: how the model learns (default: vanilla)"
     )
     sub.add_argument(
         "--score",
-        choices=tasks.CLEANING_SCORES,
-        help=f"label cleaning: which labels first (default: cleaning; with --votes of people: {tasks.VOTES_SCORE}). Ties come "
-        "first by any",
+        choices=questions.CLEANING_SCORES,
+        help="label cleaning: which labels first (default: cleaning; with --votes of people: "
+        f"{questions.VOTES_SCORE}). Ties come first by any",
     )
     sub.add_argument("--arm", nargs="+", metavar="NAME", help="of a protocol of label cleaning (default: all)")
     sub.add_argument("--gamma", type=float, help="of the cleaning score: 0 the paper (default), 0.30 its code")
@@ -211,8 +199,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--cycle", type=int, help="the first that is its own (default: the last)")
     method = sub.add_mutually_exclusive_group()
     method.add_argument("--strategy", dest="method", choices=STRATEGIES, help="of active learning")
-    method.add_argument("--score", dest="method", choices=tasks.CLEANING_SCORES, help="of label cleaning")
-    sub.add_argument("--selector", choices=tasks.SELECTORS)
+    method.add_argument("--score", dest="method", choices=questions.CLEANING_SCORES, help="of label cleaning")
+    sub.add_argument("--selector", choices=questions.SELECTORS)
     sub.add_argument("--gamma", type=float)
     sub.add_argument("--budget", type=int)
     sub.add_argument("--annotator", choices=["person"], help="active learning: people give the labels from here on")
@@ -239,7 +227,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study of label cleaning, or runs")
     sub.add_argument(
         "--classifier",
-        choices=tasks.SELECTORS,
+        choices=questions.SELECTORS,
         nargs="+",
         help="default: the rows of the paper's Table 1 that the arms allow",
     )
@@ -273,11 +261,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command("export", export_files, "write a figure or a table of a run to a file")
     sub.add_argument("run")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--figure", choices=views.FIGURES)
+    what.add_argument("--figure", choices=figures.FIGURES)
     what.add_argument("--table", choices=["ranking", "labels", "votes", "cycles", "relabels", "cleaned", "issues"])
     what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
-    sub.add_argument("--band", choices=list(views.BANDS), default="sd", help="of the figure policies")
+    sub.add_argument("--band", choices=list(figures.BANDS), default="sd", help="of the figure policies")
     sub.add_argument(
         "--scores",
         nargs="+",
@@ -427,32 +415,32 @@ def start(options: argparse.Namespace) -> None:
     if options.score and learning:
         raise UserError(f"{options.score} is a score of label cleaning: use --strategy to rank unlabelled images.")
     given = {"dataset": "fashion", **given, "task": options.task}
-    usual = tasks.default_score("votes" in given and not options.noise and options.annotator != "simulated")
+    usual = questions.default_score("votes" in given and not options.noise and options.annotator != "simulated")
     methods = (options.strategy or ["entropy-gradnorm"]) if learning else [options.score or usual]
     seeds = options.seed or [0]
     if len(methods) > 1:
         title = f"{given['dataset']}: {', '.join(methods)}"
         protocol = Protocol("study", title, [{"method": method} for method in methods], seeds, given)
         return work_study(study.create(protocol, command=command), options)
-    loader = tasks.loader()
+    loader = questions.loader()
     for seed in seeds:
         for relabel_seed in relabel_seeds:
             asked = {**given, "method": methods[0], "seed": seed, "relabel_seed": relabel_seed}
-            config, dataset = tasks.settle(asked, loader)
-            created = run.create(config, tasks.about(dataset))
-            tell(f"run {created.id}\n{views.split_text(config, dataset)}")
+            config, dataset = questions.settle(asked, loader)
+            created = run.create(config, questions.about(dataset))
+            tell(f"run {created.id}\n{measures.split_text(config, dataset)}")
             print_left_out(dataset)
             work(created, dataset, options)
 
 
 def work_study(found: Study, options: argparse.Namespace) -> None:
     """Bring every run of a study to its target; one that fails does not keep the others."""
-    from core import cycle  # torch, which most commands do without
+    from core.engine import loop  # torch, which most commands do without
 
     tell(f"study {found.id}")
     failures = []
     with found.working():
-        cycle.stop_on_signals()
+        loop.stop_on_signals()
         members = found.complete()
         dataset = load(members[0])
         print_left_out(dataset)
@@ -517,12 +505,12 @@ def branch_off(options: argparse.Namespace) -> None:
 
 def work(found: Run, dataset: data.ImageDataset, options: argparse.Namespace, until: int | None = None) -> None:
     """Bring a run to its target, or to so many cycles, and print what it found."""
-    from core import cycle  # torch, which most commands do without
+    from core.engine import loop  # torch, which most commands do without
 
-    cycle.stop_on_signals()
+    loop.stop_on_signals()
     try:
-        cycle.work(found, dataset, until=until, report=tell)
-    except cycle.Paused as paused:
+        loop.work(found, dataset, until=until, report=tell)
+    except loop.Paused as paused:
         print(f"nextlabel: {paused}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print_summary(found, dataset, options.json)
@@ -594,7 +582,7 @@ def compare(options: argparse.Namespace) -> None:
         tables = policies.tables(members, dataset)
         texts = dict(policies.DEFINITIONS)
         titles, said = policies.TITLES, f"{len(members)} runs of label cleaning."
-        figures = {f"curves-{band}": views.policy_figure(members, dataset, band) for band in views.BANDS}
+        figures = {f"curves-{band}": policy_figure(members, dataset, band) for band in BANDS}
     else:
         tables = comparison.tables(members)
         texts, titles, said = comparison.texts(tables), comparison.TITLES, comparison.coverage(members)
@@ -634,9 +622,12 @@ def named(what: list[str]) -> tuple[list[Study], list[Run]]:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Train classifiers on labels before and after cleaning, or choose among classifiers."""
-    from core import cycle, evaluation  # torch, which most commands do without
+    from core.engine import (
+        evaluation,  # torch, which most commands do without
+        loop,
+    )
 
-    cycle.stop_on_signals()
+    loop.stop_on_signals()
     _, members = named(options.what)
     members = policies.comparable(members)
     if not members:
@@ -678,13 +669,13 @@ def evaluate(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
-    said = views.bring_in(found, load(found), str(options.file))
+    said = handout.bring_in(found, load(found), str(options.file))
     print(said if said.startswith("0 ") else f"{said} `step {found.id}` trains on them.")
 
 
 def explain_sample(options: argparse.Namespace) -> None:
     """Print the gradient norms of one sample."""
-    from core import explain
+    from core.engine import explain
 
     found = run.find(options.run)
     table = explain.layer_norms(found, load(found), finished_cycle(found, options.cycle), options.sample)
@@ -739,27 +730,27 @@ def export_files(options: argparse.Namespace) -> None:
     found = run.find(options.run)
     cycle = finished_cycle(found, options.cycle)
     if options.label_studio:
-        for path in views.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
+        for path in handout.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
             print(path)
         return
     if options.figure:
-        drawn = views.figure(found, load(found), options.figure, cycle, band=options.band, chosen=options.scores)
+        drawn = figures.figure(found, load(found), options.figure, cycle, band=options.band, chosen=options.scores)
         write_figure(drawn, options)
     else:
         tables: dict[str, Callable[[], pd.DataFrame]] = {
-            "ranking": lambda: views.samples(found, load(found), cycle),
-            "labels": lambda: exchange.log_table(
-                found.log.events(views.through(found, cycle)), found.about["class_names"]
+            "ranking": lambda: samples.table(found, load(found), cycle),
+            "labels": lambda: labelling.log_table(
+                found.log.events(labelling.through(found, cycle)), found.about["class_names"]
             ),
-            "votes": lambda: views.given_votes(found),
+            "votes": lambda: labelling.given_votes(found),
             "cycles": found.cycles,
-            "relabels": lambda: views.relabels(found, load(found), views.through(found, cycle)),
-            "cleaned": lambda: views.cleaned(found, load(found), cycle),
-            "issues": lambda: views.issues(found, load(found), cycle),
+            "relabels": lambda: labelling.relabels(found, load(found), labelling.through(found, cycle)),
+            "cleaned": lambda: labelling.cleaned(found, load(found), cycle),
+            "issues": lambda: labelling.issues(found, load(found), cycle),
         }
         content = export.table_bytes(tables[options.table](), file_format(options.out))
         export.write_file(options.out, content)
-        if options.table != "ranking" and (text := views.untrained_text(found, cycle)):
+        if options.table != "ranking" and (text := labelling.untrained_text(found, cycle)):
             print(f"nextlabel: {text}", file=sys.stderr)
     print(options.out)
 
@@ -827,7 +818,7 @@ def plan_budget(options: argparse.Namespace) -> None:
     if options.price is not None and not 0 <= options.price < math.inf:
         raise UserError(f"--price is {options.price}: give what a label costs, such as 0.08.")
     dataset = load(found)
-    curves = budget.curves([found, *views.of_study(found)], dataset)
+    curves = budget.curves([found, *peers.of_study(found)], dataset)
     if curves.empty:
         raise UserError(
             f"Nobody knows the right labels of run {found.id}: what labels would correct cannot be said, only estimated "
@@ -845,7 +836,7 @@ def plan_budget(options: argparse.Namespace) -> None:
     cleaning = found.config.task == "label-cleaning"
     table = budget.plan(curves, labels, options.target, len(dataset) if cleaning else None)
     if options.out is not None:
-        write_figure(views.budget_figure(found, curves, labels, options.target), options)
+        write_figure(figures.budget_figure(found, curves, labels, options.target), options)
     if options.price is not None:
         for name in ("labels_per_correction", "labels_for_target", "saved"):
             table[f"cost_{name.removeprefix('labels_')}"] = options.price * table[name]
@@ -890,14 +881,14 @@ def print_left_out(dataset: data.ImageDataset) -> None:
 
 def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None:
     """What a run found, as one JSON object or as lines."""
-    summary = views.summary(found, dataset)
+    summary = curves.summary(found, dataset)
     if as_json:
         summary["skipped"] = [dataclasses.asdict(group) for group in skipped.groups(dataset.skipped)]
         print(json.dumps(summary), flush=True)
         return
     notes: dict[str, None] = {}
     for cycle in summary["cycles"]:
-        shown = views.measures(found.config, pd.Series(cycle)).values()
+        shown = measures.measures(found.config, pd.Series(cycle)).values()
         parts = [f"{one.title[0].lower()}{one.title[1:]} {one}" for one in shown]
         print(", ".join([f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels", *parts]))
         notes |= dict.fromkeys(f"{one.title}: {one.note[0].lower()}{one.note[1:]}" for one in shown if one.note)

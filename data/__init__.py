@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import cifar10, cifar10h, fashion, folder, noisycxr, packed
-from data.cache import home
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
+from data.files import packed
+from data.files.cache import home
+from data.sources import cifar10, cifar10h, fashion, folder, noisycxr
 
 __all__ = ["Available", "ImageDataset", "UserError", "available", "load"]
 
@@ -76,7 +77,7 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
     """The data set `name`.
 
     root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself. One that
-    the bundle of a run brought (`data.packed`) is taken as it is, whatever the options.
+    the bundle of a run brought (`data.files.packed`) is taken as it is, whatever the options.
     limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. Further options: size
     of "cifar10h" (images in the pool), size of "noisycxr" (pixels a side), size, class_names, votes, labels, test_share and
     by_suffix of "folder". Raises UserError for a name, option or limit that does not exist, and when the files are absent or

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from data import skipped
-from data.folder import DEEP, GREY, Found
+from data.files import skipped
+from data.sources.folder import DEEP, GREY, Found
 
 Severity = Literal["stop", "look", "fine"]
 UNEVEN = 10  # times as many images in the largest class as in the smallest: worth a look
@@ -55,7 +55,7 @@ class Check:
 
 
 def check(found: Found, class_names: list[str] | None = None, *, votes: bool = False) -> Check:
-    """Look through what `data.folder.find` found.
+    """Look through what `data.sources.folder.find` found.
 
     class_names: where people are to choose from these · votes: whether a table of votes gives the labels.
     """

@@ -5,11 +5,12 @@ from typing import Any, NoReturn
 import pandas as pd
 import streamlit as st
 
-from core import annotate, jobs, views
-from core import run as runs
-from core.annotate import Desk
-from core.query import Filter
-from core.run import Run
+from core.analysis import samples
+from core.analysis.samples import Filter
+from core.runs import annotation, jobs
+from core.runs import run as runs
+from core.runs.annotation import Desk
+from core.runs.run import Run
 from data import ImageDataset
 from data.errors import UserError
 from pages.ui import desk, frame, tiles, widgets
@@ -51,7 +52,7 @@ def settings(run: Run) -> tuple[str | None, bool]:
     wanted, name = st.query_params.get("annotator") or st.session_state.get("annotator-name"), None
     if wanted:
         with frame.errors():
-            name = annotate.annotator_name(wanted)
+            name = annotation.annotator_name(wanted)
     if name is not None:
         st.session_state["annotator-name"] = st.query_params["annotator"] = name
     st.session_state["annotator"] = name  # the URL is the truth, the widget shows it
@@ -62,7 +63,7 @@ def settings(run: Run) -> tuple[str | None, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Annotator",
-            sorted({*annotate.annotators(run), *([name] if name is not None else [])}),
+            sorted({*annotation.annotators(run), *([name] if name is not None else [])}),
             key="annotator",
             placeholder="Type your name",
             accept_new_options=True,
@@ -90,7 +91,7 @@ def take() -> None:
         done["number"] = action["number"]
         try:
             place = runs.find(action["place"][0])
-            annotate.act(place, frame.dataset(place.config), action["place"][1], action)
+            annotation.act(place, frame.dataset(place.config), action["place"][1], action)
         except UserError as error:
             st.session_state["desk-error"] = f"Something was not written down: {error}"
 
@@ -101,7 +102,11 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
     with frame.errors():
         if error := st.session_state.pop("desk-error", None):
             st.error(frame.plain(error))
-        dataset, found, goal = frame.dataset(run.config), annotate.desk(run, ranking, name), annotate.goal(run, ranking)
+        dataset, found, goal = (
+            frame.dataset(run.config),
+            annotation.desk(run, ranking, name),
+            annotation.goal(run, ranking),
+        )
         parts = [
             f"**{found.votes:,} of {goal:,}** votes",
             f"{found.mine:,} of them yours",
@@ -124,7 +129,7 @@ def desk_data(
     """What the browser needs of the next and the last images."""
 
     def image(row: int, guided: bool) -> dict[str, Any]:
-        guide = annotate.guidance(ranking, row, run.config) if guided and cycle is not None else None
+        guide = annotation.guidance(ranking, row, run.config) if guided and cycle is not None else None
         url = desk.picture(run.id, dataset.ids[row], dataset.images[row])
         return {"id": dataset.ids[row], "url": url, "guide": guide}
 
@@ -134,7 +139,7 @@ def desk_data(
         "queue": [image(int(row), shown) for row in found.queue[:AHEAD]],
         # What was skipped comes back, and stays blind until then
         "said": [
-            {**image(one.row, shown or one.label != annotate.SKIPPED), "seq": one.seq, "label": one.label}
+            {**image(one.row, shown or one.label != annotation.SKIPPED), "seq": one.seq, "label": one.label}
             for one in found.said[-BACK:]
         ],
         "left": len(found.queue),
@@ -149,7 +154,7 @@ def round_(run: Run, goal: int, votes: int) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
 
         def aim() -> None:
-            annotate.set_goal(run, int(st.session_state["goal"]))
+            annotation.set_goal(run, int(st.session_state["goal"]))
 
         st.session_state["goal"] = goal
         st.number_input("Votes to aim at, this cycle", 1, 10_000_000, key="goal", on_change=aim, width=200)
@@ -169,7 +174,7 @@ def round_(run: Run, goal: int, votes: int) -> None:
 
 def people(run: Run) -> None:
     """How far the annotators agree, once there are two."""
-    table = annotate.agreement(run)
+    table = annotation.agreement(run)
     if len(table) < 2:
         return
     st.subheader("Agreement between annotators")
@@ -189,7 +194,7 @@ def people(run: Run) -> None:
         },
     )
     widgets.table_export(lambda: table, len(table), f"{run.id}-agreement", "Export agreement")
-    pairs = annotate.kappas(run)
+    pairs = annotation.kappas(run)
     if len(pairs):
         st.dataframe(
             pairs,
@@ -211,7 +216,7 @@ def people(run: Run) -> None:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def ranked(_here: frame.Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The ranking of the cycle we stand at; pages read it and never write into it."""
-    return views.samples(_here.run, _here.dataset, _here.cycle)
+    return samples.table(_here.run, _here.dataset, _here.cycle)
 
 
 def follow() -> NoReturn:
@@ -254,7 +259,7 @@ def show(run: Run, cycle: int | None) -> None:
         st.info("Nothing is ranked yet. Label some images, drawn at random, of at least two classes; then train.")
     dataset = frame.dataset(run.config)
     if cycle is None:
-        ranking = annotate.unranked(run, dataset)
+        ranking = annotation.unranked(run, dataset)
     else:
         place = frame.Here(run, run.config, dataset, cycle, done)
         ranking = ranked(place, place.key)

@@ -7,12 +7,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import data
-from core import comparison, jobs, policies, study, views
-from core import run as runs
-from core.run import Run
+from core.analysis import figures, peers
+from core.runs import jobs, study
+from core.runs import run as runs
+from core.runs.run import Run
+from core.runs.study import Study
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
-from core.study import Study
+from core.studies import comparison, policies
 from pages.ui import frame, widgets
 
 LIKE = "run"  # in the address, in the place of a study: the runs like the one selected in the sidebar
@@ -26,7 +28,7 @@ def of_learning(run: Run | None) -> Run | None:
     """The run at the left, or where it is no active learning the newest that is, an example if need be."""
     if run is not None and run.config.task == "active-learning":
         return run
-    others = (one for one in runs.all_runs() if views.readable(one))
+    others = (one for one in runs.all_runs() if peers.readable(one))
     return next((one for one in others if one.config.task == "active-learning" and len(one.cycles())), None)
 
 
@@ -58,7 +60,7 @@ def choose(run: Run | None) -> Study | str | None:
 
 def like(run: Run) -> list[Run]:
     """The run and those that differ from it in strategy, seed and number of cycles alone."""
-    near = [run, *views.comparable(run)]
+    near = [run, *peers.comparable(run)]
     alike = next(group for group in comparison.groups(near) if run in group)
     text = f"{len(alike)} of {len(near)} runs on these data share budget, model and training with run {frame.plain(run.id)}."
     if len(alike) < len(near):
@@ -165,7 +167,7 @@ def cleaned(
     _runs: list[Run], _dataset: data.ImageDataset, key: tuple[tuple[str, int, int], ...], band: str
 ) -> tuple[dict[str, pd.DataFrame], go.Figure]:
     """Tables of label cleaning, and Figure 3."""
-    return policies.tables(_runs, _dataset), views.policy_figure(_runs, _dataset, band)
+    return policies.tables(_runs, _dataset), figures.policy_figure(_runs, _dataset, band)
 
 
 def show_cleaning(runs: list[Run], name: str) -> None:
@@ -177,7 +179,7 @@ def show_cleaning(runs: list[Run], name: str) -> None:
         return
     left, right = st.columns([3, 1])
     chosen = left.multiselect("Selectors and scores", arms, default=arms, key=f"arms-{name}")
-    band = right.selectbox("Band", list(views.BANDS), format_func=lambda one: views.BANDS[one], key=f"band-{name}")
+    band = right.selectbox("Band", list(figures.BANDS), format_func=lambda one: figures.BANDS[one], key=f"band-{name}")
     ready = [run for run in ready if run.config.arm in chosen]
     if not ready:
         st.info("Choose a selector to see its figures.")

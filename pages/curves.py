@@ -3,8 +3,8 @@
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core import budget, views
-from core import run as runs
+from core.analysis import budget, curves, figures, peers
+from core.runs import run as runs
 from pages.ui import frame, widgets
 
 KINDS = {
@@ -17,7 +17,11 @@ KINDS = {
 def policies(here: frame.Here, chosen: list[str]) -> None:
     """Figure 3: what the first rankings would buy, over several sets of votes."""
     band = st.radio(
-        "Band", list(views.BANDS), format_func=lambda one: views.BANDS[one], horizontal=True, key=f"band-{here.run.id}"
+        "Band",
+        list(figures.BANDS),
+        format_func=lambda one: figures.BANDS[one],
+        horizontal=True,
+        key=f"band-{here.run.id}",
     )
     st.caption(
         "Each run's first ranking, relabelled by Algorithm 1 in simulation on the same initial labels: between the oracle, which "
@@ -145,8 +149,8 @@ def amount(value: float, unit: str | None = None) -> str:
 
 def show(here: frame.Here) -> None:
     """The curve, its areas, and the runs to set beside it."""
-    comparable = views.comparable(here.run)
-    near = views.of_study(here.run) if here.config.task == "label-cleaning" else views.same_experiment(here.run)
+    comparable = peers.comparable(here.run)
+    near = peers.of_study(here.run) if here.config.task == "label-cleaning" else peers.same_experiment(here.run)
     default = [run.id for run in near]
     chosen = st.multiselect(
         "Beside it",
@@ -157,7 +161,7 @@ def show(here: frame.Here) -> None:
         key=f"beside-{here.run.id}",
         help="Runs of the same task on the same data and noise. Those that differ in their seed alone are averaged.",
     )
-    simulable = here.config.task == "label-cleaning" and views.simulable(here.run, here.dataset)
+    simulable = here.config.task == "label-cleaning" and curves.simulable(here.run, here.dataset)
     kind = st.segmented_control(
         "Curves",
         [one for one in KINDS if one != "policies" or simulable],

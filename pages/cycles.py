@@ -5,13 +5,15 @@ from typing import NoReturn
 import pandas as pd
 import streamlit as st
 
-from core import branch, jobs, tasks, views
-from core import run as runs
-from core.query import Filter
-from core.run import Run
+from core.analysis import labelling, measures
+from core.analysis.samples import Filter
+from core.files import handout
+from core.runs import branch, jobs, questions
+from core.runs import run as runs
+from core.runs.run import Run
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
-from data import skipped
+from data.files import skipped
 from pages.ui import frame, tiles, widgets
 
 METRIC = 171  # pixels: two side by side on a phone
@@ -131,7 +133,7 @@ def branch_off(run: Run, cycle: int) -> None:
             "labels follow that. This run stays as it is."
         )
         changes = {}
-        methods = list(STRATEGIES if learning else tasks.CLEANING_SCORES)
+        methods = list(STRATEGIES if learning else questions.CLEANING_SCORES)
         changes["method"] = st.selectbox(
             "Strategy" if learning else "Score: which labels first",
             methods,
@@ -142,8 +144,8 @@ def branch_off(run: Run, cycle: int) -> None:
         if not learning:
             changes["selector"] = st.selectbox(
                 "Selector: how the model learns",
-                tasks.SELECTORS,
-                index=tasks.SELECTORS.index(config.selector),
+                questions.SELECTORS,
+                index=questions.SELECTORS.index(config.selector),
                 key=f"branch-selector-{run.id}",
             )
         people = config.annotator == "person"
@@ -228,7 +230,7 @@ def history(run: Run, cycle: int) -> None:
     }
     with st.container(horizontal=True):
         metric("Labels", f"{row['n_labels']:,.0f}", before, row, "n_labels", "off")
-        for name, shown in views.measures(run.config, row).items():
+        for name, shown in measures.measures(run.config, row).items():
             if shown.certain:
                 metric(shown.title, shown.text, before, row, name, "normal")
             else:
@@ -236,7 +238,7 @@ def history(run: Run, cycle: int) -> None:
         for name, (title, text) in counts.items():
             if pd.notna(row.get(name)) and (name != "tied" or table["tied"].any()):
                 metric(title, text.format(row[name]), before, row, name, "inverse")
-    for note in dict.fromkeys(one.note for one in views.measures(run.config, row).values() if one.note):
+    for note in dict.fromkeys(one.note for one in measures.measures(run.config, row).values() if one.note):
         st.caption(note)
     if row.get("tied", 0) > 0:
         st.caption(
@@ -257,7 +259,7 @@ def history(run: Run, cycle: int) -> None:
             "n_labels": "Labels so far",
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
-            "accuracy": st.column_config.NumberColumn(views.measure_title("accuracy", run.config), format="percent"),
+            "accuracy": st.column_config.NumberColumn(measures.measure_title("accuracy", run.config), format="percent"),
             "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
             "estimated_correctness": st.column_config.NumberColumn(
                 "Right labels, estimated" if "estimated_low" in table else "Right labels, in-sample estimate",
@@ -290,12 +292,12 @@ def history(run: Run, cycle: int) -> None:
         if run.config.task == "label-cleaning":
             n = len(here.dataset)
             widgets.table_export(
-                lambda: views.cleaned(run, here.dataset, cycle), n, f"{run.id}-cleaned", "Export cleaned labels"
+                lambda: labelling.cleaned(run, here.dataset, cycle), n, f"{run.id}-cleaned", "Export cleaned labels"
             )
             widgets.table_export(
-                lambda: views.issues(run, here.dataset, cycle), n, f"{run.id}-issues", "Export suspected errors"
+                lambda: labelling.issues(run, here.dataset, cycle), n, f"{run.id}-issues", "Export suspected errors"
             )
-    if text := views.untrained_text(run, cycle):
+    if text := labelling.untrained_text(run, cycle):
         st.caption(text)
     if run.config.task == "label-cleaning" and cycle > 0:
         relabels(here)
@@ -347,7 +349,7 @@ def bring_in(run: Run, cycle: int) -> None:
         dataset = frame.dataset(run.config)
         st.download_button(
             "Label Studio file",
-            lambda: views.label_studio_bundle(run, dataset, cycle),
+            lambda: handout.label_studio_bundle(run, dataset, cycle),
             f"{run.id}-label-studio.zip",
             "application/zip",
             key="label-studio",
@@ -364,7 +366,7 @@ def bring_in(run: Run, cycle: int) -> None:
         )
         if file is not None and st.button("Bring in", type="primary", key="bring-in"):
             with frame.errors():
-                st.session_state["brought"] = run.id, views.bring_in(run, dataset, file.name, file.getvalue())
+                st.session_state["brought"] = run.id, handout.bring_in(run, dataset, file.name, file.getvalue())
                 st.session_state["turn"] = turn + 1
                 st.rerun()
         of, said = st.session_state.get("brought", ("", ""))

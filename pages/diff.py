@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from core import diff, views
-from core import run as runs
-from core.run import Run
+from core.analysis import diff, measures
+from core.runs import run as runs
+from core.runs.run import Run
 from pages.ui import frame, tiles, widgets
 
 POINTS = 5_000  # on the plane of ranks
@@ -97,7 +97,7 @@ def show(here: frame.Here) -> None:
                 "—" if value != value else format(value, f"{sign}.1%" if measure in SHARES else f"{sign},.0f")
                 for measure, value in zip(table["measure"], found.measures[name], strict=True)
             ]
-        titles = MEASURES | {"accuracy": views.measure_title("accuracy", here.config)}
+        titles = MEASURES | {"accuracy": measures.measure_title("accuracy", here.config)}
         table["measure"] = table["measure"].map(titles)
         st.table(table.set_index("measure"))
     with right:

@@ -10,8 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core import figures, views
-from core.query import Filter, Samples
+from core.analysis import figures
+from core.analysis.samples import Filter, Samples
+from core.plots import maps
 from core.scores import REGISTRY
 from pages.ui import filters, frame, tiles, widgets
 
@@ -19,7 +20,7 @@ POINTS = 4_000  # of the map: what a browser draws in no time
 CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
 CELL = 64  # pixels of an image on the map
 BESIDE = 2  # images on either side of an enlarged one that are at hand
-PLANES = {"noise": figures.NOISE, "embedding": figures.EMBEDDING}
+PLANES = {"noise": maps.NOISE, "embedding": maps.EMBEDDING}
 PLANE_NAMES = {"noise": "Noise map", "embedding": "Embedding map"}
 MAPS = ("points", "images")
 QUICK = ("corrected", "missed", "wrongly flagged", "still wrong")
@@ -177,7 +178,7 @@ def wrote(name: str) -> None:
 def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
     """Images on the CE × H plane or where the embedding has them: what a box or a lasso is drawn around is selected."""
     visible = dataclasses.replace(kept, rows=None)  # a selection is made among all that pass the filters
-    known = filters.bounds(samples, str(samples.path), figures.NOISE.y) is not None
+    known = filters.bounds(samples, str(samples.path), maps.NOISE.y) is not None
     with st.container(horizontal=True):
         which = "noise"
         if samples.mapped:
@@ -192,7 +193,7 @@ def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> N
     plane = PLANES[which]
     figure = drawn_map(here, samples, visible, kept.rows, plane, drawn == "images", wish)
     if figure is None:
-        some = plane is figures.EMBEDDING or known
+        some = plane is maps.EMBEDDING or known
         unlabelled = "This map needs labels or reference labels, and no image here has one: the grid needs none."
         st.info(NOTHING if some else unlabelled)
         return
@@ -206,7 +207,7 @@ def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> N
 
 
 def drawn_map(
-    here: frame.Here, samples: Samples, visible: Filter, selected: tuple[int, ...] | None, plane: figures.Plane,
+    here: frame.Here, samples: Samples, visible: Filter, selected: tuple[int, ...] | None, plane: maps.Plane,
     large: bool, wish: Wish,
 ) -> go.Figure | None:  # fmt: skip
     """A map of points, or a large one of images; None where no image that is visible has a place on it."""
@@ -218,21 +219,19 @@ def drawn_map(
         some = (
             f"{len(table):,} of {samples.count(visible):,} images drawn, one for each of {CELLS[0]} × {CELLS[1]} cells"
         )
-        return figures.picture_map(
-            table, plane, tiles.pictures(here, table, CELL), cell, small_print(here, plane, some)
-        )
+        return maps.picture_map(table, plane, tiles.pictures(here, table, CELL), cell, small_print(here, plane, some))
     found, n = samples.points(plane.x, plane.y, visible, POINTS), samples.count(visible)
     if found.empty:
         return None
     some = f"{n:,} images" if len(found) == n else f"{len(found):,} of {n:,} images drawn, a box selects all inside"
-    if plane is figures.NOISE:
-        return figures.noise_map(found, small_print(here, plane, some), selected)
-    return views.embedding_map(here.run, found, wish.order, order_title(wish.order), here.cycle, some, selected)
+    if plane is maps.NOISE:
+        return maps.noise_map(found, small_print(here, plane, some), selected)
+    return figures.embedding_map(here.run, found, wish.order, order_title(wish.order), here.cycle, some, selected)
 
 
-def meaning(here: frame.Here, plane: figures.Plane) -> str:
+def meaning(here: frame.Here, plane: maps.Plane) -> str:
     """What it says of an image where it lies on a map."""
-    if plane is figures.EMBEDDING:
+    if plane is maps.EMBEDDING:
         return (
             "Images that the model finds **alike** lie close; the axes and what is far apart mean nothing. Colour: what the "
             "images are ordered by"
@@ -247,9 +246,9 @@ def meaning(here: frame.Here, plane: figures.Plane) -> str:
     return f"{text}, and right is **ambiguous**"
 
 
-def small_print(here: frame.Here, plane: figures.Plane, some: str) -> str:
-    said = views.map_text(here.config, here.dataset) if plane is figures.NOISE else views.EMBEDDING_TEXT
-    return views.note(here.run, f"cycle {here.cycle}; {some}; {said}")
+def small_print(here: frame.Here, plane: maps.Plane, some: str) -> str:
+    said = figures.map_text(here.config, here.dataset) if plane is maps.NOISE else figures.EMBEDDING_TEXT
+    return figures.note(here.run, f"cycle {here.cycle}; {some}; {said}")
 
 
 def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:

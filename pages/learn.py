@@ -3,9 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from core import figures, tour, views
-from core import run as runs
-from core.run import Run
+from core.analysis import figures, tour
+from core.plots import learn
+from core.runs import run as runs
+from core.runs.run import Run
 from data import ImageDataset
 from pages.ui import frame, widgets
 
@@ -14,7 +15,7 @@ GAMMAS = {0.0: "γ = 0, the paper", 0.3: "γ = 0.30, its code"}
 
 @st.cache_resource(show_spinner=False)
 def computed(what: str, run_id: str, *given: float):
-    """One of the things that `core.tour` computes of an example, once for all users."""
+    """One of the things that `core.analysis.tour` computes of an example, once for all users."""
     run = runs.find(run_id)
     return getattr(tour, what)(run, frame.dataset(run.config), *given)
 
@@ -125,7 +126,7 @@ def curve(run: Run, dataset: ImageDataset) -> None:
             "interval."
         )
     with right:
-        drawn = views.figure(run, dataset, "curves", len(run.cycles()) - 1, [other] if other is not None else [])
+        drawn = figures.figure(run, dataset, "curves", len(run.cycles()) - 1, [other] if other is not None else [])
         widgets.figure(drawn, "learn-curve")
 
 
@@ -190,8 +191,8 @@ def majority(run: Run, dataset: ImageDataset) -> None:
         who = "The annotators are simulated. " if dataset.annotators == "simulated" else ""
         st.caption(f"{who}{len(found.votes)} labels bought; the label is now {frame.plain(found.after)}.")
     with right:
-        note = views.note(run, f"labels of {dataset.ids[found.row]}")
-        widgets.figure(figures.vote_steps(found.steps, found.given, note), "learn-votes")
+        note = figures.note(run, f"labels of {dataset.ids[found.row]}")
+        widgets.figure(learn.vote_steps(found.steps, found.given, note), "learn-votes")
 
 
 def area(run: Run, dataset: ImageDataset) -> None:
@@ -214,7 +215,7 @@ def area(run: Run, dataset: ImageDataset) -> None:
         )
         st.markdown("0 is the random order, 1 the oracle: this is how far the ranking came.")
     with right:
-        widgets.figure(views.figure(run, dataset, "curves", len(run.cycles()) - 1), "learn-areas")
+        widgets.figure(figures.figure(run, dataset, "curves", len(run.cycles()) - 1), "learn-areas")
 
 
 def onward(run: Run, dataset: ImageDataset) -> None:

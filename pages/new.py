@@ -10,8 +10,10 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import data
-from data import check, folder, roots, upload
+from data import check
 from data.errors import UserError
+from data.files import roots, upload
+from data.sources import folder
 from pages.ui import frame, start, widgets
 
 WAYS = {"ready": "A data set that is ready", "folder": "A folder on the server", "zip": "A zip file"}

@@ -4,8 +4,9 @@ import dataclasses
 
 import streamlit as st
 
-from core import figures, views
-from core.query import Filter, Samples
+from core.analysis import figures, rankings
+from core.analysis.samples import Filter, Samples
+from core.plots import maps
 from core.scores import REGISTRY
 from pages.ui import filters, frame, widgets
 
@@ -120,7 +121,7 @@ def distribution(here: frame.Here, samples: Samples, kept: Filter, score: str) -
     """The histogram of a score; a box drawn on it becomes a range of the filter."""
     cut = samples.cut(score, here.config.budget) if score == here.config.method else None
     text = f"cycle {here.cycle}; {samples.count():,} images"
-    drawn = figures.distribution(samples.histogram(score, kept), score, cut, views.note(here.run, text))
+    drawn = maps.distribution(samples.histogram(score, kept), score, cut, figures.note(here.run, text))
     name = f"{here.run.id}-cycle{here.cycle}-distribution-{score}"
     brush = widgets.brush(drawn, name)
     st.caption("Draw a box on the histogram to keep what lies inside.")
@@ -140,7 +141,7 @@ def confusion(here: frame.Here, samples: Samples, kept: Filter) -> None:
         f"{filters.count(samples, kept)} · off the diagonal label and model differ. Click a number, or a bar, to keep its "
         "images, here and in the gallery."
     )
-    drawn = views.confusion(here.run, counts, here.cycle)
+    drawn = figures.confusion(here.run, counts, here.cycle)
     picked = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-confusion", selectable=True)
     if picked:
         given, suggested = picked[0]
@@ -168,7 +169,7 @@ def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
     n = samples.count(visible)
     some = "" if len(points) == n else f" · {len(points):,} of them drawn, always the same ones"
     st.caption(f"{filters.count(samples, visible, n)}{some} · draw a lasso to select images")
-    drawn = views.scatter(here.run, points, x, y, here.cycle)
+    drawn = figures.scatter(here.run, points, x, y, here.cycle)
     selected = widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-{x}-{y}", selectable=True)
     if selected:
         filters.select(here, selected)
@@ -184,7 +185,7 @@ def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
 
 def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     """Two rankings of the same images side by side, and what they differ on most."""
-    titles = views.rankings_beside(here.run, here.cycle)
+    titles = rankings.rankings_beside(here.run, here.cycle)
     if len(titles) < 2:
         st.info(
             "There is one ranking of these images alone: run another strategy or selector on the same data and seed."
@@ -199,17 +200,17 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     if first == second or len(both_ranked) < 2:
         st.info("Choose two different rankings of images that may still be chosen.")
         return
-    found = views.agreement(both_ranked)
+    found = rankings.agreement(both_ranked)
     st.caption(
         f"{len(both_ranked):,} images that both rank · rank correlation (Spearman) **{found.correlation:.2f}** · of the first "
         f"{found.first:,} of each, **{found.shared:,}** are the same"
     )
     points = both_ranked if len(both_ranked) <= POINTS else both_ranked.sample(POINTS, random_state=0)
     some = "" if len(points) == len(both_ranked) else f"; {len(points):,} of them drawn"
-    text = views.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
+    text = figures.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
     picture, most = st.columns([3, 2])
     with picture:
-        drawn = figures.places(points, titles[first], titles[second], text)
+        drawn = maps.places(points, titles[first], titles[second], text)
         widgets.figure(drawn, f"{here.run.id}-cycle{here.cycle}-places")
     with most:
         columns = ["image", "given", "suggested", "place_first", "place_second", "kind", "sample_id"]

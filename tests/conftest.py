@@ -30,7 +30,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty NEXTLABEL_HOME, and no examples beside it."""
-    from core import run
+    from core.runs import run
 
     folder = tmp_path / "runs"
     monkeypatch.setattr(run, "EXAMPLES", tmp_path / "no-examples")

@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 import data
-from core import cycle, export, jobs, run, scoring, tasks
 from core.__main__ import main
-from core.run import Config
+from core.engine import inference, loop
+from core.files import export
+from core.runs import jobs, questions, run
+from core.runs.spec import Config
 
 LEARN = ["run", "--task", "active-learning", "--width", "4", "--epochs", "1"]
 CLEAN = ["run", "--task", "label-cleaning", "--width", "4", "--epochs", "1"]
@@ -45,7 +47,7 @@ class Situation:
     def a_run(self, cycles: int = 2) -> run.Run:
         pool = data.load("fashion", limit=300)
         config = Config("active-learning", "fashion", "margin", 20, cycles, limit=300, width=4, epochs=1)
-        return run.create(tasks.prepare(config, pool), tasks.about(pool))
+        return run.create(questions.prepare(config, pool), questions.about(pool))
 
 
 def truncated_cifar_batch(here: Situation) -> list[str]:
@@ -108,7 +110,7 @@ def noise_in_active_learning(here: Situation) -> list[str]:
 
 def output_that_cannot_be_written(here: Situation) -> list[str]:
     one = here.a_run()
-    cycle.work(one, data.load("fashion", limit=300))
+    loop.work(one, data.load("fashion", limit=300))
     return ["export", one.id, "--table", "cycles", "--out", str(here.tmp_path / "nowhere" / "c.csv")]
 
 
@@ -242,14 +244,14 @@ def home_that_cannot_be_written(here: Situation) -> list[str]:
 
 def figure_without_chrome(here: Situation) -> list[str]:
     one = here.a_run()
-    cycle.work(one, data.load("fashion", limit=300))
+    loop.work(one, data.load("fashion", limit=300))
     here.request.getfixturevalue("monkeypatch").setattr(export, "has_browser", lambda: False)
     return ["export", one.id, "--figure", "curves", "--out", str(here.tmp_path / "curves.pdf")]
 
 
 def unknown_figure_format(here: Situation) -> list[str]:
     one = here.a_run()
-    cycle.work(one, data.load("fashion", limit=300))
+    loop.work(one, data.load("fashion", limit=300))
     return ["export", one.id, "--figure", "curves", "--out", str(here.tmp_path / "curves.gif")]
 
 
@@ -299,7 +301,7 @@ def labels_of_another_project(here: Situation) -> list[str]:
     pool = data.load("fashion", limit=300)
     pool = dataclasses.replace(pool, label_counts=None, annotators="none")
     config = Config("label-cleaning", "fashion", "cleaning", 0, 1, limit=300, width=4, epochs=1, annotator="person")
-    one = run.create(tasks.prepare(config, pool), tasks.about(pool))
+    one = run.create(questions.prepare(config, pool), questions.about(pool))
     (here.tmp_path / "export.json").write_text('[{"data": {"text": "hello"}, "annotations": []}]')
     return ["import", one.id, str(here.tmp_path / "export.json")]
 
@@ -475,7 +477,7 @@ def test_a_run_that_was_started_when_suffixes_counted_goes_on(tmp_path, home, re
 
 def test_a_posterior_that_is_not_a_number(tmp_path, home, request, monkeypatch, capsys):
     one = Situation(tmp_path, home, request).a_run()
-    monkeypatch.setattr(scoring.Scorer, "probs", lambda _: np.full((300, 10), np.nan, dtype=np.float32))
+    monkeypatch.setattr(inference.Scorer, "probs", lambda _: np.full((300, 10), np.nan, dtype=np.float32))
     assert main(["resume", one.id]) == 2
     assert "NaN, infinite or negative) for 300 of 300 samples" in capsys.readouterr().err
     assert one.log.phases()["phase"].tolist() == ["label", "train"]  # what was computed is kept
@@ -488,7 +490,7 @@ def test_a_full_disk(tmp_path, home, request, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("core.store.os.fsync", full)
+    monkeypatch.setattr("core.store.log.os.fsync", full)
     assert main(["resume", one.id]) == 2
     assert re.search("No space left on device.*free some space.*is kept", capsys.readouterr().err)
 

@@ -7,9 +7,15 @@ import pandas as pd
 import pytest
 
 import data
-from core import figures, policies, query, report, run, scores, tasks, views
+from core import scores
 from core.__main__ import main
+from core.analysis import figures, rankings
+from core.analysis.samples import Filter, of_cycle
+from core.files import report
+from core.plots import style
+from core.runs import questions, run, spec
 from core.scores import Score, distribution
+from core.studies import policies
 
 
 def brier(label_counts, probs):
@@ -29,8 +35,8 @@ def new_score(monkeypatch):
         compute=lambda it: scores.brier(it.histogram, it.probs),
     )
     monkeypatch.setitem(scores.REGISTRY, "brier", entry)
-    monkeypatch.setattr(tasks, "CLEANING_SCORES", (*tasks.CLEANING_SCORES, "brier"))
-    monkeypatch.setitem(figures.COLOURS, "brier", figures.SKY)
+    monkeypatch.setattr(questions, "CLEANING_SCORES", (*questions.CLEANING_SCORES, "brier"))
+    monkeypatch.setitem(style.COLOURS, "brier", style.SKY)
 
 
 def test_a_new_score_of_labels_runs_ranks_shows_and_exports(home, new_score, tmp_path, capsys):
@@ -45,13 +51,13 @@ def test_a_new_score_of_labels_runs_ranks_shows_and_exports(home, new_score, tmp
     np.testing.assert_allclose(ranking["brier"], brier(histogram, one.posterior(0)), atol=1e-6)
     assert ranking.sort_values("rank")["brier"].is_monotonic_decreasing
 
-    samples = query.samples(one, pool, 0)
+    samples = of_cycle(one, pool, 0)
     assert "brier" in samples.scores
-    assert samples.page(query.Filter(), "brier", False, 0, 5)["brier"].is_monotonic_decreasing
+    assert samples.page(Filter(), "brier", False, 0, 5)["brier"].is_monotonic_decreasing
     for name, chosen in {"curves": (), "policies": (), "distribution": ("brier",), "scatter": ("brier", "entropy"),
                          "embedding": ("brier",)}.items():  # fmt: skip
-        assert views.figure(one, pool, name, 0, chosen=chosen).data
-    assert "Brier score" in views.rankings_beside(one, 0).values()
+        assert figures.figure(one, pool, name, 0, chosen=chosen).data
+    assert "Brier score" in rankings.rankings_beside(one, 0).values()
     assert "Brier score" in report.html(one, pool, 0)
     assert set(policies.tables([one], pool)["statistics"]["policy"]) == {"oracle", "random", "brier"}
 
@@ -63,9 +69,9 @@ def test_a_new_score_of_labels_runs_ranks_shows_and_exports(home, new_score, tmp
 
 def test_every_other_cleaning_run_shows_the_new_score_too(home, new_score):
     pool = data.load("fashion", limit=200)
-    config = run.Config(task="label-cleaning", dataset="fashion", method="cleaning", budget=0, cycles=1, limit=200)
-    task = tasks.LabelCleaning(tasks.prepare(config, pool), pool)
+    config = spec.Config(task="label-cleaning", dataset="fashion", method="cleaning", budget=0, cycles=1, limit=200)
+    task = questions.LabelCleaning(questions.prepare(config, pool), pool)
     probs = np.full((200, 10), 0.1)
-    state, _ = tasks.relabel.replay(np.arange(200), tasks.initial_labels(task.config, pool), (200, 10))
+    state, _ = questions.relabel.replay(np.arange(200), questions.initial_labels(task.config, pool), (200, 10))
     columns = task.score_columns(state, probs)
     assert list(columns) == ["cleaning", "cross-entropy", "entropy", "self-confidence", "brier"]

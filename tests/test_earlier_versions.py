@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 import data
-from core import bundle, cycle, run, views
 from core.__main__ import main
+from core.analysis import curves, figures
+from core.engine import loop
+from core.files import bundle
+from core.runs import run
 
 EARLIER = Path(__file__).parent / "earlier"
 BUNDLES = sorted(EARLIER.glob("*/*.zip"))
@@ -35,8 +38,8 @@ def test_every_figure_and_table_is_made(opened, tmp_path):
     pool = data.load(one.config.dataset, **one.config.load_options)
     last = len(then["cycles"]) - 1
     cleaning = one.config.task == "label-cleaning"
-    drawn = [name for name in views.FIGURES if name != "policies" or (cleaning and views.simulable(one, pool))]
-    assert all(views.figure(one, pool, name, last).data for name in drawn)
+    drawn = [name for name in figures.FIGURES if name != "policies" or (cleaning and curves.simulable(one, pool))]
+    assert all(figures.figure(one, pool, name, last).data for name in drawn)
     tables = ["ranking", "labels", "cycles", *(["cleaned", "issues", "relabels"] if cleaning else [])]
     for name in tables:
         assert main(["export", one.id, "--table", name, "--out", str(tmp_path / f"{name}.csv")]) == 0
@@ -50,7 +53,7 @@ def test_a_run_goes_on(opened):
         row = one.ranking(1).sort_values("rank")["sample_id"].iloc[0]
         one.record([row], pool.labels[[pool.ids.index(row)]], ["cy"])
     one.log.set_fact("target", len(then["cycles"]) + 1)
-    cycle.work(one, pool)
+    loop.work(one, pool)
     assert one.cycles()["n_labels"].is_monotonic_increasing
     assert len(one.cycles()) == len(then["cycles"]) + 1
     assert run.find(one.id).status()[0] == "finished"

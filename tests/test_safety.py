@@ -8,7 +8,7 @@ import pytest
 
 from core import password
 from core.__main__ import main
-from core.jobs import ROOT
+from core.runs.jobs import ROOT
 from data.errors import UserError
 
 SOURCES = [

@@ -75,4 +75,4 @@ class Strategy:
     dropout: float = 0.0
     """Probability of dropout before the head."""
     companion: Callable[[tuple[int, ...]], "nn.Module"] | None = None
-    """Makes a module, given the widths of the model's stages, to be trained with the model (`core.trainers.Companion`)."""
+    """Makes a module, given the widths of the model's stages, to be trained with the model (`core.selectors.Companion`)."""

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from core import bundle, study
-from core import run as runs
+from core.files import bundle
+from core.runs import run as runs
+from core.runs import study
 from pages.ui import frame
 
 

@@ -5,7 +5,7 @@ import math
 
 import streamlit as st
 
-from core.query import LISTS, OUTCOMES, Filter, Samples
+from core.analysis.samples import LISTS, OUTCOMES, Filter, Samples
 from core.scores import REGISTRY
 from pages.ui.frame import FILTERS, Here
 

@@ -10,9 +10,11 @@ from typing import Any
 import streamlit as st
 
 import data
-from core import budget, jobs, views
-from core import run as runs
-from core.run import Config, Run
+from core.analysis import budget, measures
+from core.runs import jobs
+from core.runs import run as runs
+from core.runs.run import Run
+from core.runs.spec import Config
 from data.errors import UserError
 from pages.ui import login
 
@@ -187,7 +189,7 @@ def _metric(run: Run, cycle: int) -> None:
     """Where the cycle stands on the way: its measure, the gain over the cycle before, and the line of all cycles."""
     table = run.cycles()
     labels = int(table["n_labels"].iloc[cycle])
-    name, shown = next(iter(views.measures(run.config, table.iloc[cycle]).items()), (None, None))
+    name, shown = next(iter(measures.measures(run.config, table.iloc[cycle]).items()), (None, None))
     if name is None or shown is None:
         st.caption(f"{labels:,} labels")
         return
@@ -203,7 +205,7 @@ def _metric(run: Run, cycle: int) -> None:
     )
 
 
-def hint(shown: views.Measure, title: str, **layout: Any) -> None:
+def hint(shown: measures.Measure, title: str, **layout: Any) -> None:
     """A share that is no fact: with its interval, what to know of it, and nothing that reads as better or worse."""
     between = {"delta": shown.interval, "delta_color": "off", "delta_arrow": "off"} if shown.interval else {}
     st.metric(title, shown.text, help=shown.note, **between, **layout)

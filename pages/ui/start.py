@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core import jobs, tasks
-from core import run as runs
-from core.run import Config
+from core.runs import jobs, questions
+from core.runs import run as runs
+from core.runs.spec import Config
 from core.scores import REGISTRY
 from core.strategies import STRATEGIES
 from pages.ui import frame
@@ -67,7 +67,7 @@ def form(images: Images) -> None:
         st.info("Votes of several people are for label cleaning: choose “Check next”, or give a table of labels.")
         return
     initial = 0
-    preset = tasks.defaults(task, name)
+    preset = questions.defaults(task, name)
     left, right = st.columns(2)
     if learning:
         method = left.selectbox(
@@ -98,11 +98,11 @@ def form(images: Images) -> None:
             key="selector",
             format_func=lambda one: f"{one} — {SELECTORS[one]}",
         )
-        usual = tasks.default_score(images.votes is not None)
+        usual = questions.default_score(images.votes is not None)
         method = right.selectbox(
             "Score: which labels first",
-            list(tasks.CLEANING_SCORES),
-            index=tasks.CLEANING_SCORES.index(usual),
+            list(questions.CLEANING_SCORES),
+            index=questions.CLEANING_SCORES.index(usual),
             key="score" if images.votes is None else "score-votes",
             format_func=lambda one: REGISTRY[one].title,
         )
@@ -114,7 +114,7 @@ def form(images: Images) -> None:
                 "Noise rate",
                 0.0,
                 0.95,
-                0.0 if own else tasks.DEFAULT_NOISE,
+                0.0 if own else questions.DEFAULT_NOISE,
                 0.05,
                 key=f"noise-{name}",
                 help="Share of wrong initial labels, drawn from the votes where there are some. Images that nobody disagrees on "
@@ -184,7 +184,7 @@ def form(images: Images) -> None:
                 "Folds",
                 1,
                 20,
-                min(tasks.PEOPLES_FOLDS, images.pool or tasks.PEOPLES_FOLDS) if people else 1,
+                min(questions.PEOPLES_FOLDS, images.pool or questions.PEOPLES_FOLDS) if people else 1,
                 key=f"folds-{people}",
                 help="1: the model ranks images it has learnt from (in-sample), which hides noise it has memorised. 5: each "
                 "image is ranked by a model that has not seen it (out of fold), at five times the cost.",
@@ -222,7 +222,7 @@ def form(images: Images) -> None:
         )
         with frame.errors():
             dataset = frame.dataset(config)
-            run = runs.create(tasks.prepare(config, dataset), tasks.about(dataset))
+            run = runs.create(questions.prepare(config, dataset), questions.about(dataset))
             jobs.start(run)
             page = "pages/annotate.py" if people else "pages/cycles.py"
             st.switch_page(page, query_params={"run": run.id})

@@ -12,7 +12,7 @@ import streamlit as st
 from PIL import Image
 
 from core.scores import REGISTRY
-from data import original
+from data.files import original
 from pages.ui.frame import Here
 from pages.ui.widgets import data_url, png
 

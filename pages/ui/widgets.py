@@ -11,14 +11,17 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-
-from core import budget, bundle, export, figures, jobs, printed, query, views
-from core import report as reports
-from core.printed import Layout
+from core.analysis import budget, curves, figures, labelling, rankings
+from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason, table
+from core.files import bundle, export, printed
+from core.files import report as reports
+from core.files.printed import Layout
+from core.plots import learn
 from core.relabel import Labels
-from core.run import Run, find
+from core.runs import jobs
+from core.runs.run import Run, find
 from core.scores import REGISTRY
-from data import original
+from data.files import original
 from pages.ui import filters
 from pages.ui.frame import Here, errors, plain
 
@@ -84,7 +87,7 @@ def _layout(name: str) -> Layout | None:
     return layout
 
 
-def outlines(name: str) -> list[query.Outline]:
+def outlines(name: str) -> list[Outline]:
     """The boxes and lassos that are drawn on a selectable figure, each by its corners."""
     drawn = st.session_state.get(f"figure-{name}-{filters.turn()}", {}).get("selection", {})
     boxes = [((box["x"][0], box["x"][1]), (box["y"][0], box["y"][1])) for box in drawn.get("box", [])]
@@ -93,7 +96,7 @@ def outlines(name: str) -> list[query.Outline]:
 
 
 def brush(drawn: go.Figure, name: str) -> tuple[float, float] | None:
-    """A histogram of `core.figures.distribution` with its export; returns the range of the bars that a box selected."""
+    """A histogram of `core.plots.maps.distribution` with its export; returns the range of the bars that a box selected."""
     ends = figure(drawn, name, selectable=True)
     return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
@@ -182,13 +185,13 @@ def whole_run(here: Here) -> None:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The ranking of the cycle we stand at, with names."""
-    return views.samples(_here.run, _here.dataset, _here.cycle)
+    return table(_here.run, _here.dataset, _here.cycle)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Reading the cycle…")
-def cycle_samples(_here: Here, key: tuple[str, int, int]) -> query.Samples:
+def cycle_samples(_here: Here, key: tuple[str, int, int]) -> Samples:
     """The samples of the cycle we stand at, on disk."""
-    return query.samples(_here.run, _here.dataset, _here.cycle)
+    return of_cycle(_here.run, _here.dataset, _here.cycle)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -197,7 +200,7 @@ def run_figure(
 ) -> go.Figure:
     """A figure of the run we stand at."""
     chosen = None if others is None else [find(one) for one in others]
-    return views.figure(_here.run, _here.dataset, name, _here.cycle, chosen, band)
+    return figures.figure(_here.run, _here.dataset, name, _here.cycle, chosen, band)
 
 
 POLICY_COLUMNS = {
@@ -220,7 +223,7 @@ POLICY_COLUMNS = {
 @st.cache_resource(max_entries=16, show_spinner="Simulating…")
 def policy_statistics(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
     """Statistics of the policies of the run we stand at and others."""
-    return views.policy_statistics([_here.run, *(find(one) for one in others)], _here.dataset)
+    return curves.policy_statistics([_here.run, *(find(one) for one in others)], _here.dataset)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Simulating…")
@@ -232,19 +235,19 @@ def budget_curves(_here: Here, key: tuple[str, int, int], others: tuple[str, ...
 @st.cache_resource(max_entries=16, show_spinner=False)
 def budget_figure(_here: Here, key: tuple[str, int, int], others: tuple[str, ...], at: int, target: float) -> go.Figure:
     """The curves of `budget_curves` with a budget and a target."""
-    return views.budget_figure(_here.run, budget_curves(_here, key, others), at, target)
+    return figures.budget_figure(_here.run, budget_curves(_here, key, others), at, target)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def disagreement(_here: Here, key: tuple[str, int, int], first: str, second: str) -> pd.DataFrame:
     """Images that two rankings place differently."""
-    return views.disagreement(_here.run, _here.dataset, _here.cycle, first, second)
+    return rankings.disagreement(_here.run, _here.dataset, _here.cycle, first, second)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def relabels(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The relabels of the run up to the cycle we stand at."""
-    return views.relabels(_here.run, _here.dataset, _here.cycle)
+    return labelling.relabels(_here.run, _here.dataset, _here.cycle)
 
 
 def png(image: np.ndarray, side: int | None = None) -> bytes:
@@ -266,7 +269,7 @@ def data_url(content: bytes, kind: str = "png") -> str:
 def card(here: Here, row: pd.Series) -> None:
     """One image, large, with the reason for its place, its votes, posterior, scores, history and neighbours.
 
-    `row` is a line of `core.query.Samples`, its name the pool row.
+    `row` is a line of `core.analysis.samples.Samples`, its name the pool row.
     """
     position, sample_id = int(row.name), row["sample_id"]
     with st.container(border=True):
@@ -277,8 +280,8 @@ def card(here: Here, row: pd.Series) -> None:
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
         votes = _labels(here, here.key).histogram[position]
-        note = views.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
-        drawn = figures.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
+        note = figures.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
+        drawn = learn.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
         figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
         scores = [(REGISTRY[name].title, row[name], REGISTRY[name].meaning) for name in REGISTRY if name in row.index]
         st.dataframe(
@@ -296,7 +299,7 @@ def _history(here: Here, position: int) -> None:
     """What the cycles said of the image."""
     with st.expander("Through the cycles"):
         st.dataframe(
-            query.history(here.run, position),
+            history(here.run, position),
             hide_index=True,
             placeholder="—",
             column_config={
@@ -315,7 +318,7 @@ def _history(here: Here, position: int) -> None:
 
 def _neighbours(here: Here, position: int) -> None:
     """The images that the model finds most alike, with their labels."""
-    near = query.neighbours(here.run, here.cycle, position)
+    near = neighbours(here.run, here.cycle, position)
     if len(near) == 0:
         return
     names = [*here.dataset.class_names, "—"]
@@ -360,7 +363,7 @@ def _labels(_here: Here, key: tuple[str, int, int]) -> Labels:
 def _sentence(here: Here, row: pd.Series) -> str:
     """Why the image stands where it stands."""
     rank = f"Rank **{int(row['rank']):,}**" if pd.notna(row["rank"]) else f"Not in the ranking ({row['status']})"
-    text = f"{rank}: {plain(views.reason(row, len(here.dataset.class_names)))}."
+    text = f"{rank}: {plain(reason(row, len(here.dataset.class_names)))}."
     if row["reference"] != "—":
         whose = {"human": "human votes", "simulated": "simulated votes", "none": "the reference"}[
             here.dataset.annotators
@@ -372,16 +375,16 @@ def _sentence(here: Here, row: pd.Series) -> str:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def score_distribution(_here: Here, key: tuple[str, int, int], score: str) -> go.Figure:
     """The histogram of any score of the cycle."""
-    return views.score_distribution(_here.run, _here.dataset, _here.cycle, score)
+    return figures.score_distribution(_here.run, _here.dataset, _here.cycle, score)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def areas(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
     """Areas under the curves of the run we stand at and others."""
-    return views.areas([_here.run, *(find(one) for one in others)], _here.dataset)
+    return curves.areas([_here.run, *(find(one) for one in others)], _here.dataset)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def changes(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """What each cycle did."""
-    return views.cycle_changes(_here.run, _here.dataset)
+    return labelling.cycle_changes(_here.run, _here.dataset)

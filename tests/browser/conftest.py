@@ -17,9 +17,10 @@ from typing import Literal, Self
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from core import cycle, run, tasks
-from core.jobs import ROOT
-from core.run import Config
+from core.engine import loop
+from core.runs import questions, run
+from core.runs.jobs import ROOT
+from core.runs.spec import Config
 
 PATIENCE = 60_000  # ms; two cores may be shared with a training
 expect.set_options(timeout=PATIENCE)
@@ -109,8 +110,8 @@ def finished_run(**settings: object) -> run.Run:
 
     pool = data.load("fashion", limit=settings.get("limit", 400))
     config = Config(**{"dataset": "fashion", "limit": 400, "width": 8, "epochs": 8, "batch_size": 32, **settings})
-    made = run.create(tasks.prepare(config, pool), tasks.about(pool))
-    cycle.work(made, pool)
+    made = run.create(questions.prepare(config, pool), questions.about(pool))
+    loop.work(made, pool)
     return made
 
 

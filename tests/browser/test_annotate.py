@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
-from core import run
-from core.run import PERSON, Run
-from core.store import SKIPPED, TAKEN_BACK, UNSURE
+from core.runs import run
+from core.runs.run import PERSON, Run
+from core.store.log import SKIPPED, TAKEN_BACK, UNSURE
 from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
-from core import run, study
-from core.study import Protocol
+from core.runs import run, study
+from core.runs.study import Protocol
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
 pytestmark = pytest.mark.browser
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 def cleaning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A dashboard with a small study of label cleaning, two selectors, and classifiers before and after."""
     import data
-    from core import cycle, evaluation
+    from core.engine import evaluation, loop
 
     home = tmp_path_factory.mktemp("cleaning")
     settings = {"task": "label-cleaning", "dataset": "fashion", "limit": 300, "noise": 0.25, "cycles": 2}
@@ -33,7 +33,7 @@ def cleaning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         made = study.create(Protocol("small", "A small study of cleaning", arms, [0], settings))
         pool = data.load("fashion", limit=300)
         for one in made.runs:
-            cycle.work(one, pool)
+            loop.work(one, pool)
         for which in ("before", "after"):
             evaluation.evaluate(made.runs[0], pool, made.runs[0].config, which, seed=0)
     with serve(home, home / "server.log") as served:

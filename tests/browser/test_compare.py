@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from core import run, store
-from core.run import Config
+from core.runs import run
+from core.runs.spec import Config
+from core.store import atomic
 from core.strategies import STRATEGIES
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
@@ -41,7 +42,7 @@ def fake_study(
             one = run.Run(home / f"{name}-{method}-s{seed}")
             one.path.mkdir(parents=True)
             content = {"config": dataclasses.asdict(config), "about": {**ABOUT, "n_samples": n}}
-            store.write_atomically(one.path / "config.json", json.dumps(content).encode())
+            atomic.write_atomically(one.path / "config.json", json.dumps(content).encode())
             one.log.create()
             plan[one.id] = content["config"]
             rng = np.random.default_rng([seed, place])
@@ -65,11 +66,11 @@ def fake_study(
                 table = pd.DataFrame(
                     {"sample_id": [str(i) for i in range(n)], "rank": rank.where(rank <= 800), **columns}
                 )
-                store.write_table(one.cycle_path(cycle) / "ranking.parquet", table)
+                atomic.write_table(one.cycle_path(cycle) / "ranking.parquet", table)
                 one.log.finish(cycle, "score", 1.0, result)
     folder = home / "studies" / name
     folder.mkdir(parents=True)
-    store.write_atomically(folder / "study.json", json.dumps({"title": title, "about": ABOUT, "runs": plan}).encode())
+    atomic.write_atomically(folder / "study.json", json.dumps({"title": title, "about": ABOUT, "runs": plan}).encode())
     return name
 
 

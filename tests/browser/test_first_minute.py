@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from core import run
+from core.runs import run
 from pages.ui.frame import PAGES
 from tests.browser.conftest import PATIENCE, serve, visiting
 

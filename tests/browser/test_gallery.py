@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, expect
 
-from core import query, run
-from core.query import Filter
-from core.run import Run
+from core.analysis import samples
+from core.analysis.samples import Filter
+from core.runs import run, spec
+from core.runs.run import Run
 from tests.browser.conftest import Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
@@ -21,7 +22,8 @@ LONG = "a class with a name that goes on and on and on " * 2
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A dashboard with a run of each task, and one on photographs of two shapes that nobody vouches for."""
     import data
-    from core import cycle, tasks
+    from core.engine import loop
+    from core.runs import questions
 
     home = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
@@ -31,8 +33,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         folder = photographs(home / "photographs")
         pool = data.load("folder", folder)
         small = {"model": "small-cnn", "width": 4, "epochs": 1, "batch_size": 8, "budget": 5, "cycles": 1}
-        config = run.Config(dataset="folder", root=str(folder), task="label-cleaning", method="cleaning", **small)
-        cycle.work(run.create(tasks.prepare(config, pool), tasks.about(pool)), pool)
+        config = spec.Config(dataset="folder", root=str(folder), task="label-cleaning", method="cleaning", **small)
+        loop.work(run.create(questions.prepare(config, pool), questions.about(pool)), pool)
     with serve(home, home / "server.log") as served:
         yield served
 
@@ -57,13 +59,13 @@ def of(gallery: Server, name: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def cleaned(gallery: Server) -> query.Samples:
+def cleaned(gallery: Server) -> samples.Samples:
     """What the page is held to: the samples of the last cycle of the cleaning run."""
     import data
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(gallery.home))
-        return query.samples(of(gallery, "fashion-vanilla"), data.load("fashion", limit=400), 1)
+        return samples.of_cycle(of(gallery, "fashion-vanilla"), data.load("fashion", limit=400), 1)
 
 
 def tiles(guest: Visitor) -> Locator:

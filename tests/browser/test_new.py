@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
-from core import run
+from core.runs import run
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
 pytestmark = pytest.mark.browser

@@ -9,8 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 import data
-from core import cycle, run, tasks
-from core.run import Config
+from core.engine import loop
+from core.runs import questions, run
+from core.runs.spec import Config
 from tests.browser.conftest import PATIENCE, serve, visiting
 from tests.browser.test_rankings import drag
 
@@ -39,9 +40,9 @@ def runs(tmp_path_factory):
     pool = data.load("fashion", limit=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(home))
-        made = [run.create(tasks.prepare(config, pool), tasks.about(pool)) for config in (CLEANING, PEOPLE)]
+        made = [run.create(questions.prepare(config, pool), questions.about(pool)) for config in (CLEANING, PEOPLE)]
         for one in made:
-            cycle.work(one, pool)
+            loop.work(one, pool)
     with serve(home, home / "server.log") as served:
         yield served, *made
 

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import expect
 from pypdf import PdfReader
 
-from core import run
+from core.runs import run
 from tests.browser.conftest import Visitor, finished_run, serve, visiting
 
 PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from core import run
+from core.runs import run
 from tests.browser.conftest import PATIENCE, Visitor, serve, visiting
 from tests.browser.test_annotate import strikes
 from tests.browser.test_walk import wait_for_cycles

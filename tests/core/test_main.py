@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import jobs, run, tasks
 from core.__main__ import main
+from core.runs import jobs, questions, run
 
 TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
 LEARNING = ["run", "--task", "active-learning", "--budget", "20", "--cycles", "2", *TINY]
@@ -57,7 +57,7 @@ def test_cleaning_prints_correctness_and_both_areas(home, capsys):
 @pytest.mark.parametrize(
     ("options", "score"),
     [
-        (["--votes"], tasks.VOTES_SCORE),
+        (["--votes"], questions.VOTES_SCORE),
         (["--votes", "--score", "cleaning"], "cleaning"),
         (["--votes", "--noise", "0.2"], "cleaning"),  # wrong labels that are made up, one an image
         ([], "cleaning"),
@@ -160,7 +160,7 @@ def test_interrupting_exits_with_130_and_resume_goes_on(home):
 
 
 def test_a_defect_exits_with_1(home, monkeypatch, capsys):
-    monkeypatch.setattr("core.tasks.prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr("core.runs.questions.prepare", lambda *_: 1 / 0)
     assert main(LEARNING) == 1
     assert "defect of ours" in capsys.readouterr().err
 

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 
 import data
-from core import annotate, audit, cycle, evaluation, run, tasks, views
-from core.learner import Learner
-from core.run import Config
+from core.analysis import curves, figures, labelling, measures, samples
+from core.engine import evaluation, loop
+from core.engine.learner import Learner
+from core.files import handout
+from core.runs import annotation, audit, questions, run
+from core.runs.spec import Config
 from data import votes
 from data.annotations import Annotations
 from data.errors import UserError
@@ -33,8 +36,8 @@ def one(tmp_path, monkeypatch, pool):
 
 def begun(pool, method="cleaning") -> run.Run:
     config = Config(task="label-cleaning", method=method, budget=0, cycles=2, **TINY)
-    found = run.create(tasks.prepare(config, pool), tasks.about(pool))
-    cycle.work(found, pool)
+    found = run.create(questions.prepare(config, pool), questions.about(pool))
+    loop.work(found, pool)
     return found
 
 
@@ -49,7 +52,7 @@ def test_without_anybody_to_simulate_a_run_ranks_once_and_claims_nothing_in_samp
     assert "estimated_correctness" not in row
     assert "agreement" not in row
     assert "correctness" not in row
-    assert len(views.envelopes(one.config, pool, 10)) == 0
+    assert len(curves.envelopes(one.config, pool, 10)) == 0
 
 
 @pytest.fixture
@@ -62,36 +65,36 @@ def truth(pool):
 def test_whoever_follows_the_queue_gets_an_estimate_whose_interval_holds_the_truth(home, truth):
     """And before that what an out-of-fold model agrees with, which is not called the share of right labels."""
     right, doubtful = truth
-    found, _ = tasks.settle({"task": "label-cleaning", "method": "cleaning", **TINY}, lambda config: doubtful)
-    assert found.folds == tasks.PEOPLES_FOLDS
-    one = run.create(dataclasses.replace(found, folds=2), tasks.about(doubtful))
-    cycle.work(one, doubtful)
+    found, _ = questions.settle({"task": "label-cleaning", "method": "cleaning", **TINY}, lambda config: doubtful)
+    assert found.folds == questions.PEOPLES_FOLDS
+    one = run.create(dataclasses.replace(found, folds=2), questions.about(doubtful))
+    loop.work(one, doubtful)
     (first,) = one.cycles().to_dict("records")
     assert 0 <= first["agreement"] <= 1
-    assert list(views.measures(one.config, pd.Series(first))) == ["agreement", "accuracy"]
-    table = views.samples(one, doubtful, 0)
+    assert list(measures.measures(one.config, pd.Series(first))) == ["agreement", "accuracy"]
+    table = samples.table(one, doubtful, 0)
     for _ in range(100):
-        row = annotate.desk(one, table, "ann").queue[0]
+        row = annotation.desk(one, table, "ann").queue[0]
         one.record([doubtful.ids[row]], right[[row]], ["ann"])
     one.log.set_fact("target", 2)
-    cycle.work(one, doubtful)
+    loop.work(one, doubtful)
     last = one.cycles().iloc[1]
     standing = one.state(doubtful.ids)[0].majority
-    assert last["checked_at_random"] >= views.FEWEST
+    assert last["checked_at_random"] >= measures.FEWEST
     assert last["estimated_low"] <= (standing == right).mean() <= last["estimated_high"]
-    shown = views.measures(one.config, last)["estimated_correctness"]
+    shown = measures.measures(one.config, last)["estimated_correctness"]
     assert not shown.certain
     assert "to" in shown.interval
     assert "random order" in shown.note
-    figure = views.figure(one, doubtful, "curves", 1)
+    figure = figures.figure(one, doubtful, "curves", 1)
     (estimate,) = [trace for trace in figure.data if "estimated" in trace.name]
     assert estimate.error_y.array[0] == pytest.approx(100 * (last["estimated_high"] - last["estimated_correctness"]))
 
 
 def test_what_is_handed_to_label_studio_is_the_queue_of_the_page_annotate(one, pool, tmp_path):
-    views.label_studio(one, pool, 0, tmp_path / "out", top=30)
+    handout.label_studio(one, pool, 0, tmp_path / "out", top=30)
     tasks_ = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    queue = annotate.desk(one, views.samples(one, pool, 0), "ann").queue[:30]
+    queue = annotation.desk(one, samples.table(one, pool, 0), "ann").queue[:30]
     assert [task["data"]["sample_id"] for task in tasks_] == [pool.ids[row] for row in queue]
     served = [task["predictions"][0]["score"] for task in tasks_]
     assert served == sorted(served)
@@ -100,34 +103,34 @@ def test_what_is_handed_to_label_studio_is_the_queue_of_the_page_annotate(one, p
 
 def test_an_in_sample_estimate_of_an_earlier_version_is_no_headline(one):
     row = pd.Series({"n_labels": 0, "estimated_correctness": 0.981, "accuracy": 0.8})
-    assert list(views.measures(one.config, row)) == ["accuracy"]
+    assert list(measures.measures(one.config, row)) == ["accuracy"]
 
 
 def test_a_test_set_of_the_folders_own_labels_is_called_noisy(pool):
     checked = Config("label-cleaning", "folder", "cleaning", 0, 1, annotator="person")
-    assert views.measure_title("accuracy", checked) == "Test accuracy, noisy labels"
-    measure = views.measures(checked, pd.Series({"accuracy": 0.8}))["accuracy"]
-    assert (measure.certain, measure.note) == (False, views.NOISY_TEST)
+    assert measures.measure_title("accuracy", checked) == "Test accuracy, noisy labels"
+    measure = measures.measures(checked, pd.Series({"accuracy": 0.8}))["accuracy"]
+    assert (measure.certain, measure.note) == (False, measures.NOISY_TEST)
     learnt = dataclasses.replace(checked, task="active-learning")
-    assert views.measure_title("accuracy", learnt) == "Test accuracy"
+    assert measures.measure_title("accuracy", learnt) == "Test accuracy"
 
 
 def test_exports_hold_the_annotations_that_no_training_has_seen(one, pool):
     """99 votes, and "0 changed": the labels in the file are those that stand now."""
     new = np.array([other(label) for label in pool.labels[:9]])
     one.record(pool.ids[:9], new, ["ann"] * 9)
-    table = views.cleaned(one, pool, 0)
+    table = labelling.cleaned(one, pool, 0)
     assert table["changed"].sum() == 9
     assert table["label"][:9].tolist() == new.tolist()
     assert table["n_untrained"].tolist() == [1] * 9 + [0] * 111
-    assert views.untrained_text(one, 0) == "9 annotations since the last training are exported too."
-    assert views.issues(one, pool, 0)["given_label"][:9].tolist() == new.tolist()
-    assert views.issues(one, pool, 0)["status"][:9].tolist() == ["cleaned"] * 9
+    assert labelling.untrained_text(one, 0) == "9 annotations since the last training are exported too."
+    assert labelling.issues(one, pool, 0)["given_label"][:9].tolist() == new.tolist()
+    assert labelling.issues(one, pool, 0)["status"][:9].tolist() == ["cleaned"] * 9
     one.log.set_fact("target", 2)
-    cycle.work(one, pool)
-    assert views.untrained_text(one, 1) == ""
-    assert views.cleaned(one, pool, 1)["changed"].sum() == 9
-    assert views.cleaned(one, pool, 0)["changed"].sum() == 0  # as it was then
+    loop.work(one, pool)
+    assert labelling.untrained_text(one, 1) == ""
+    assert labelling.cleaned(one, pool, 1)["changed"].sum() == 9
+    assert labelling.cleaned(one, pool, 0)["changed"].sum() == 0  # as it was then
 
 
 def test_the_first_person_takes_the_place_of_a_label_that_came_with_the_data(one, pool):
@@ -171,11 +174,11 @@ def test_the_next_cycle_trains_on_what_people_said(one, pool):
     one.record(pool.ids[:20], np.array([other(label) for label in pool.labels[:20]]), ["ann"] * 20)
     one.check_step()
     one.log.set_fact("target", 2)
-    cycle.work(one, pool)
+    loop.work(one, pool)
     assert one.cycles()["n_labels"].tolist() == [0, 20]
     assert (one.ranking(1)["status"][:20] == "cleaned").all()
     assert one.ranking(1)["rank"][:20].isna().all()
-    table = views.relabels(one, pool)
+    table = labelling.relabels(one, pool)
     assert table["source"].unique().tolist() == ["person: ann"]
     assert (table["kind"] == "").all()
     assert len(table) == 20
@@ -231,7 +234,7 @@ def test_first_votes_that_tie_are_no_label_and_come_first_in_the_ranking(three):
     assert found.cycles()["tied"].tolist() == [10]
 
 
-@pytest.mark.parametrize("method", tasks.CLEANING_SCORES[:-1])  # the oracle knows what people do not
+@pytest.mark.parametrize("method", questions.CLEANING_SCORES[:-1])  # the oracle knows what people do not
 def test_ties_come_first_by_any_score_and_among_themselves_by_it(home, pool, method):
     voted = voted_by_three(pool)
     table = begun(voted, method).ranking(0)
@@ -261,13 +264,13 @@ def test_the_order_of_the_annotators_changes_nothing(three, pool, order):
     pd.testing.assert_frame_equal(second.ranking(0), found.ranking(0))
     for name in ("weights.safetensors", "posterior.npy"):
         assert (second.cycle_path(0) / name).read_bytes() == (found.cycle_path(0) / name).read_bytes()
-    for export in (views.cleaned, views.issues):
+    for export in (labelling.cleaned, labelling.issues):
         pd.testing.assert_frame_equal(export(second, again, 0), export(found, voted, 0))
 
 
 def test_a_tie_is_exported_without_a_label(three):
     found, voted = three
-    labels, suspected = views.cleaned(found, voted, 0)[:11], views.issues(found, voted, 0)[:11]
+    labels, suspected = labelling.cleaned(found, voted, 0)[:11], labelling.issues(found, voted, 0)[:11]
     assert labels["label"].tolist() == [-1] * 10 + [voted.labels[10]]
     assert labels["name"].tolist() == ["—"] * 10 + [voted.class_names[voted.labels[10]]]
     assert labels["status"].tolist() == suspected["status"].tolist() == ["tied"] * 10 + ["labelled"]
@@ -277,11 +280,11 @@ def test_a_tie_is_exported_without_a_label(three):
 
 def test_an_image_says_that_it_is_tied(three):
     found, voted = three
-    table = views.samples(found, voted, 0)
+    table = samples.table(found, voted, 0)
     assert table["given"][:10].tolist() == ["—"] * 10
-    said = views.reason(table.iloc[0], 10)
+    said = samples.reason(table.iloc[0], 10)
     assert said.startswith("tied (3 votes), so that no label stands; the model says")
-    assert "labelled" in views.reason(table.iloc[10], 10)
+    assert "labelled" in samples.reason(table.iloc[10], 10)
 
 
 def test_classifiers_learn_from_no_tie_either(three, monkeypatch):
@@ -301,10 +304,10 @@ def test_one_more_vote_settles_a_tie_or_it_does_not(three):
     assert state.majority[:3].tolist() == [settled, -1, -1]
     assert state.histogram[:3].sum(axis=1).tolist() == [4, 4, 3]  # votes add up, and none takes another's place
     found.log.set_fact("target", 2)
-    cycle.work(found, voted)
+    loop.work(found, voted)
     assert found.ranking(1)["status"][:3].tolist() == ["cleaned", "tied", "tied"]
     assert sorted(found.ranking(1)["rank"][1:10]) == list(range(1, 10))
-    table = views.relabels(found, voted).set_index("sample_id")
+    table = labelling.relabels(found, voted).set_index("sample_id")
     assert table.loc[voted.ids[0], ["before", "after", "formed"]].tolist() == ["—", voted.class_names[settled], True]
     assert table.loc[voted.ids[1], ["before", "after", "formed"]].tolist() == ["—", "—", False]
     assert found.cycles()["tied"].tolist() == [10, 9]
@@ -337,7 +340,7 @@ def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     voted = data.load("fashion", limit=120)
     config = Config(task="label-cleaning", method="cleaning", budget=5, cycles=1, **TINY)
-    found = run.create(tasks.prepare(config, voted), tasks.about(voted))
+    found = run.create(questions.prepare(config, voted), questions.about(voted))
     with pytest.raises(UserError, match="simulates its annotators"):
         found.record([voted.ids[0]], np.array([1]), ["ann"])
 
@@ -345,7 +348,7 @@ def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
 def test_labels_before_the_first_ranking_are_refused(tmp_path, monkeypatch, pool):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     config = Config(task="label-cleaning", method="cleaning", budget=0, cycles=1, **TINY)
-    found = run.create(tasks.prepare(config, pool), tasks.about(pool))
+    found = run.create(questions.prepare(config, pool), questions.about(pool))
     with pytest.raises(UserError, match="no ranking yet"):
         found.record([pool.ids[0]], np.array([1]), ["ann"])
 
@@ -354,7 +357,7 @@ def learning(pool, **settings) -> run.Run:
     config = Config(
         task="active-learning", method="margin", budget=10, cycles=4, annotator="person", **TINY, **settings
     )
-    return run.create(tasks.prepare(config, pool), tasks.about(pool))
+    return run.create(questions.prepare(config, pool), questions.about(pool))
 
 
 @pytest.fixture
@@ -372,7 +375,7 @@ def home(tmp_path, monkeypatch):
 
 def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool):
     found = learning(pool, initial=30)
-    cycle.work(found, pool)
+    loop.work(found, pool)
     assert found.cycles()["n_labels"].tolist() == [30]
     assert found.status()[0] == "finished"
     with pytest.raises(UserError, match="Nobody has given a label"):
@@ -381,7 +384,7 @@ def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool
     found.record(asked, np.zeros(5, dtype=np.int64), ["ann"] * 5)
     found.check_step()
     found.log.set_fact("target", 2)
-    cycle.work(found, pool)
+    loop.work(found, pool)
     assert found.cycles()["n_labels"].tolist() == [30, 35]
     last = found.ranking(1).set_index("sample_id")
     assert last.loc[asked, "rank"].isna().all()
@@ -391,19 +394,19 @@ def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool
 
 def test_the_whole_pool_may_be_labelled(home, pool):
     found = learning(pool, initial=110)
-    cycle.work(found, pool)
+    loop.work(found, pool)
     asked = found.ranking(0).dropna(subset="rank")["sample_id"].tolist()
     found.record(asked, np.zeros(10, dtype=np.int64), ["ann"] * 10)
     found.log.set_fact("target", 2)
-    cycle.work(found, pool)
+    loop.work(found, pool)
     assert found.cycles()["n_labels"].tolist() == [110, 120]
     assert found.ranking(1)["rank"].isna().all()
 
 
 def test_without_any_label_people_give_the_first(home, unlabelled):
     found = learning(unlabelled)
-    with pytest.raises(cycle.Waiting, match="its labels are of 0 classes"):
-        cycle.work(found, unlabelled)
+    with pytest.raises(loop.Waiting, match="its labels are of 0 classes"):
+        loop.work(found, unlabelled)
     assert found.status()[0] == "stopped"
     assert "waits for people" in found.status()[1]
     found.record(unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
@@ -411,18 +414,18 @@ def test_without_any_label_people_give_the_first(home, unlabelled):
         found.check_step()
     found.record(unlabelled.ids[2:3], np.array([5]), ["bob"])
     found.check_step()
-    cycle.work(found, unlabelled)
+    loop.work(found, unlabelled)
     assert found.cycles()["n_labels"].tolist() == [3]
     assert "accuracy" not in found.cycles()
-    assert views.summary(found, unlabelled)["auc"] is None
-    assert len(views.with_noise_scores(found, views.samples(found, unlabelled, 0), 0)) == 3
+    assert curves.summary(found, unlabelled)["auc"] is None
+    assert len(samples.with_noise_scores(found, samples.table(found, unlabelled, 0), 0)) == 3
 
 
 def test_people_who_disagree_on_an_image_to_label_are_no_label_yet(home, pool):
     found = learning(pool, initial=119)
-    (row, *_), _, _ = tasks.ActiveLearning(found.config, pool).initial()
+    (row, *_), _, _ = questions.ActiveLearning(found.config, pool).initial()
     found.record([pool.ids[row]] * 2, np.array([1, 2]), ["ann", "bob"])  # before the first training
-    cycle.work(found, pool)
+    loop.work(found, pool)
     table = found.ranking(0)
     assert (table["label"][row], table["status"][row], table["rank"][row]) == (-1, "tied", 1)
     assert found.cycles()["n_labels"].tolist() == [118]
@@ -431,9 +434,9 @@ def test_people_who_disagree_on_an_image_to_label_are_no_label_yet(home, pool):
 
 def test_what_people_say_before_the_first_training_wins_over_what_was_there(home, pool):
     found = learning(pool, initial=119)
-    (row, *_), _, _ = tasks.ActiveLearning(found.config, pool).initial()
+    (row, *_), _, _ = questions.ActiveLearning(found.config, pool).initial()
     found.record([pool.ids[row]], np.array([other(pool.labels[row])]), ["ann"])
-    cycle.work(found, pool)
+    loop.work(found, pool)
     assert found.ranking(0)["label"][row] == other(pool.labels[row])
     assert found.cycles()["n_labels"].tolist() == [119]
 
@@ -459,8 +462,8 @@ def test_a_vote_that_was_taken_back_may_be_brought_in_again(one, pool):
         one.check_step()
     assert one.record(*vote) == 1
     assert one.state(pool.ids)[0].majority[0] == 2
-    assert views.given_votes(one)["annotator"].tolist() == ["ann"]
-    assert len(views.relabels(one, pool)) == 1
+    assert labelling.given_votes(one)["annotator"].tolist() == ["ann"]
+    assert len(labelling.relabels(one, pool)) == 1
 
 
 def test_a_tie_that_is_settled_is_a_label_that_changed(home, pool):
@@ -468,9 +471,9 @@ def test_a_tie_that_is_settled_is_a_label_that_changed(home, pool):
     found = begun(tied)
     found.record([tied.ids[0]], np.array([4]), ["cy"])
     found.log.set_fact("target", 2)
-    cycle.work(found, tied)
-    assert views.cycle_changes(found, tied)["changed"].tolist() == [0, 1]
-    assert views.cleaned(found, tied, 1)["changed"].sum() == 1
+    loop.work(found, tied)
+    assert labelling.cycle_changes(found, tied)["changed"].tolist() == [0, 1]
+    assert labelling.cleaned(found, tied, 1)["changed"].sum() == 1
 
 
 def test_nothing_is_refused_for_the_sake_of_a_test_set_that_people_do_not_have(pool):
@@ -483,5 +486,5 @@ def test_nothing_is_refused_for_the_sake_of_a_test_set_that_people_do_not_have(p
         pool.subset(np.arange(96)), annotations=Annotations(rows[:192], labels[:192], ["ann", "bob"] * 96)
     )
     given = {"task": "label-cleaning", "dataset": "folder", "method": "self-confidence"}
-    _, chosen = tasks.settle(given, lambda config: whole if config.test_share == 0 else part)
+    _, chosen = questions.settle(given, lambda config: whole if config.test_share == 0 else part)
     assert len(chosen) == 120

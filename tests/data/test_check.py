@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import check, folder
+from data import check
+from data.sources import folder
 
 
 @pytest.fixture(autouse=True)

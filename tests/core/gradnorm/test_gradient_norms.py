@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core import models
 from core.gradnorm import gradient_norms, sample_loss, slow
+from core.models import architectures
 from tests.core.gradnorm.slow_loop import loop
 from tests.core.gradnorm.zoo import build
 
 
 def small():
-    return models.build("small-cnn", 3, 4, 4, seed=0).eval()
+    return architectures.build("small-cnn", 3, 4, 4, seed=0).eval()
 
 
 @pytest.mark.parametrize("name", ["small-cnn", "vit", "segmenter"])
@@ -115,7 +115,7 @@ def test_dropout_is_off_even_in_training_mode():
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("scope", ["all", "head"])
 def test_the_model_is_left_as_it_was_found(scope, fails):
-    model = models.build("resnet18", 3, 4, 4, seed=0).eval()
+    model = architectures.build("resnet18", 3, 4, 4, seed=0).eval()
     model.blocks[0].training = True  # a container: the mode of each module is its own
     model.conv1.weight.requires_grad_(False)
     model.head.weight.grad = torch.ones_like(model.head.weight)

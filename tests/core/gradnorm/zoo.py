@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import models
+from core.models import architectures
 from data.torchvision_import import torchvision
 
 N, K = 5, 4
@@ -224,8 +224,8 @@ OTHERS = {
     "parameters without dimensions": Scalars,
 }
 NETWORKS = {
-    "small-cnn": lambda: models.build("small-cnn", 3, K, 4, seed=0),
-    "resnet18": lambda: models.build("resnet18", 3, K, 4, seed=0),
+    "small-cnn": lambda: architectures.build("small-cnn", 3, K, 4, seed=0),
+    "resnet18": lambda: architectures.build("resnet18", 3, K, 4, seed=0),
     "segmenter": Segmenter,
     "torchvision resnet18": lambda: torchvision.models.ResNet(
         torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=K

@@ -1,0 +1,1 @@
+"""What a finished cycle says. Needs no torch."""

@@ -1,0 +1,139 @@
+"""How accuracy and label accuracy grow with the labels, and what lies above and below."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core import metrics, relabel
+from core.runs.questions import initial_labels, reference_counts
+from core.runs.run import Run
+from core.runs.spec import Config
+from core.studies import policies
+from data import ImageDataset
+
+ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
+
+
+def learning_curve(runs: list[Run]) -> pd.DataFrame:
+    """Test accuracy against labels, one row a run and cycle: run, method, seed, cycle, n_labels, accuracy, gap."""
+    parts = [run.cycles().assign(run=run.id, method=run.config.arm, seed=run.config.seed) for run in runs]
+    columns = ["run", "method", "seed", "cycle", "n_labels", "accuracy", "gap"]
+    parts = [part.reindex(columns=columns) for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
+    """Correctness after 0 … T collected labels of a cleaning run: run, method, seed, n_labels, correctness.
+
+    Empty where nobody knows the true labels.
+    """
+    columns = ["run", "method", "seed", "n_labels", "correctness"]
+    config = run.config
+    reference = reference_counts(config, dataset)
+    _, taken, _ = run.state(dataset.ids, up_to_cycle)
+    n = len(dataset.ids)
+    if reference is None or len(taken.sample) < n:
+        return pd.DataFrame(columns=columns)
+    # The first n events are the initial labels
+    collected = taken[n:]
+    initial = np.empty(n, dtype=np.int64)
+    initial[taken.sample[:n]] = taken.label[:n]
+    curve = relabel.correctness_curve(reference.argmax(axis=1), initial, collected)
+    return pd.DataFrame(
+        {
+            "run": run.id,
+            "method": config.arm,
+            "seed": config.seed,
+            "n_labels": np.arange(len(curve)),
+            "correctness": curve,
+        }
+    )[columns]
+
+
+def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:
+    """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
+
+    Oracle and random by `core.relabel.simulate` over five sets of votes on the run's own initial labels; minimal is the
+    straight line that corrects one sample with every two labels. Empty where nobody knows the true labels.
+    """
+    reference = reference_counts(config, dataset)
+    if reference is None:
+        return pd.DataFrame(columns=["policy", "n_labels", "mean", "sd"])
+    initial = initial_labels(config, dataset)
+    x = np.arange(budget + 1)
+    seeds = config.seed + np.arange(ENVELOPE_SEEDS)
+    parts = []
+    for policy in ("oracle", "random"):
+        curves = relabel.simulate(reference, initial, policy, budget=budget, seeds=seeds).correctness
+        parts.append(
+            pd.DataFrame(
+                {"policy": policy, "n_labels": x, "mean": curves.mean(axis=0), "sd": curves.std(axis=0, ddof=1)}
+            )
+        )
+    start = metrics.correctness(initial, reference)
+    parts.append(
+        pd.DataFrame(
+            {"policy": "minimal", "n_labels": x, "mean": np.minimum(1.0, start + x / 2 / len(initial)), "sd": 0.0}
+        )
+    )
+    return pd.concat(parts, ignore_index=True)
+
+
+def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
+    """The object that `run --json` prints: run, task, seed, cycles, auc, auc_normalised.
+
+    Label cleaning: mean correctness over the collected labels, and the same on the scale from the random order (0) to
+    the oracle (1). Active learning: mean accuracy over the labels (trapezoids), and no normalised value.
+    """
+    config, cycles = run.config, run.cycles()
+    auc = normalised = None
+    if config.task == "label-cleaning":
+        curve = cleaning_curve(run, dataset)
+        if len(curve) > 1:
+            bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
+            auc = float(curve["correctness"].mean())
+            normalised = metrics.normalised_auc(auc, bounds["random"], bounds["oracle"])
+    elif "accuracy" in cycles:  # not so without a test set
+        auc = metrics.area_under_curve(cycles["n_labels"], cycles["accuracy"])
+    return {
+        "run": run.id,
+        "task": config.task,
+        "seed": config.seed,
+        "cycles": [row.dropna().to_dict() for _, row in cycles.astype(object).iterrows()],
+        "auc": auc,
+        "auc_normalised": normalised,
+    }
+
+
+def simulable(run: Run, dataset: ImageDataset) -> bool:
+    """Whether relabelling by the run's first ranking can be simulated: somebody knows the true label distributions.
+
+    The first ranking of a branch is another run's.
+    """
+    return reference_counts(run.config, dataset) is not None and run.config.earlier is None
+
+
+def policy_statistics(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
+    """What the first rankings of runs come to at the end of the budget (`core.studies.policies.statistics`)."""
+    return policies.statistics(runs, dataset, policies.simulated(runs, dataset))
+
+
+def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
+    """One row a run: method, seed, n_labels, last (accuracy or correctness at the end), auc, auc_normalised, run."""
+    rows = []
+    for run in runs:
+        found, cycles = summary(run, dataset), run.cycles()
+        last = cycles.iloc[-1]
+        rows.append(
+            {
+                "method": run.config.method,
+                "seed": run.config.seed,
+                "n_labels": int(last["n_labels"]),
+                "last": last.get("correctness", last.get("accuracy")),
+                "auc": found["auc"],
+                "auc_normalised": found["auc_normalised"],
+                "run": run.id,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,206 @@
+"""What became of the labels: relabels, cleaned labels, suspected issues, votes, as tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from core import relabel
+from core.analysis import samples
+from core.relabel import Floats, Ints, Labels
+from core.runs.questions import reference_counts
+from core.runs.run import PERSON, Run
+from core.store.log import standing
+from data import ImageDataset
+from data.errors import UserError
+
+
+def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds a phase."""
+    _, taken, events = run.state(dataset.ids)
+    before: Floats = np.full(len(dataset.ids), -1.0)
+    seen = np.zeros(len(dataset.ids), dtype=bool)
+    rows = []
+    phases = run.log.phases()
+    for cycle in sorted(set(phases["cycle"])):
+        mine = (events["cycle"] == cycle).to_numpy()
+        after = before.copy()
+        after[taken.sample[mine]] = taken.majority[mine]  # the last event of a sample wins
+        spent = phases[phases["cycle"] == cycle].set_index("phase")["seconds"]
+        rows.append(
+            {
+                "cycle": int(cycle),
+                "labels": int(mine.sum()),
+                "samples": len(np.unique(taken.sample[mine])),
+                "changed": int(((after != before) & seen).sum()),
+                "training_s": spent.get("train"),
+                "scoring_s": spent.get("score"),
+            }
+        )
+        before = after
+        seen[taken.sample[mine]] = True
+    return pd.DataFrame(rows)
+
+
+def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
+    """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
+
+    relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
+    selection, of the run's own score), kind ("clear noise corrected", …; "" where nobody knows), sources.
+    """
+    config, names = run.config, np.array([*run.about["class_names"], "—"], dtype=object)  # −1, a tie, is the last
+    _, taken, events = run.state(dataset.ids, up_to_cycle)
+    asked = (events["cycle"] > 0).to_numpy()
+    collected = taken[asked]
+    initial = run.state(dataset.ids, 0)[0].majority
+    visits, log = relabel.visits(collected, initial), events[asked].reset_index(drop=True)
+    cycles = log["cycle"].to_numpy()[visits.first]
+    scores_at = np.full(len(cycles), np.nan)
+    for cycle in np.unique(cycles):
+        method = run.config_at(int(cycle) - 1).method
+        ranking = run.ranking(int(cycle) - 1)[method].to_numpy(np.float64)
+        scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
+    reference = reference_counts(config, dataset)
+    kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
+    given = pd.Series(names[collected.label]).groupby(visits.of).agg(", ".join)
+    return pd.DataFrame(
+        {
+            "relabel": np.arange(1, len(cycles) + 1),
+            "cycle": cycles,
+            "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
+            "votes": given.to_numpy(dtype=object),
+            "n_votes": visits.n_votes,
+            "before": names[visits.before],
+            "after": names[visits.after],
+            "formed": visits.formed,
+            "score": scores_at,
+            "kind": kinds,
+            "source": log["source"].to_numpy()[visits.first],
+        }
+    )
+
+
+def through(run: Run, cycle: int) -> int | None:
+    """Up to which cycle an export reads the log: at the last ranking to its end, so that no annotation is missing."""
+    return None if cycle == len(run.cycles()) - 1 else cycle
+
+
+def untrained(run: Run, cycle: int) -> pd.Series:
+    """The annotations of people that are exported with a cycle though no training has seen them, by sample id."""
+    if through(run, cycle) is not None:
+        return pd.Series(dtype=np.int64)
+    events = standing(run.log.events(sources=PERSON, after=cycle))
+    last = events[events["label"] >= 0].drop_duplicates(["sample_id", "source"], keep="last")
+    return last["sample_id"].value_counts()
+
+
+def untrained_text(run: Run, cycle: int) -> str:
+    """What to say of them, "" where there are none."""
+    n = int(untrained(run, cycle).sum())
+    if n == 0:
+        return ""
+    return f"{n:,} annotation{'' if n == 1 else 's'} since the last training {'is' if n == 1 else 'are'} exported too."
+
+
+def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The labels at a cycle beside those of the start, one row a sample (`core.analysis.labelling.cleaned_labels`).
+
+    At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen.
+    """
+    initial = run.state(dataset.ids, 0)[0].majority
+    state, _, _ = run.state(dataset.ids, through(run, cycle))
+    table = cleaned_labels(dataset.ids, initial, state, dataset.class_names)
+    return table.assign(n_untrained=table["sample_id"].map(untrained(run, cycle)).fillna(0).astype(np.int64))
+
+
+def issues(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """Suspected wrong labels in cleanlab's column names, one row a sample (`issue_table`), labels as in `cleaned`."""
+    probs, now = run.posterior(cycle).astype(np.float64), cleaned(run, dataset, cycle)
+    ranking = samples.table(run, dataset, cycle).assign(label=now["label"], status=now["status"])
+    return issue_table(ranking, probs, dataset.class_names)
+
+
+def given_votes(run: Run) -> pd.DataFrame:
+    """The votes of people, as tables of votes are read (`core.analysis.labelling.votes_table`); those of the next cycle too."""
+    events = run.log.labels()
+    events = events[events["source"].str.startswith(PERSON)]
+    annotators = events["source"].str.removeprefix(PERSON).tolist()
+    return votes_table(events, annotators, run.about["class_names"])
+
+
+def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> pd.DataFrame:
+    """Suspected wrong labels in cleanlab's column names, one row a sample.
+
+    ranking: of `core.analysis.samples.table`, in pool order · probs: posterior [N, C]. Columns: sample_id; is_label_issue;
+    label_score, p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name; cleaning, Φ in nats,
+    **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
+    posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
+    A tie is one too, of label −1, name "—" and label_score 0, so that a reader who drops issues or sorts them treats it rightly.
+    Raises `UserError` for a ranking of active learning.
+    """
+    given, p, tied = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64), ranking["status"] == "tied"
+    if "cleaning" not in ranking or (given[~tied] < 0).any():
+        raise UserError("Wrong labels are looked for in label cleaning alone: choose a run of that task.")
+    predicted, there = p.argmax(axis=1), given >= 0
+    own = np.where(there, p[np.arange(len(p)), given], 0.0)
+    n = np.bincount(given[there], minlength=len(class_names))
+    sums = np.bincount(given[there], weights=own[there], minlength=len(class_names))
+    threshold = np.where(n > 0, sums / np.maximum(n, 1), 1.0)
+    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
+    return pd.DataFrame(
+        {
+            "sample_id": ranking["sample_id"].to_numpy(),
+            "is_label_issue": ~there | ((predicted != given) & (p.max(axis=1) >= threshold[predicted])),
+            "label_score": own,
+            "given_label": given,
+            "predicted_label": predicted,
+            "given_name": names[given],
+            "suggested_name": names[predicted],
+            "cleaning": ranking["cleaning"].to_numpy(),
+            "rank": ranking["rank"].to_numpy(),
+            "status": ranking["status"].to_numpy(),
+        }
+    )
+
+
+def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, class_names: Sequence[str]) -> pd.DataFrame:
+    """The labels after cleaning, one row a sample: sample_id, initial_label, label (int), their names, n_votes, status, changed.
+
+    initial: majority labels [N] at the start. A label that is not there is −1, its name "—" and its status "unlabelled", or
+    "tied" where people gave several classes equally often.
+    """
+    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
+    return pd.DataFrame(
+        {
+            "sample_id": list(sample_ids),
+            "initial_label": initial,
+            "label": state.majority,
+            "initial_name": names[initial],
+            "name": names[state.majority],
+            "n_votes": state.histogram.sum(axis=1),
+            "status": state.status,
+            "changed": state.majority != initial,
+        }
+    )
+
+
+def log_table(events: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """The label log with the labels' names: seq, cycle, sample_id, label, name, source, time.
+
+    What is no label is below 0 (`core.store.log.Log.events`), and named as what it is.
+    """
+    table = events.copy()
+    names = np.array([*class_names, "unsure", "skipped", "taken back"], dtype=object)  # −3, −2 and −1
+    table.insert(4, "name", names[table["label"].to_numpy(np.int64)])
+    return table
+
+
+def votes_table(events: pd.DataFrame, annotators: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
+    """The votes that people gave, as `read_votes` takes them: sample_id, annotator, label (a class's name).
+
+    events: of the label log, those by people · annotators: the name of each event's. Of several votes of one annotator on
+    a sample the last holds.
+    """
+    names = np.array(class_names, dtype=object)[events["label"].to_numpy(np.int64)]
+    table = pd.DataFrame({"sample_id": events["sample_id"].to_numpy(), "annotator": list(annotators), "label": names})
+    return table.drop_duplicates(["sample_id", "annotator"], keep="last", ignore_index=True)

@@ -1,0 +1,82 @@
+"""The shares that stand for a cycle, as they are shown: with their interval, and with what to know of them."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from core.runs.spec import Config
+from data import ImageDataset
+
+MEASURES = {
+    "correctness": "Right labels",
+    "estimated_correctness": "Right labels, estimated",
+    "agreement": "Model agrees",
+    "accuracy": "Test accuracy",
+}
+NOTES = {
+    "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
+    "they say is taken as right, and a tie is no right label.",
+    "agreement": "Labels that are also the prediction of a model that has not learnt them (out of fold). This is not the share "
+    "of right labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
+    "drawn at random, which are one in ten on the page Annotate.",
+}
+FEWEST = 10  # random images that an estimate rests on
+NOISY_TEST = (
+    "The test set has the same doubtful labels as the pool; wrong ones count as errors of a model that is right."
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One share of a cycle as it is shown. interval: "55.4 to 100.0 %" of an estimate, else "" · certain: whether it is a fact
+    rather than an estimate or a hint, so that a change may be drawn as better or worse · note: what to know of it, "" for
+    nothing."""
+
+    title: str
+    text: str
+    interval: str
+    certain: bool
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
+def measure_title(name: str, config: Config) -> str:
+    """What a share of `Run.cycles` is called; that of a test set with doubtful labels says so."""
+    if name == "accuracy" and config.doubtful_test:
+        return "Test accuracy, noisy labels"
+    return MEASURES[name]
+
+
+def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
+    """The shares that may stand for a cycle, a row of `Run.cycles`, by their names, the most telling first.
+
+    An estimate from fewer than `FEWEST` random images is none of them, nor is one without an interval, which earlier versions
+    made of labels that the model had learnt.
+    """
+    shown = {name: float(cycle[name]) for name in MEASURES if pd.notna(cycle.get(name))}
+    if not cycle.get("checked_at_random", 0) >= FEWEST:
+        shown.pop("estimated_correctness", None)
+    found = {}
+    for name, value in shown.items():
+        interval, note = "", NOTES.get(name, "")
+        if name == "estimated_correctness":
+            interval = f"{100 * cycle['estimated_low']:.1f} to {100 * cycle['estimated_high']:.1f} %"
+            note = note.format(cycle["checked_at_random"])
+        if name == "accuracy" and config.doubtful_test:
+            note = NOISY_TEST
+        found[name] = Measure(measure_title(name, config), f"{100 * value:.1f} %", interval, not note, note)
+    return found
+
+
+def split_text(config: Config, dataset: ImageDataset) -> str:
+    """How the images are divided, in one sentence."""
+    n, held_out = len(dataset), len(dataset.test_labels)
+    if config.dataset != "folder" or not held_out:
+        test = f", {held_out:,} to test on" if held_out else ", none set aside to test on"
+        return f"{n:,} images in the pool{test}."
+    return (
+        f"{n:,} images in the pool, {held_out:,} held out to test on: these are neither ranked nor checked "
+        "(--test-share 0 puts them into the pool)."
+    )

@@ -1,0 +1,501 @@
+"""The samples of a cycle on disk, sorted and filtered there: what Rankings, Gallery and Confusion ask for.
+
+A million rows stay in a Parquet file; DuckDB hands out the hundred that a page shows. Needs no torch.
+"""
+
+import atexit
+import dataclasses
+import hashlib
+import math
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from core import scores, tsne
+from core.relabel import Floats, Ints
+from core.runs.questions import reference_counts
+from core.runs.run import Run, home
+from core.scores import REGISTRY
+from core.store.atomic import write_table
+from data import ImageDataset, votes
+from data.errors import UserError
+
+VERSION = 1  # of the columns; another one makes the files anew
+BLOCK = 100_000  # embeddings that are compared at once
+BINS = 60  # of a histogram
+OUTCOMES = {
+    "corrected": "was wrong at the start, is right now",
+    "missed": "is wrong, and nobody has been asked",
+    "still wrong": "is wrong although people were asked",
+    "wrongly flagged": "was right, and people were asked all the same",
+    "spoilt": "was right at the start, is wrong now",
+    "untouched": "is right, and nobody has been asked",
+}
+LISTS = ("given", "suggested", "status", "kind", "outcome")
+Outline = tuple[list[float], list[float]]  # x and y of the corners of what was drawn on a figure
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which samples to keep: those that pass everything that is set.
+
+    text: part of the sample id, in any case · given, suggested, status, kind, outcome: one of these names ·
+    ranges: (score, least, most), ends included · rows: of the pool, None for all.
+    """
+
+    text: str = ""
+    given: tuple[str, ...] = ()
+    suggested: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    outcome: tuple[str, ...] = ()
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    rows: tuple[int, ...] | None = None
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """The condition and its parameters."""
+        parts, values = ["true"], list[Any]()
+        if self.text:
+            parts.append("contains(lower(sample_id), lower(?))")
+            values.append(self.text)
+        for name in LISTS:
+            if chosen := getattr(self, name):
+                parts.append(f"list_contains(?, {name})")
+                values.append(list(chosen))
+        for score, least, most in self.ranges:
+            parts.append(f"{_column(score)} BETWEEN ? AND ?")
+            values += [least, most]
+        if self.rows is not None:
+            parts.append('"row" IN (SELECT unnest(?::BIGINT[]))')
+            values.append(list(self.rows))
+        return " AND ".join(parts), values
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All samples of a cycle: a Parquet file with the columns of `core.analysis.samples.table`, `row` and `outcome`.
+
+    row: place in the pool · outcome: of `OUTCOMES` in label cleaning, "" where nobody knows. In active learning
+    cross-entropy and cleaning are against the reference label, NaN without one. scores: columns of the ranking · mapped: whether
+    it has the columns of `core.tsne`.
+    """
+
+    path: Path
+    scores: tuple[str, ...]
+    n_classes: int
+    mapped: bool
+    gamma: float | None = None
+
+    def at_gamma(self, gamma: float) -> "Samples":
+        """The same samples with Φ = CE − max(H − γ·ln C, 0) as their cleaning score, the form of the paper's code."""
+        return dataclasses.replace(self, gamma=gamma)
+
+    def count(self, kept: Filter = Filter()) -> int:
+        """How many pass."""
+        where, values = kept.sql()
+        return int(self._rows(f"SELECT count(*) FROM samples WHERE {where}", values)[0][0])
+
+    def ranked_number(self) -> int:
+        """How many samples may be chosen."""
+        return int(self._rows("SELECT count(rank) FROM samples", [])[0][0])
+
+    def page(
+        self, kept: Filter, order: str, ascending: bool, offset: int = 0, limit: int | None = None
+    ) -> pd.DataFrame:
+        """So many samples from `offset` on in the order of a column, those without a value last; index: the pool's rows."""
+        where, values = kept.sql()
+        direction = "ASC" if ascending else "DESC"
+        end = "" if limit is None else f" LIMIT {int(limit)} OFFSET {int(offset)}"
+        table = self._table(
+            f'SELECT * FROM samples WHERE {where} ORDER BY {_column(order)} {direction} NULLS LAST, "row"{end}', values
+        )
+        table["rank"] = table["rank"].astype("Int64")
+        return table.set_index("row")
+
+    def place(self, sample_id: str, kept: Filter, order: str, ascending: bool) -> int | None:
+        """Where `page` has a sample, from 0; None where it does not pass."""
+        where, values = kept.sql()
+        by = f'{_column(order)} {"ASC" if ascending else "DESC"} NULLS LAST, "row"'
+        placed = f"SELECT sample_id, row_number() OVER (ORDER BY {by}) - 1 AS place FROM samples WHERE {where}"
+        found = self._rows(f"SELECT place FROM ({placed}) WHERE sample_id = ?", [*values, sample_id])
+        return int(found[0][0]) if found else None
+
+    def sample(self, sample_id: str) -> pd.Series | None:
+        """One sample, its name the pool's row; None where there is none of this id."""
+        found = self._table("SELECT * FROM samples WHERE sample_id = ?", [sample_id])
+        found["rank"] = found["rank"].astype("Int64")
+        return found.set_index("row").iloc[0] if len(found) else None
+
+    def values(self, name: str) -> list[str]:
+        """The names that occur in a column of `LISTS`, sorted, without the empty one."""
+        found = self._rows(f"SELECT DISTINCT {_column(name)} FROM samples ORDER BY 1", [])
+        return [one for (one,) in found if one]
+
+    def bounds(self, score: str) -> tuple[float, float] | None:
+        """Least and most value of a score; None where it has none."""
+        name = _column(score)
+        low, high = self._rows(f"SELECT min({name}), max({name}) FROM samples WHERE isfinite({name})", [])[0]
+        return None if low is None else (float(low), float(high))
+
+    def histogram(self, score: str, kept: Filter, bins: int = BINS) -> pd.DataFrame:
+        """Samples in equal intervals of a score: low, high, everything and kept (numbers)."""
+        bounds = self.bounds(score)
+        if bounds is None:
+            return pd.DataFrame({"low": [], "high": [], "everything": [], "kept": []})
+        low, high = bounds
+        width = (high - low) / bins or 1.0
+        where, values = kept.sql()
+        name = _column(score)
+        found = self._table(
+            f"SELECT least(floor(({name} - ?) / ?), {int(bins) - 1})::INT AS bin, count(*) AS everything, "
+            f"count(*) FILTER (WHERE {where}) AS kept FROM samples WHERE isfinite({name}) GROUP BY bin",
+            [low, width, *values],
+        ).set_index("bin")
+        table = found.reindex(range(bins), fill_value=0)
+        edges = low + width * np.arange(bins + 1)
+        return pd.DataFrame(
+            {"low": edges[:-1], "high": edges[1:], "everything": table["everything"], "kept": table["kept"]}
+        )
+
+    def cut(self, score: str, budget: int) -> float | None:
+        """The lowest score that a budget takes, each sample counted as one label; None where it takes all, or none."""
+        sql = f"SELECT min({_column(score)}) FILTER (WHERE rank <= ?), max(rank) FROM samples"
+        low, last = self._rows(sql, [budget])[0]
+        return None if low is None or last <= budget else float(low)
+
+    def confusion(self, kept: Filter = Filter()) -> pd.DataFrame:
+        """Samples by given (rows) and suggested (columns) label, names sorted as they occur; numbers."""
+        where, values = kept.sql()
+        found = self._table(
+            f"SELECT given, suggested, count(*) AS n FROM samples WHERE {where} GROUP BY given, suggested", values
+        )
+        return found.pivot(index="given", columns="suggested", values="n").fillna(0).astype(int)
+
+    def points(self, x: str, y: str, kept: Filter, limit: int) -> pd.DataFrame:
+        """At most so many samples with both scores, always the same of them; index: the pool's rows."""
+        where, values = kept.sql()
+        both = f"isfinite({_column(x)}) AND isfinite({_column(y)})"
+        table = self._table(
+            f'SELECT * FROM samples WHERE {where} AND {both} ORDER BY hash("row") LIMIT {int(limit)}', values
+        )
+        return table.set_index("row").sort_index()
+
+    def counts(self, name: str, kept: Filter = Filter()) -> dict[str, int]:
+        """How many samples have which name in a column of `LISTS`."""
+        where, values = kept.sql()
+        sql = f"SELECT {_column(name)}, count(*) FROM samples WHERE {where} GROUP BY 1 ORDER BY 1"
+        return {one: int(n) for one, n in self._rows(sql, values)}
+
+    def pairs(self, kept: Filter = Filter()) -> pd.DataFrame:
+        """Given and suggested labels that occur together, with n: those that differ first, then the most frequent."""
+        where, values = kept.sql()
+        return self._table(
+            f"SELECT given, suggested, count(*) AS n FROM samples WHERE {where} GROUP BY given, suggested "
+            "ORDER BY given = suggested, n DESC, given, suggested",
+            values,
+        )
+
+    def of_pairs(self, pairs: pd.DataFrame, kept: Filter, order: str, ascending: bool, top: int) -> pd.DataFrame:
+        """The first `top` samples of each of these `pairs` in the order of a column, pair by pair; index: the pool's rows."""
+        where, values = kept.sql()
+        by = f'{_column(order)} {"ASC" if ascending else "DESC"} NULLS LAST, "row"'
+        table = self._table(
+            f"SELECT samples.* FROM (SELECT * FROM samples WHERE {where}) AS samples JOIN (SELECT unnest(?) AS given, "
+            "unnest(?) AS suggested, unnest(?) AS place) AS pairs USING (given, suggested) "
+            f"QUALIFY row_number() OVER (PARTITION BY place ORDER BY {by}) <= ? ORDER BY place, {by}",
+            [*values, pairs["given"].tolist(), pairs["suggested"].tolist(), list(range(len(pairs))), top],
+        )
+        table["rank"] = table["rank"].astype("Int64")
+        return table.set_index("row")
+
+    def mosaic(
+        self, x: str, y: str, kept: Filter, across: int, up: int
+    ) -> tuple[pd.DataFrame, tuple[float, float]] | None:
+        """One sample for each cell of a grid over two scores, the nearest to the cell's middle; None where none has both.
+
+        Returns the samples, with n, how many lie in the cell, and width and height of a cell; index: the pool's rows.
+        """
+        where, values = kept.sql()
+        a, b = _column(x), _column(y)
+        where += f" AND isfinite({a}) AND isfinite({b})"
+        sql = f"SELECT min({a}), max({a}), min({b}), max({b}) FROM samples WHERE {where}"
+        left, right, bottom, top = self._rows(sql, values)[0]
+        if left is None:
+            return None
+        width, height = (right - left) / across or 1.0, (top - bottom) / up or 1.0
+        table = self._table(
+            f"SELECT *, count(*) OVER (PARTITION BY i, j) AS n FROM (SELECT *, least(floor(u), {int(across) - 1}) AS i, "
+            f"least(floor(v), {int(up) - 1}) AS j FROM (SELECT *, ({a} - ?) / ? AS u, ({b} - ?) / ? AS v FROM samples "
+            f"WHERE {where})) QUALIFY row_number() OVER (PARTITION BY i, j "
+            'ORDER BY (u - i - 0.5) ** 2 + (v - j - 0.5) ** 2, "row") = 1 ORDER BY j, i',
+            [left, width, bottom, height, *values],
+        )
+        return table.drop(columns=["u", "v", "i", "j"]).set_index("row"), (float(width), float(height))
+
+    def inside(self, x: str, y: str, outlines: list[Outline], kept: Filter) -> Ints:
+        """The pool's rows of all samples whose two scores lie inside of one of these outlines, sorted.
+
+        outlines: x and y of the corners of each, in order.
+        """
+        where, values = kept.sql()
+        a, b = _column(x), _column(y)
+        sql = f'SELECT "row", {a} AS x, {b} AS y FROM samples WHERE {where} AND isfinite({a}) AND isfinite({b})'
+        found = self._run(sql, values).fetchnumpy()
+        keep = np.zeros(len(found["row"]), dtype=bool)
+        for outline in outlines:
+            keep |= _within(np.asarray(found["x"]), np.asarray(found["y"]), outline)
+        return np.sort(np.asarray(found["row"], dtype=np.int64)[keep])
+
+    def ranked(self, kept: Filter = Filter()) -> Ints:
+        """The pool's rows that may be chosen, the next first."""
+        where, values = kept.sql()
+        found = self._rows(f'SELECT "row" FROM samples WHERE {where} AND rank IS NOT NULL ORDER BY rank', values)
+        return np.array([row for (row,) in found], dtype=np.int64)
+
+    def _source(self) -> tuple[str, list[Any]]:
+        if self.gamma is None:
+            return "SELECT * FROM read_parquet(?)", [str(self.path)]
+        phi = '"cross-entropy" - greatest(entropy - ? * ?, 0)'
+        sql = f"SELECT * REPLACE ({phi} AS cleaning) FROM read_parquet(?)"
+        return sql, [self.gamma, math.log(self.n_classes), str(self.path)]
+
+    def _run(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyConnection:
+        source, first = self._source()
+        try:
+            return _cursor().execute(f"WITH samples AS ({source}) {sql}", [*first, *values])
+        except duckdb.Error as error:
+            raise UserError(
+                f"The samples of this cycle cannot be read ({str(error).splitlines()[0]}): delete {self.path} and load the "
+                "page again."
+            ) from error
+
+    def _rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        return self._run(sql, values).fetchall()
+
+    def _table(self, sql: str, values: list[Any]) -> pd.DataFrame:
+        return self._run(sql, values).df()
+
+
+def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
+    """The samples of a cycle; their file is made where it is missing, or older than the ranking. Raises as `Run.ranking`."""
+    ranking = run.cycle_path(cycle) / "ranking.parquet"
+    try:
+        stat = ranking.stat()
+    except OSError:
+        run.ranking(cycle)  # says what is wrong
+        raise
+    key = f"{VERSION} {run.path} {cycle} {stat.st_size} {stat.st_mtime_ns}"
+    name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
+    with _making:  # two tabs ask at the same time
+        path = _folder() / name
+        if not path.exists():
+            write_table(path, _made(run, dataset, cycle))
+    columns = pyarrow.parquet.read_schema(path).names
+    own = set(pyarrow.parquet.read_schema(ranking).names)
+    scores = tuple(name for name in REGISTRY if name in columns and name in own)
+    return Samples(path, scores, len(dataset.class_names), set(tsne.COLUMNS) <= own)
+
+
+def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    made = table(run, dataset, cycle)
+    made["outcome"] = outcomes(run, dataset, cycle)
+    if "cross-entropy" not in made:
+        noise = with_noise_scores(run, made, cycle)
+        for name in ("cross-entropy", "cleaning"):
+            made[name] = noise[name].reindex(made.index)
+    made.insert(0, "row", np.arange(len(made)))
+    return made.sort_values("rank", na_position="last", kind="stable")  # most pages ask for the first by rank
+
+
+def history(run: Run, row: int) -> pd.DataFrame:
+    """How a sample went through the cycles: cycle, rank, label, suggested (names), confidence, status, score.
+
+    score: the one that ranked the cycle.
+    """
+    parts = []
+    names = [*run.about["class_names"], "—"]
+    for cycle in range(len(run.cycles())):
+        path = run.cycle_path(cycle) / "ranking.parquet"
+        sql = "SELECT * FROM read_parquet(?, file_row_number = true) WHERE file_row_number = ?"
+        try:
+            found = _cursor().execute(sql, [str(path), row]).df()
+        except duckdb.Error:
+            continue  # that cycle's own page says what is wrong with it
+        parts.append(found.assign(cycle=cycle, score=found[run.config_at(cycle).method]))
+    columns = ["cycle", "rank", "label", "suggested", "confidence", "status", "score"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(parts, ignore_index=True)
+    for name in ("label", "suggested"):
+        table[name] = [names[code] for code in table[name]]
+    table["rank"] = table["rank"].astype("Int64")
+    return table[columns]
+
+
+def neighbours(run: Run, cycle: int, row: int, k: int = 8) -> Ints:
+    """The k pool rows whose embeddings are the nearest in angle to that of `row`, the nearest first; empty without any."""
+    path = run.cycle_path(0 if run.config.static else cycle) / "embedding.npy"
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # a run of before there was one
+        return np.empty(0, dtype=np.int64)
+    own = embeddings[row].astype(np.float32)
+    blocks = [embeddings[start : start + BLOCK].astype(np.float32) @ own for start in range(0, len(embeddings), BLOCK)]
+    similarity = np.concatenate(blocks)
+    similarity[row] = -np.inf
+    k = min(k, len(similarity) - 1)
+    best = np.argpartition(-similarity, k)[:k]
+    return np.asarray(best[np.argsort(-similarity[best], kind="stable")], dtype=np.int64)
+
+
+def _within(x: Floats, y: Floats, outline: Outline) -> NDArray[np.bool_]:
+    """Which points [n] lie inside of an outline, by how often a ray to the right crosses it."""
+    corners_x, corners_y = (np.asarray(one, dtype=np.float64) for one in outline)
+    keep = (x >= corners_x.min()) & (x <= corners_x.max()) & (y >= corners_y.min()) & (y <= corners_y.max())
+    near_x, near_y = x[keep], y[keep]  # the others need no look at every edge
+    odd = np.zeros(len(near_x), dtype=bool)
+    for x0, y0, x1, y1 in zip(corners_x, corners_y, np.roll(corners_x, -1), np.roll(corners_y, -1), strict=True):
+        if y0 != y1:
+            crosses = ((y0 > near_y) != (y1 > near_y)) & (near_x < x0 + (near_y - y0) * (x1 - x0) / (y1 - y0))
+            odd ^= crosses
+    keep[keep] = odd
+    return np.asarray(keep, dtype=bool)
+
+
+def _column(name: str) -> str:
+    """The name as SQL; it comes from links too."""
+    if name not in REGISTRY and name not in (
+        "row",
+        "sample_id",
+        "rank",
+        "confidence",
+        "n_votes",
+        *LISTS,
+        *tsne.COLUMNS,
+    ):
+        raise UserError(f'There is no column "{name[:100]}": choose another one.')
+    return f'"{name}"'
+
+
+def _folder() -> Path:
+    """Where the files lie: below the home, or in the system's temporary folder where that cannot be written."""
+    folder = home() / ".cache" / "samples"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / "nextlabel-samples"
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+_making = threading.Lock()
+_database: list[duckdb.DuckDBPyConnection] = []
+
+
+def _cursor() -> duckdb.DuckDBPyConnection:
+    """A connection of this thread's own to one in-memory database, which reads files here and fetches nothing."""
+    if not _database:
+        settings: dict[str, Any] = {"autoinstall_known_extensions": False, "memory_limit": "512MB"}
+        _database.append(duckdb.connect(config=settings))
+        atexit.register(_database.clear)  # DuckDB complains at length about a connection that outlives the interpreter
+    return _database[0].cursor()
+
+
+def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The ranking of a cycle with class names, and what the reference says where there is one.
+
+    Adds given, suggested (names), reference (name), kind: "clear noise", "difficult" or "correct" for a label that is
+    wrong on a clear image, wrong on an ambiguous one, or right (Bernhardt et al. 2022); "" where nobody knows.
+    """
+    table = run.ranking(cycle)
+    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
+    table["given"], table["suggested"] = names[table["label"]], names[table["suggested"]]
+    config = run.config
+    cleaning = config.task == "label-cleaning"
+    reference = reference_counts(config, dataset) if cleaning else dataset.label_counts
+    unknown = np.full(len(table), -1) if cleaning else dataset.labels  # a label that is to be checked is no reference
+    truth = unknown if reference is None else reference.argmax(axis=1)
+    table["reference"] = names[truth]
+    if reference is not None:
+        wrong, ambiguous = table["label"].to_numpy() != truth, votes.ambiguous(reference)
+        kind = np.select([~wrong, ambiguous], ["correct", "difficult"], "clear noise")
+        table["kind"] = np.where(table["label"] >= 0, kind, "")
+    else:
+        table["kind"] = ""
+    return table
+
+
+def reason(sample: pd.Series, n_classes: int) -> str:
+    """Why a sample stands where it stands, in one sentence: "labelled cat; the model says dog 0.93 and is sure: …".
+
+    sample: a row of `samples` · sure: entropy below a third of its largest value ln C, unsure: above two thirds.
+    """
+    entropy = sample["entropy"] / np.log(n_classes)
+    sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
+    says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
+    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
+    if sample["status"] == "tied" and sample["given"] == "—":
+        return f"tied ({votes}), so that no label stands; {says}: one more vote may decide"
+    if sample["given"] == "—":
+        means = {
+            "is sure": "unless it is wrong, it would learn little from the label",
+            "is unsure": "it cannot guess the label",
+            "is fairly sure": "the label may be another",
+        }
+        return f"not labelled yet; {says}: {means[sure]}"
+    if sample["given"] != sample["suggested"]:
+        means = {
+            "is sure": "likely a wrong label",
+            "is unsure": "an ambiguous image, or one that is hard for the model",
+            "is fairly sure": "perhaps a wrong label",
+        }
+    else:
+        means = {
+            "is sure": "likely a right label",
+            "is unsure": "an ambiguous image, though the model agrees",
+            "is fairly sure": "probably a right label",
+        }
+    return f"labelled {sample['given']} ({votes}); {says}: {means[sure]}"
+
+
+def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]:
+    """What became of every label of a cleaning run by this cycle, [N]; "" where nobody knows the right one.
+
+    "corrected", "still wrong" and "missed" of the labels that were wrong at the start (people were asked; were asked in
+    vain; were not asked); "wrongly flagged", "spoilt" and "untouched" of those that were right.
+    """
+    reference = reference_counts(run.config, dataset) if run.config.task == "label-cleaning" else None
+    if reference is None:
+        return np.full(len(dataset), "", dtype=object)
+    state, taken, events = run.state(dataset.ids, cycle)
+    first = (events["cycle"] == 0).to_numpy()
+    initial = np.full(len(dataset), -1)
+    initial[taken.sample[first]] = taken.majority[first]  # the last event of a sample wins
+    asked = np.zeros(len(dataset), dtype=bool)
+    asked[taken.sample[~first]] = True
+    truth = reference.argmax(axis=1)
+    was, now = initial == truth, state.majority == truth
+    names = ["corrected", "still wrong", "missed", "spoilt", "wrongly flagged"]
+    return np.select([~was & now, ~was & asked, ~was, ~now, asked], names, "untouched").astype(object)
+
+
+def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame:
+    """A ranking with the columns that the map needs. Cleaning has them; in active learning l̂ is the reference label, or where
+    there is none the one that people gave, and images without either are left out."""
+    if "cross-entropy" in table:
+        return table
+    label = table["reference"].where(table["reference"] != "—", table["given"])
+    known = table[label != "—"]
+    probs = run.posterior(cycle)[known.index].astype(np.float64)
+    codes = {name: c for c, name in enumerate(run.about["class_names"])}
+    one_hot = np.eye(len(codes))[label[known.index].map(codes)]
+    noisiness = scores.cross_entropy(one_hot, probs)
+    return known.assign(**{"cross-entropy": noisiness, "cleaning": noisiness - scores.entropy(probs)})

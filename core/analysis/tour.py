@@ -1,0 +1,200 @@
+"""What the page Learn shows: the steps of both papers, computed on runs that are there. Needs no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.analysis import curves, figures, labelling, samples
+from core.plots import learn, style
+from core.relabel import Floats
+from core.runs.run import Run
+from data import ImageDataset
+
+CASES = {  # of the plane of noisiness and ambiguity
+    "clear noise": "The model is sure of another label: most likely a wrong label.",
+    "ambiguous": "The model is unsure: another label may be as wrong.",
+    "agreed": "The model is sure of the same label: nothing to check.",
+}
+
+
+def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """The images of lowest, middle and highest score among those that may be chosen: rows of `core.analysis.samples.table`.
+
+    at_logits: norm of `entropy_gradient` of each · length: of `expected_length`.
+    """
+    table, probs = samples.table(run, dataset, cycle), run.posterior(cycle)
+    ranked = table[table["rank"].notna()].sort_values("rank", ascending=False)
+    found = ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]]
+    own = [np.asarray(probs[row], dtype=np.float64) for row in found.index]
+    norms, lengths = [np.linalg.norm(entropy_gradient(p)) for p in own], [expected_length(p) for p in own]
+    return found.assign(at_logits=norms, length=lengths)
+
+
+def entropy_gradient(probs: Floats) -> Floats:
+    """Derivative of the entropy H(p) by the logits, [K] → [K]: −p (ln p + H).
+
+    It vanishes where the model is sure, where it is quite unsure (p uniform), and where classes tie and share all of p.
+    """
+    log = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
+    entropy = -(probs * log).sum()
+    return np.asarray(-probs * (log + entropy))
+
+
+@dataclass(frozen=True)
+class AtLogits:
+    """How large the entropy's gradient by the logits is, by how sure the model is.
+
+    peak: the largest probability at which it is largest, the rest of p being flat.
+    """
+
+    figure: go.Figure
+    peak: float
+
+
+def at_logits(n_classes: int) -> AtLogits:
+    """‖∂H/∂z‖ against the largest probability: the rest flat over the other classes, or all of it on one of them."""
+    parts, one = [], np.eye(n_classes)
+    for rest, other in (("the rest flat", (1 - one[0]) / (n_classes - 1)), ("the rest on one class", one[1])):
+        highest = np.linspace(1 / np.count_nonzero(one[0] + other), 1, 401)
+        norms = [float(np.linalg.norm(entropy_gradient(p * one[0] + (1 - p) * other))) for p in highest]
+        parts.append(pd.DataFrame({"rest": rest, "highest": highest, "norm": norms}))
+    flat, drawn = parts[0], learn.at_logits(pd.concat(parts), f"computed from the formula, {n_classes} classes")
+    return AtLogits(drawn, float(flat["highest"][flat["norm"].idxmax()]))
+
+
+def expected_length(probs: Floats) -> float:
+    """Expected length of the gradient of the cross-entropy by the logits, Σ p_y ‖p − e_y‖ of [K]: EGL where it begins."""
+    return float((probs * np.linalg.norm(probs - np.eye(len(probs)), axis=1)).sum())
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How well the gradient norm without the label stands in for that with it.
+
+    correlation: Spearman's, over the ranked images · chosen: images that the budget takes · shared: those of them that are
+    among the `chosen` of highest norm with the true label · chance: how many a random choice would share.
+    """
+
+    figure: go.Figure
+    correlation: float
+    chosen: int
+    shared: int
+    chance: float
+
+
+def bound(run: Run, dataset: ImageDataset, cycle: int) -> Bound:
+    """Of a run of active learning by gradient norm that measured its evidence."""
+    table = samples.table(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    k = min(run.config.budget, len(table))
+    table = table.assign(chosen=table["rank"] <= k)
+    shared = int(table.nlargest(k, "label-gradnorm")["chosen"].sum())
+    correlation = float(table["entropy-gradnorm"].rank().corr(table["label-gradnorm"].rank()))
+    drawn = learn.norms(table, figures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
+    return Bound(drawn, correlation, k, shared, k * k / len(table))
+
+
+def advantage(run: Run, other: Run) -> tuple[int, float]:
+    """Points of test accuracy by which a run of active learning is ahead of another: (labels, points) at their end."""
+    mine, theirs = (one.cycles().set_index("n_labels")["accuracy"] for one in (run, other))
+    ahead = (100 * (mine - theirs)).dropna()
+    return int(ahead.index[-1]), float(ahead.iloc[-1])
+
+
+def cases(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """An image of each of `CASES`, in their order: rows of `core.analysis.samples.table`."""
+    table = samples.table(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    differ = table[table["given"] != table["suggested"]]
+    found = [differ.nlargest(1, "cleaning"), differ.nlargest(1, "entropy"), table.nsmallest(1, "cross-entropy")]
+    return pd.concat(found)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The map of noisiness and ambiguity with the line above which the images of highest Φ lie.
+
+    chosen: how many these are, as many as the budget has labels · shared: those of them that γ = 0 chooses too.
+    """
+
+    figure: go.Figure
+    chosen: int
+    shared: int
+
+
+def plane(run: Run, dataset: ImageDataset, cycle: int, gamma: float) -> Plane:
+    """Of a cleaning run: Φ = CE − max(H − γ ln C, 0), Eq. 2 of Bernhardt et al. for γ = 0; their code has γ = 0.30."""
+    table = samples.table(run, dataset, cycle)
+    table = table[table["rank"].notna()]
+    k, free = min(run.config.budget, len(table)), gamma * np.log(len(dataset.class_names))
+    phi = table["cross-entropy"] - (table["entropy"] - free).clip(lower=0)
+    highest = phi.nlargest(k)
+    ambiguity = np.array(sorted({0.0, min(free, table["entropy"].max()), table["entropy"].max()}))
+    drawn = figures.figure(run, dataset, "map", cycle)
+    drawn.add_scatter(
+        x=ambiguity,
+        y=highest.min() + np.maximum(ambiguity - free, 0),
+        mode="lines",
+        name=f"Φ = {round(highest.min(), 2) + 0.0:.2f}",  # no −0
+        line={"color": style.GREY, "dash": "dash", "width": 2},
+        hoverinfo="skip",
+    )
+    without = (table["cross-entropy"] - table["entropy"]).nlargest(k)
+    return Plane(drawn, k, len(highest.index.intersection(without.index)))
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Algorithm 1 on one image.
+
+    row: in the pool · given: the label it came with · score: Φ when it was chosen · votes: the labels drawn, in order ·
+    after: its label at the end · steps: step, name, votes (so many of the class so far) · agreed: after each label, whether
+    one class has more than any other.
+    """
+
+    row: int
+    given: str
+    score: float
+    votes: list[str]
+    after: str
+    steps: pd.DataFrame
+    agreed: list[bool]
+
+
+def relabel(run: Run, dataset: ImageDataset) -> Relabel:
+    """The first relabel of a cleaning run that changed a label and took at least three votes, or else the longest."""
+    table = labelling.relabels(run, dataset)
+    changed = table[table["formed"] & (table["before"] != table["after"])]
+    long = changed[changed["n_votes"] >= 3]
+    one = (long if len(long) else table.nlargest(1, "n_votes")).iloc[0]
+    events, names = run.log.labels(), run.about["class_names"]
+    labels = [names[label] for label in events.loc[events["sample_id"] == one["sample_id"], "label"]]
+    labels = labels[: 1 + one["n_votes"]]
+    rows, agreed = [], []
+    for step in range(len(labels)):
+        counts = pd.Series(labels[: step + 1]).value_counts()
+        rows += [{"step": step, "name": name, "votes": int(counts.get(name, 0))} for name in dict.fromkeys(labels)]
+        agreed.append(len(counts) == 1 or bool(counts.iloc[0] > counts.iloc[1]))
+    return Relabel(
+        row=dataset.ids.index(one["sample_id"]),
+        given=labels[0],
+        score=float(one["score"]),
+        votes=labels[1:],
+        after=str(one["after"]),
+        steps=pd.DataFrame(rows),
+        agreed=agreed,
+    )
+
+
+def areas(run: Run, dataset: ImageDataset) -> dict[str, float]:
+    """Areas under the curves of a cleaning run: run, random, oracle, and normalised between these."""
+    found, curve = curves.summary(run, dataset), curves.cleaning_curve(run, dataset)
+    bounds = curves.envelopes(run.config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
+    return {
+        "run": found["auc"],
+        "random": float(bounds["random"]),
+        "oracle": float(bounds["oracle"]),
+        "normalised": found["auc_normalised"],
+    }

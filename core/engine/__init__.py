@@ -1,0 +1,1 @@
+"""What computes: one cycle after the other."""

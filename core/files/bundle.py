@@ -1,0 +1,470 @@
+"""A whole run as one zip file, which another installation opens, and which shows the same figures there. Needs no torch.
+
+Inside: the configuration, the label log and the finished phases as tables, rankings, posteriors and embeddings of every
+cycle, what the figures need of the data (labels and votes; the images if asked for), and a manifest with the digest of each
+file. Paths of the machine that made it are left out.
+
+Opening one is as safe as reading a picture: only known names are taken, each is measured and checked against the manifest,
+nothing can run code, the tables are checked and written anew, and the database is made here.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import platform
+import re
+import shutil
+import sqlite3
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+from safetensors import SafetensorError, safe_open
+
+import data
+from core.runs.branch import CHANGES
+from core.runs.questions import CLEANING_SCORES, SELECTORS, prepare
+from core.runs.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Run, examples, home
+from core.runs.spec import LARGEST, Config, check_types
+from core.store.atomic import write_array, write_atomically, write_table, writing
+from core.store.log import UNSURE
+from core.strategies import STRATEGIES
+from data import ImageDataset
+from data.errors import UserError
+from data.files import packed
+
+FORMAT, VERSION = "nextlabel-run", 1
+MANIFEST = "manifest.json"
+EMBEDDED = ("fashion",)  # data sets that every installation has
+PASSING = ("starting", "waiting", "error", "deaths", "images")  # facts that are of the moment, or of the place
+MEASURED = {  # what `core.engine.evaluation` keeps as facts, and what is in each
+    "evaluation": {"classifier", "labels", "seed", "accuracy", "correctness", "n_labels", "relabelled", "seconds"},
+    "model-selection": {"selector", "width", "epochs", "seed", "accuracy", "validation_noisy", "validation_cleaned"},
+}
+MOST_IMAGES = 1 << 30  # bytes of images in a bundle
+MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, bytes of one JSON file
+PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes and than that ratio: a bomb
+CYCLE = r"cycle-\d{3}"
+MEMBER = re.compile(
+    rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
+    rf"{CYCLE}/(ranking\.parquet|posterior\.npy|embedding\.npy|weights(-\d+-\d+)?\.safetensors)"
+)
+EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
+RANKING = {"sample_id", "rank", "label", "suggested", "confidence", "status", "n_votes"}
+ODD = (  # what odd contents raise where they are read
+    *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError, OSError),
+    *(pyarrow.ArrowException, sqlite3.Error),
+)
+NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
+
+
+def write(
+    run: Run, dataset: ImageDataset, file: Path | IO[bytes], *, images: bool = False, weights: bool = False
+) -> None:
+    """Write the bundle of a run to a path or an open file.
+
+    images: those of the data set too, test images included, so that the run can go on elsewhere · weights: those of every
+    cycle. Raises `UserError` where the run has no finished cycle, or the images are too large to take along.
+    """
+    n_cycles = len(run.cycles())
+    if n_cycles == 0:
+        raise UserError(f"Run {run.id} has no finished cycle yet: wait for one, then bundle it.")
+    embedded = run.config.dataset in EMBEDDED
+    size = dataset.images.nbytes + dataset.test_images.nbytes
+    if images and not embedded and size > MOST_IMAGES:
+        raise UserError(
+            f"The images take {size >> 20:,} MB, more than the {MOST_IMAGES >> 20:,} MB that a bundle holds: make it without "
+            "them, and hand the images over beside it."
+        )
+    config = dataclasses.replace(run.config, root=None, labels=None, votes=None, weights=None)  # paths of this machine
+    source = _without_paths(dataset.annotators_source, run.config)
+    dataset = dataclasses.replace(dataset, annotators_source=source)
+    facts = {key: value for key, value in run.log.facts("").items() if key not in PASSING}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        out = _Writer(archive)
+        out.text(
+            "config.json", {"config": dataclasses.asdict(config), "about": {**run.about, "annotators_source": source}}
+        )
+        out.text("facts.json", facts)
+        out.text("phases.json", run.log.phases().to_dict("records"))
+        out.bytes("events.parquet", _parquet(run.log.events()))
+        if not embedded:
+            out.text(f"data/{packed.MARK}", packed.describe(dataset, images=images))
+            for name, array in packed.arrays(dataset, images=images).items():
+                out.array(f"data/{name}.npy", array)
+        for cycle in range(n_cycles):
+            here = run.cycle_path(cycle)
+            kept = ["ranking.parquet", "posterior.npy", "embedding.npy"]
+            kept += [path.name for path in sorted(here.glob("weights*.safetensors"))] if weights else []
+            for name in kept:
+                if (here / name).is_file():  # a ranking that did not train has no embedding
+                    out.bytes(f"{here.name}/{name}", (here / name).read_bytes())
+        out.text(
+            MANIFEST,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "run": run.id,
+                "images": "embedded" if embedded else "included" if images else LEFT_OUT,
+                "made with": {"python": platform.python_version()}
+                | {name: version(name) for name in ("numpy", "pandas", "pyarrow", "plotly")},
+                "files": out.files,
+            },
+        )
+
+
+def _without_paths(text: str, config: Config) -> str:
+    """A text with the names of folders and tables in the place of where they lie on this machine."""
+    for path in (config.root, config.labels, config.votes):
+        if path is not None:
+            text = text.replace(str(Path(path).resolve()), Path(path).name).replace(path, Path(path).name)
+    return text
+
+
+def to_bytes(run: Run, dataset: ImageDataset, *, images: bool = False, weights: bool = False) -> bytes:
+    """What `write` writes."""
+    content = io.BytesIO()
+    write(run, dataset, content, images=images, weights=weights)
+    return content.getvalue()
+
+
+class _Writer:
+    """Files into a zip, and the digest of each. Equal contents make equal zips: none has a date."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+        self.files: dict[str, dict[str, Any]] = {}
+
+    def text(self, name: str, content: Any) -> None:
+        self.bytes(name, json.dumps(content, indent=1).encode())
+
+    def bytes(self, name: str, content: bytes) -> None:
+        with self._entry(name) as entry:
+            entry.write(content)
+
+    def array(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        with self._entry(name) as entry:
+            np.save(entry, array, allow_pickle=False)
+
+    @contextmanager
+    def _entry(self, name: str) -> Iterator[Any]:
+        info = zipfile.ZipInfo(name)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        info.external_attr = 0o644 << 16
+        with self.archive.open(info, "w", force_zip64=True) as entry:
+            counted = _Counted(entry)
+            yield counted
+        self.files[name] = {"bytes": counted.n, "sha256": counted.digest.hexdigest()}
+
+
+class _Counted(io.RawIOBase):
+    """Passes on what is written, and knows its length and digest."""
+
+    def __init__(self, entry: IO[bytes]) -> None:
+        self.entry, self.n, self.digest = entry, 0, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        self.n += len(content)
+        return self.entry.write(content)
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def opened(file: Path | IO[bytes]) -> Run:
+    """The run of a bundle, put below `home()` under its own name; that of an example gets "-opened" behind it.
+
+    Raises `UserError` for what is no bundle, is damaged or dangerous, or where a run of this name is there already.
+    """
+    with writing(home()):
+        home().mkdir(parents=True, exist_ok=True)
+        (home() / ".cache").mkdir(exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="opening-", dir=home() / ".cache"))
+    try:
+        raw = staging / "raw"
+        manifest = _unpack(file, raw)
+        made = staging / "run"
+        try:
+            _rebuild(raw, made, manifest)
+        except ODD as error:
+            raise _odd("its contents do not fit together") from error
+        target = home() / _name(str(manifest["run"]))
+        with writing(home()):
+            if target.exists():
+                raise UserError(
+                    f"There is a run {target.name} already: rename or delete its folder, then open the bundle again."
+                )
+            made.rename(target)
+        return Run(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _name(run_id: str) -> str:
+    """What an opened run is called: as it was, unless an example has that name."""
+    return f"{run_id}-opened" if run_id in {one.id for one in examples()} else run_id
+
+
+def _odd(what: str) -> UserError:
+    return UserError(
+        f"This is no bundle that can be opened ({what}): ask for it once more, or make it with `python -m core bundle`."
+    )
+
+
+def _unpack(file: Path | IO[bytes], target: Path) -> dict[str, Any]:
+    """Check every entry and write it below `target`; returns the manifest."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]  # which other zip programs add
+            _check_entries(entries)
+            names = {entry.filename for entry in entries}
+            if MANIFEST not in names:
+                raise _odd("it has no manifest")
+            manifest = _manifest(archive.read(MANIFEST))
+            if set(manifest["files"]) | {MANIFEST} != names:
+                raise _odd("its files are not those of its manifest")
+            for name, said in manifest["files"].items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                digest, n = hashlib.sha256(), 0
+                with archive.open(name) as source, path.open("wb") as copy:
+                    while block := source.read(1 << 20):
+                        digest.update(block)
+                        n += len(block)
+                        with writing(target):
+                            copy.write(block)
+                if n != said.get("bytes") or digest.hexdigest() != said.get("sha256"):
+                    raise _odd(f"{name} is not what the manifest says")
+            return manifest
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {file}: give the path of a bundle.") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+        raise _odd("the zip file is damaged, or is none") from error
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    """Raise `UserError` for names that are not ours, links, and more than a run can be."""
+    if len(entries) > MOST_FILES or len({entry.filename for entry in entries}) != len(entries):
+        raise _odd("it holds too many files, or one twice")
+    size, packed_size = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
+    if size > MOST or (size > SMALL and size > PACKED_TIGHT * packed_size):
+        raise _odd(f"it would unpack to {size >> 20:,} MB")
+    for entry in entries:
+        mode = entry.external_attr >> 16
+        if (mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode)) or entry.flag_bits & 1:
+            raise _odd("it holds a link, or something encrypted")
+        if entry.filename != MANIFEST and not MEMBER.fullmatch(entry.filename):
+            raise _odd(f'"{entry.filename[:60]}" does not belong there')
+        if entry.filename.endswith(".json") and entry.file_size > MOST_TEXT:
+            raise _odd(f"{entry.filename} is too large")
+
+
+def _manifest(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+        whole = found["format"] == FORMAT and isinstance(found["files"], dict)
+        whole = whole and all(isinstance(said, dict) for said in found["files"].values())
+        whole = whole and bool(NAME.fullmatch(found["run"])) and found["images"] in ("embedded", "included", LEFT_OUT)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _odd("its manifest cannot be read") from error
+    if not whole:
+        raise _odd("its manifest is not one of NextLabel")
+    if found["version"] != VERSION:
+        raise UserError("This bundle was made by another version of NextLabel: bring the older of the two up to date.")
+    return dict(found)
+
+
+def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
+    """Make the run's folder at `target` from the unpacked files; may raise all that odd contents raise."""
+    start = json.loads((raw / "config.json").read_text())
+    config, about = _config(start["config"]), _about(start["about"])
+    n_classes = len(about["class_names"])
+    target.mkdir()
+    if (raw / "data").is_dir():
+        _data(raw / "data", target / "data", config)
+    dataset = _dataset(target, config)
+    ids = dataset.ids
+    if len(ids) != about["n_samples"] or dataset.class_names != about["class_names"]:
+        raise _odd("its images are not those that it was made on")
+    _check_config(config, dataset)
+    phases = [_phase(one) for one in json.loads((raw / "phases.json").read_text())]
+    done = sorted(one["cycle"] for one in phases if one["phase"] == "score")
+    if done != list(range(len(done))) or not done:
+        raise _odd("it has no finished cycle")
+    for cycle in done:
+        name = f"cycle-{cycle:03d}"
+        _cycle(raw / name, target / name, ids, n_classes)
+    events = _events(raw / "events.parquet", set(ids), n_classes)
+    facts = _facts(json.loads((raw / "facts.json").read_text()))
+    if manifest["images"] == LEFT_OUT and (target / "data").is_dir():
+        facts["images"] = LEFT_OUT
+    run = Run(target)
+    run.log.create()
+    run.log.restore(events, phases, facts)
+    start = {"config": dataclasses.asdict(config), "about": about}
+    write_atomically(target / "config.json", json.dumps(start, indent=1).encode())
+
+
+def _config(found: dict[str, Any]) -> Config:
+    """What its types allow; `_check_config` says whether it can run."""
+    check_types(found, "The bundle's configuration")
+    config = dataclasses.replace(Config(**found), root=None, labels=None, votes=None, weights=None)
+    known = STRATEGIES if config.task == "active-learning" else CLEANING_SCORES
+    if config.method not in known or config.selector not in SELECTORS or config.dataset not in data.SOURCES:
+        raise _odd("its configuration names what is not there")
+    for name in (config.study, config.parent):
+        if name is not None and not NAME.fullmatch(name):
+            raise _odd("its configuration names what cannot be")
+    return config
+
+
+def _check_config(config: Config, dataset: ImageDataset) -> None:
+    """Raise `UserError` for settings that no new run could have, those of a branch's shared cycles among them."""
+    settings: list[dict[str, Any]] = [{}]
+    for past in config.earlier or []:
+        if not {"until"} <= set(past) <= {"until", *CHANGES} or type(past["until"]) is not int or past["until"] < 1:
+            raise _odd("its configuration cannot run")
+        settings.append({name: value for name, value in past.items() if name != "until"})
+        check_types(settings[-1], "The bundle's configuration")
+    try:
+        for changes in settings:
+            prepare(dataclasses.replace(config, **changes), dataset)
+    except UserError as error:
+        raise _odd(f"its configuration cannot run: {str(error).rstrip('.')}") from error
+
+
+def _about(found: dict[str, Any]) -> dict[str, Any]:
+    names = found["class_names"]
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise _odd("its classes have no names")
+    if type(found["n_samples"]) is not int or found["annotators"] not in ("human", "simulated", "none"):
+        raise _odd("it does not say what its data are")
+    skipped = [[str(name), str(reason)] for name, reason in found["skipped"]]
+    whole = {**found, "annotators_source": str(found["annotators_source"]), "skipped": skipped}
+    counts = {str(reason): int(n) for reason, n in dict(found.get(SKIPPED_COUNTS, {})).items()}
+    return {**{name: whole[name] for name in ABOUT}, SKIPPED_COUNTS: counts}
+
+
+def _facts(found: dict[str, Any]) -> dict[str, Any]:
+    """Those that a run has, if they are what they should be."""
+    kept: dict[str, Any] = {key: int(found[key]) for key in ("target", "goal") if key in found}
+    if not all(1 <= value <= LARGEST for value in kept.values()):
+        raise ValueError
+    if "machine" in found:
+        kept["machine"] = str(found["machine"])
+    for key, value in found.items():
+        prefix = key.split("/")[0]
+        if re.fullmatch(rf"{TAKE}\d{{1,6}}", key) and type(value) is int and 0 < value <= LARGEST:
+            kept[key] = value
+        if prefix in MEASURED and MEASURED[prefix] <= set(value):
+            kept[key] = {str(name): one for name, one in value.items() if isinstance(one, str) or _is_measure(one)}
+    return kept
+
+
+def _phase(found: dict[str, Any]) -> dict[str, Any]:
+    result = found["result"]
+    if found["phase"] not in PHASES or type(found["cycle"]) is not int or not isinstance(result, dict):
+        raise ValueError
+    scored = found["phase"] == "score"
+    for key, value in result.items():
+        if not (_is_measure(value) or (not scored and isinstance(value, str))) or not isinstance(key, str):
+            raise ValueError
+    if scored and not isinstance(result["n_labels"], int):
+        raise ValueError
+    if not 0 <= found["cycle"] <= LARGEST or not _is_measure(found["seconds"]):
+        raise ValueError
+    return {"cycle": found["cycle"], "phase": found["phase"], "seconds": float(found["seconds"]), "result": result}
+
+
+def _is_measure(value: Any) -> bool:
+    """Whether a value is a number that a table can hold, or none."""
+    return value is None or (isinstance(value, int | float) and not abs(value) > LARGEST)
+
+
+def _data(raw: Path, target: Path, config: Config) -> None:
+    """The data of the bundle, unless those of the same name are here and it brings no images."""
+    found = packed.load(raw)
+    if not (raw / "images.npy").is_file() and config.dataset != "folder":
+        try:
+            here = data.load(config.dataset, None, **config.load_options)
+        except UserError:
+            here = None
+        if here is not None and here.ids == found.ids and np.array_equal(here.labels, found.labels):
+            return
+    target.mkdir()
+    images = (raw / "images.npy").is_file()
+    write_atomically(target / packed.MARK, json.dumps(packed.describe(found, images=images)).encode())
+    for name, array in packed.arrays(found, images=images).items():
+        write_array(target / f"{name}.npy", np.asarray(array))
+
+
+def _dataset(target: Path, config: Config) -> ImageDataset:
+    root = str(target / "data") if (target / "data").is_dir() else None
+    return data.load(config.dataset, root, **config.load_options)
+
+
+def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
+    target.mkdir()
+    ranking = _table(raw / "ranking.parquet", len(ids))
+    columns = set(ranking.columns)
+    numbers = ranking[sorted(columns - {"sample_id", "status"})]
+    if not columns >= RANKING or not all(pd.api.types.is_numeric_dtype(kind) for kind in numbers.dtypes):
+        raise ValueError
+    for name, least in (("label", -1), ("suggested", 0)):
+        if not ranking[name].between(least, n_classes - 1).all() or not pd.api.types.is_integer_dtype(ranking[name]):
+            raise ValueError
+    if ranking["sample_id"].tolist() != ids or not ranking["status"].map(lambda one: isinstance(one, str)).all():
+        raise ValueError
+    write_table(target / "ranking.parquet", ranking)
+    for name, width in (("posterior.npy", n_classes), ("embedding.npy", None)):
+        if not (raw / name).is_file() and width is None:
+            continue
+        array = np.load(raw / name, mmap_mode="r", allow_pickle=False)
+        if array.ndim != 2 or array.shape != (len(ids), width or array.shape[1]) or array.dtype.kind != "f":
+            raise ValueError
+        write_array(target / name, np.asarray(array))
+    for path in sorted(raw.glob("weights*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise ValueError from error
+        shutil.copyfile(path, target / path.name)
+
+
+def _table(path: Path, rows: int | None) -> pd.DataFrame:
+    """A Parquet file of so many rows, whose size is known before it is read."""
+    about = pyarrow.parquet.read_metadata(path)
+    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    if about.num_columns > 200 or size > MOST or (rows is not None and about.num_rows != rows):
+        raise ValueError
+    return pd.read_parquet(path)
+
+
+def _events(path: Path, ids: set[str], n_classes: int) -> pd.DataFrame:
+    found = _table(path, None)[EVENTS]
+    for name in ("seq", "cycle", "label"):
+        if not pd.api.types.is_integer_dtype(found[name]):
+            raise ValueError
+    ordered = found["seq"].is_unique and found["seq"].is_monotonic_increasing
+    if not found["label"].between(UNSURE, n_classes - 1).all() or not ordered:
+        raise ValueError
+    texts = found[["source", "time"]].map(lambda one: isinstance(one, str))
+    if not set(found["sample_id"]) <= ids or not texts.all(axis=None):
+        raise ValueError
+    return found

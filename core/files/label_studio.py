@@ -1,0 +1,238 @@
+"""What label cleaning hands to other tools, and what comes back: cleanlab's columns, Label Studio, tables of votes.
+
+Pure functions on tables, and the files they make. Needs no torch.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.files.export import unguarded, write_file
+from data import annotations
+from data.annotations import Annotations
+from data.errors import UserError
+
+LARGEST = 500_000_000  # bytes of a file that is read in whole
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Votes that came back, in the order in which they were given, and how many were left out for which reason."""
+
+    annotations: Annotations
+    skipped: dict[str, int]
+
+
+def label_studio_config(class_names: Sequence[str]) -> str:
+    """The labelling set-up of a Label Studio project for these classes; the first nine have the digits as keys."""
+    choices = "\n".join(
+        f"    <Choice value={quoteattr(name)}" + (f' hotkey="{place}"' if place <= 9 else "") + "/>"
+        for place, name in enumerate(class_names, start=1)
+    )
+    return (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="label" toName="image" choice="single-radio" showInline="true">\n{choices}\n  </Choices>\n</View>\n'
+    )
+
+
+def label_studio_tasks(
+    table: pd.DataFrame, class_names: Sequence[str], *, run: str, image_of: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """A ranking as Label Studio's import format, the suggested label of each image as its prediction.
+
+    table: of `core.analysis.samples.table`, ranked rows alone · image_of: address of a sample's image. Label Studio serves
+    the lowest prediction score first, so a prediction's score runs from 0 for rank 1 to just below 1 for the last.
+    """
+    rank = table["rank"].to_numpy(np.float64)
+    scores = (rank - 1) / max(1.0, float(rank.max(initial=1)))
+    return [
+        {
+            "data": {"image": image_of(row.sample_id), "sample_id": row.sample_id, "run": run, "given": row.given},
+            "predictions": [
+                {
+                    "model_version": run,
+                    "score": float(score),
+                    "result": [
+                        {
+                            "from_name": "label",
+                            "to_name": "image",
+                            "type": "choices",
+                            "value": {"choices": [row.suggested]},
+                        }
+                    ],
+                }
+            ],
+        }
+        for row, score in zip(table.itertuples(), scores, strict=True)
+    ]
+
+
+def file_address(sample_id: str) -> str:
+    """Where `write_label_studio` puts a sample's image, relative to the folder of the tasks."""
+    safe = re.sub(r"[^\w.-]+", "_", sample_id, flags=re.ASCII).strip("._")[-80:]
+    # Two ids may become one safe name: the digest keeps them apart
+    return f"images/{blake2b(sample_id.encode(), digest_size=6).hexdigest()}-{safe}.png"
+
+
+def write_label_studio(
+    folder: Path, tasks: list[dict[str, Any]], config: str, images: dict[str, NDArray[np.uint8]] | None
+) -> list[Path]:
+    """tasks.json, config.xml and, where images are given (by sample id, uint8 [H, W, C]), PNG files in a folder.
+
+    Returns the first two and the folder of the images. Raises `UserError` where they cannot be written.
+    """
+    try:
+        (folder / "images" if images else folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
+    for sample_id, image in (images or {}).items():
+        buffer = io.BytesIO()
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
+        write_file(folder / file_address(sample_id), buffer.getvalue())
+    write_file(folder / "config.xml", config.encode())
+    write_file(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False, indent=1).encode())
+    return [folder / "tasks.json", folder / "config.xml", *([folder / "images"] if images else [])]
+
+
+def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]) -> Imported:
+    """A table of votes, CSV or Parquet, as `data.annotations.read` takes it. Raises `UserError` as that does."""
+    votes = annotations.table(path)
+    if path.suffix.lower() != ".parquet":
+        for name in annotations.LONG:
+            votes[name] = votes[name].map(unguarded)
+    return Imported(annotations.resolve(votes, path.name, sample_ids, class_names), {})
+
+
+def read_label_studio(
+    path: Path, sample_ids: Sequence[str], class_names: Sequence[str], run: str | None = None
+) -> Imported:
+    """The votes in a Label Studio export (JSON or JSON-MIN) of tasks that `label_studio_tasks` made.
+
+    Annotations that were cancelled, or chose nothing, are left out and counted; of several by one annotator on one image
+    the latest holds. run: the run whose tasks they must be, None for any. Raises `UserError` for files that are no such
+    export, of other tasks, or with classes that the run does not have.
+    """
+    row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    code_of = {name: code for code, name in enumerate(class_names)}
+    found: dict[tuple[int, str], tuple[float, int, int]] = {}  # by sample and annotator: time, place in the file, label
+    skipped: Counter[str] = Counter()
+    place = 0
+    for task in _tasks(path):
+        data = task["data"] if isinstance(task.get("data"), dict) else task
+        sample_id = data.get("sample_id")
+        if not isinstance(sample_id, str):
+            raise UserError(
+                f"{path.name} is of another project: its tasks name no sample_id; import the file that `export "
+                "--label-studio` wrote, and export it again from there."
+            )
+        if run is not None and data.get("run") != run:
+            named = f"the run {str(data['run'])[:100]!r}" if "run" in data else "no run"
+            raise UserError(f"{path.name} holds tasks of {named}, not of {run}: import the export of this run's tasks.")
+        if sample_id not in row_of:
+            raise UserError(f"{path.name} names the sample {sample_id[:100]!r}, which this run's data do not hold.")
+        for annotation in _annotations(task, path.name):
+            place += 1
+            if annotation.get("was_cancelled"):
+                skipped["cancelled"] += 1
+                continue
+            choices = _choices(annotation, path.name)
+            if not choices:
+                skipped["nothing chosen"] += 1
+                continue
+            if len(choices) > 1:
+                raise UserError(
+                    f"{path.name} has {len(choices)} choices in one annotation of {sample_id!r}: one label is wanted; set "
+                    'choice="single-radio" in the project, as config.xml does.'
+                )
+            if choices[0] not in code_of:
+                raise UserError(
+                    f"{path.name} has the class {choices[0][:100]!r} for {sample_id!r}, which this run does not have; its "
+                    f"classes are {', '.join(class_names[:20])}."
+                )
+            when = _seconds(annotation)
+            key = (row_of[sample_id], _annotator(annotation))
+            if key not in found or (when, place) > found[key][:2]:
+                found[key] = (when, place, code_of[choices[0]])
+    in_time = sorted(found.items(), key=lambda item: item[1][:2])
+    rows = np.array([row for (row, _), _ in in_time], dtype=np.int64)
+    labels = np.array([label for _, (_, _, label) in in_time], dtype=np.int64)
+    return Imported(Annotations(rows, labels, [who for (_, who), _ in in_time]), dict(skipped))
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path.name} is larger than {LARGEST // 10**6} MB: export fewer tasks at a time.")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give Label Studio's export as JSON.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path.name} is no whole JSON file ({error}): export it again from Label Studio, as JSON."
+        ) from error
+    if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+        raise UserError(f"{path.name} is no list of tasks: export it from Label Studio as JSON or JSON-MIN.")
+    return content
+
+
+def _annotations(task: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The annotations of a task; JSON-MIN has one task an annotation, flat."""
+    if "annotations" not in task:
+        return [task] if "label" in task or task.get("annotation_id") is not None else []
+    found = task["annotations"]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise UserError(f"{name} has a task whose annotations are no list: export it again from Label Studio, as JSON.")
+    return found
+
+
+def _choices(annotation: dict[str, Any], name: str) -> list[str]:
+    """The classes that an annotation chose: none where the image was skipped."""
+    try:
+        if "result" in annotation:
+            parts = [part for part in annotation["result"] or [] if part["type"] == "choices"]
+            controls = {str(part.get("from_name", "label")) for part in parts}
+            if controls and "label" not in controls:
+                raise UserError(
+                    f'{name} holds choices named {min(controls)[:100]!r}, not "label": set the project up with config.xml, or '
+                    "rename them in the file."
+                )
+            chosen = [part["value"]["choices"] for part in parts if part.get("from_name", "label") == "label"]
+        else:  # JSON-MIN: a class, several, or both as {"choices": …}
+            label = annotation.get("label") or []
+            label = label["choices"] if isinstance(label, dict) else label
+            chosen = [[label] if isinstance(label, str) else label]
+        if all(isinstance(some, list) for some in chosen):
+            return [str(choice) for some in chosen for choice in some]
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise UserError(f"{name} has a result of another form than Label Studio's choices: is it of another project?")
+
+
+def _seconds(annotation: dict[str, Any]) -> float:
+    """When it was given last; 0, before all others, where the export does not say."""
+    try:
+        when = datetime.fromisoformat(str(annotation.get("updated_at") or annotation.get("created_at")))
+    except ValueError:
+        return 0.0
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _annotator(annotation: dict[str, Any]) -> str:
+    """Who did it: a number, an address, or what the export has of either."""
+    who = annotation.get("completed_by", annotation.get("annotator"))
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id")
+    return "unknown" if who is None else str(who)

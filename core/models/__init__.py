@@ -1,0 +1,1 @@
+"""Architectures, and images on their way to them."""

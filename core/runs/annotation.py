@@ -1,0 +1,242 @@
+"""Labelling in the browser: whose turn each image is, what an annotator said of it, and how far the round has come.
+
+All of it is read from the label log at every step, so that a second tab, another annotator or a crash changes nothing. Needs
+no torch.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.relabel import Ints
+from core.runs import audit
+from core.runs.questions import TASKS
+from core.runs.run import PERSON, Run
+from core.runs.spec import Config
+from core.scores import REGISTRY
+from core.store.log import SKIPPED, UNSURE, standing
+from data import ImageDataset, annotations, votes
+from data.annotations import Annotations
+from data.errors import UserError
+
+LONGEST_NAME = 60
+PAUSE = 60.0  # seconds between two votes that are no longer work
+ROUND = 100  # votes to aim at where a run has no budget
+STALE = "This page is older than the run: load it again."
+
+
+@dataclass(frozen=True)
+class Said:
+    """The last thing that an annotator said of an image. seq: of the event · row: in the pool · label: a class, or as in
+    `core.store.log`."""
+
+    seq: int
+    row: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What lies before one annotator.
+
+    queue: pool rows int [Q] still to answer, next first · said: what the annotator said since the last ranking, in order ·
+    votes: of everybody since then, one an image and annotator · mine, skipped, unsure: of this annotator, unsure of all
+    cycles · pace: the annotator's votes a minute, pauses left out; None before there are two.
+    """
+
+    queue: Ints
+    said: list[Said]
+    votes: int
+    mine: int
+    skipped: int
+    unsure: int
+    pace: float | None
+
+
+def annotator_name(text: str) -> str:
+    """A name as it is kept: one line without blanks at its ends. Raises `UserError` for none, or one too long."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not name:
+        raise UserError("Say who you are, so that your votes have a name.")
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"This name has {len(name)} characters: take one of at most {LONGEST_NAME}.")
+    return name
+
+
+def annotators(run: Run) -> list[str]:
+    """Who has said something in this run, by name."""
+    sources = run.log.events(sources=PERSON)["source"].unique().tolist()
+    return sorted(source.removeprefix(PERSON) for source in sources)
+
+
+def unranked(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """In place of a ranking, before the first training: the images without a label in random order.
+
+    sample_id, rank, given, suggested ("—" each), confidence (NaN): the columns of a sample table that a queue needs.
+    """
+    config = run.config
+    order = votes.random_order(len(dataset), config.seed)
+    order = order[~np.isin(order, TASKS[config.task](config, dataset).initial()[0])]
+    rank = np.full(len(dataset), np.nan)
+    rank[order] = np.arange(1, len(order) + 1)
+    return pd.DataFrame({"sample_id": dataset.ids, "rank": rank, "given": "—", "suggested": "—", "confidence": np.nan})
+
+
+def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
+    """What lies before an annotator, by a ranking of `core.analysis.samples.table` or `unranked`, in pool order.
+
+    An image leaves the queue when the annotator has voted on it or is unsure of it, and goes to its end when skipped;
+    what others say of it changes nothing before the next ranking. Votes that came with the data to check do not count. Where
+    labels are checked, one image in `core.runs.audit.EVERY` is drawn at random instead.
+    """
+    checking = not TASKS[run.config.task].people_first
+    cycle, events = run.open_cycle(), standing(run.log.events(sources=PERSON))
+    own = events[events["source"] == PERSON + annotator]
+    last = own.drop_duplicates("sample_id", keep="last")
+    now, first = last["cycle"] == cycle, 1 if checking else 0
+    voted = last[(last["label"] >= 0) & (last["cycle"] >= first)]
+    skipped, unsure = last[(last["label"] == SKIPPED) & now], last[last["label"] == UNSURE]
+
+    rank, sample_id = table["rank"].to_numpy(np.float64, na_value=np.nan), table["sample_id"]
+    ranked = np.flatnonzero(~np.isnan(rank))
+    ranked = ranked[np.argsort(rank[ranked], kind="stable")]
+    out = sample_id.isin([*voted["sample_id"], *unsure["sample_id"], *skipped["sample_id"]]).to_numpy()
+    row_of = {name: row for row, name in sample_id[sample_id.isin(last["sample_id"])].items()}
+    waiting = [row_of[one] for one in skipped["sample_id"] if not np.isnan(rank[row_of[one]])]
+    queue = ranked[~out[ranked]]
+    if checking:
+        queue = audit.queue(queue, len(table), run.config.seed, answered=int(now.sum()))
+    mine = own[(own["label"] >= 0) & (own["cycle"] == cycle)]
+    given = events[(events["label"] >= 0) & (events["cycle"] == cycle)]
+    return Desk(
+        queue=np.concatenate([queue, np.array(waiting, dtype=np.int64)]),
+        said=[Said(e.seq, row_of[e.sample_id], e.label) for e in last[now].itertuples()],
+        votes=len(given.drop_duplicates(["sample_id", "source"])),
+        mine=mine["sample_id"].nunique(),
+        skipped=len(skipped),
+        unsure=len(unsure),
+        pace=pace(mine["time"]),
+    )
+
+
+def pace(times: pd.Series) -> float | None:
+    """Votes a minute, from the times [T] of votes in order; of gaps longer than a minute none is work. None without any."""
+    seconds = pd.to_datetime(times, format="ISO8601").diff().dt.total_seconds().dropna()
+    gaps = seconds[seconds <= PAUSE]
+    return 60 * len(gaps) / max(float(gaps.sum()), 1e-3) if len(gaps) else None
+
+
+def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
+    """What the run knows of an image, as text: given, suggested, differs, details (a tie, posterior, rank and score)."""
+    one = table.iloc[row]
+    details = [f"tied, {int(one['n_votes'])} votes"] if one.get("status") == "tied" else []
+    if not np.isnan(one["confidence"]):
+        details.append(f"model {100 * one['confidence']:.0f} %")
+    if config.method in table and not np.isnan(one[config.method]):
+        details.append(
+            f"rank {int(one['rank']):,} of {int(table['rank'].notna().sum()):,}" if not pd.isna(one["rank"]) else ""
+        )
+        details.append(f"{REGISTRY[config.method].title} {one[config.method]:.3f}")
+    known = [name for name in (one["given"], one["suggested"]) if name != "—"]
+    return {
+        "given": one["given"] if one["given"] != "—" else "",
+        "suggested": one["suggested"] if one["suggested"] != "—" else "",
+        "differs": len(set(known)) > 1,
+        "details": " · ".join(text for text in details if text),
+    }
+
+
+def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any]) -> None:
+    """Do in the run what an annotator did on the page.
+
+    action: {"do": "vote", "id": …, "label": class}, {"do": "skip" | "unsure", "id": …} or {"do": "undo", "seq": event}. Doing
+    one twice is as doing it once. Raises `UserError` for anything else, and as `Run.record`.
+    """
+    what, sample_id, number = action.get("do"), action.get("id"), action.get("label", action.get("seq"))
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if what == "undo" and whole:
+        run.take_back(int(str(number)), annotator)
+    elif sample_id not in dataset.ids:
+        raise UserError(STALE)
+    elif what == "vote" and whole and 0 <= int(str(number)) < len(dataset.class_names):
+        run.record([str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
+    elif what == "skip":
+        run.pass_over(str(sample_id), "skip", annotator)
+    elif what == "unsure":
+        run.pass_over(str(sample_id), "unsure", annotator)
+    else:
+        raise UserError(STALE)
+
+
+def goal(run: Run, table: pd.DataFrame) -> int:
+    """Votes to collect before the next cycle: as somebody set it, else the run's budget, else `ROUND` or what is there."""
+    usual = run.config.budget or max(1, min(ROUND, int(table["rank"].notna().sum())))
+    return int(run.log.fact("goal", usual))
+
+
+def set_goal(run: Run, votes: int) -> None:
+    """Let every annotator of the run aim at so many votes a cycle."""
+    run.log.set_fact("goal", votes)
+
+
+def agreement(run: Run) -> pd.DataFrame:
+    """Each annotator beside the others (`data.annotations.agreement`): annotator, votes, unsure, shared, compared, share."""
+    events = standing(run.log.events(sources=PERSON))
+    last = events.drop_duplicates(["sample_id", "source"], keep="last")
+    unsure = last.loc[last["label"] == UNSURE, "source"].str.removeprefix(PERSON).value_counts()
+    rows = [
+        {
+            "annotator": one.annotator,
+            "votes": one.votes,
+            "unsure": int(unsure.get(one.annotator, 0)),
+            "shared": one.shared,
+            "compared": one.compared,
+            "share": one.share,
+        }
+        for one in annotations.agreement(_votes(events), len(run.about["class_names"]))
+    ]
+    return pd.DataFrame(rows, columns=["annotator", "votes", "unsure", "shared", "compared", "share"])
+
+
+def kappas(run: Run) -> pd.DataFrame:
+    """Cohen's kappa of every two annotators who voted on the same images: first, second, shared, agree, kappa.
+
+    agree: share of the shared images on which both said the same · kappa: that beyond chance, 1 at best, 0 as by chance; None
+    where chance alone agrees always.
+    """
+    found = _votes(standing(run.log.events(sources=PERSON)))
+    table = pd.DataFrame({"row": found.rows, "who": found.annotators, "label": found.labels})
+    wide = table.pivot(index="row", columns="who", values="label")
+    rows = []
+    for first, second in combinations(dict.fromkeys(found.annotators), 2):
+        both = wide[[first, second]].dropna().astype(np.int64)
+        if len(both):
+            a, b = both[first].to_numpy(), both[second].to_numpy()
+            rows.append(
+                {
+                    "first": first,
+                    "second": second,
+                    "shared": len(both),
+                    "agree": float((a == b).mean()),
+                    "kappa": _kappa(a, b),
+                }
+            )
+    return pd.DataFrame(rows, columns=["first", "second", "shared", "agree", "kappa"])
+
+
+def _kappa(a: Ints, b: Ints) -> float | None:
+    from sklearn.metrics import cohen_kappa_score  # a second, which a page of one annotator does without
+
+    return None if len({*a, *b}) == 1 else float(cohen_kappa_score(a, b))
+
+
+def _votes(events: pd.DataFrame) -> Annotations:
+    """The votes that hold, of each person and sample the last, samples numbered as they come."""
+    held = events[events["label"] >= 0].drop_duplicates(["sample_id", "source"], keep="last")
+    rows, _ = pd.factorize(held["sample_id"])
+    return Annotations(
+        rows.astype(np.int64), held["label"].to_numpy(np.int64), held["source"].str.removeprefix(PERSON).tolist()
+    )

@@ -1,0 +1,526 @@
+"""A run: its configuration, its folder, and what can be read from it. Needs no torch, so that a page can read runs."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core import relabel
+from core.runs import spec
+from core.store.atomic import write_atomically, writing
+from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, Event, Log, standing
+from data.errors import UserError
+from data.files import skipped
+
+PHASES = ("label", "train", "score")
+PERSON = "person: "  # how the source of a label begins that a person gave
+GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
+ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
+SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
+EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
+TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect in the place of the budget
+LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
+START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
+
+
+DEATHS = "deaths"  # the fact that lists them: [cycle, phase, signal] of every worker that the system ended
+CRASH = "crash.txt"  # what Python's faulthandler wrote when it did
+SIGNALS = {  # by what it calls them; nobody can write anything of SIGKILL, by which the system ends what takes its memory
+    "segmentation fault": signal.SIGSEGV,
+    "aborted": signal.SIGABRT,
+    "bus error": signal.SIGBUS,
+    "floating-point exception": signal.SIGFPE,
+    "illegal instruction": signal.SIGILL,
+}
+ORDINALS = {2: "second", 3: "third"}
+SAME_IMAGES = ("dataset", "root", "limit", "classes", "test_share")  # settings that decide which images a run is on
+SAME_LABELS = ("labels", "votes", "noise", "noise_kind", "temperature")  # and which labels it starts from
+
+
+def home() -> Path:
+    """Where runs are kept: $NEXTLABEL_HOME, else `runs` in the working directory."""
+    return Path(os.environ.get("NEXTLABEL_HOME", "runs")).resolve()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. Reading takes no lock; one worker at a time writes."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def log(self) -> Log:
+        """The label log and finished phases."""
+        return Log(self.path / "run.sqlite", frozen=self.is_example)
+
+    @property
+    def is_example(self) -> bool:
+        """Whether the run came with NextLabel: it is read, and never written to."""
+        return self.path.parent == EXAMPLES
+
+    @property
+    def lock(self) -> filelock.FileLock:
+        """Held by the worker for as long as it lives; the system releases it when the process dies.
+
+        Raises as `check_work`.
+        """
+        self.check_work()
+        return filelock.FileLock(self.path / "worker.lock", timeout=3, is_singleton=False)
+
+    @property
+    def config(self) -> spec.Config:
+        """The configuration the run was started with. Raises `UserError` where the file is damaged."""
+        brought = self.path / "data"  # by the bundle that the run came in
+        found = self._start()["config"]
+        try:
+            spec.check_types(found, "config.json")
+            config = spec.Config(**found)
+        except (TypeError, KeyError, UserError) as error:
+            raise self._damaged() from error
+        if config.dataset == "folder" and SKIPPED_COUNTS not in self.about:
+            config = dataclasses.replace(config, by_suffix=True)
+        return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What decides the images and the labels that the run starts from, its seed aside, and whether people answer.
+
+        Runs that agree in it can be compared. A data set that has a name is the same in every place, and so are images that a
+        bundle brought; folders are told apart by their place.
+        """
+        config, about = self.config, self.about
+        moved = config.dataset != "folder" or (self.path / "data").is_dir()
+        return {
+            **{name: getattr(config, name) for name in (*SAME_IMAGES, *SAME_LABELS)},
+            "root": None if moved else config.root,
+            "annotator": "person" if config.annotator == "person" else None,
+            "n_samples": about["n_samples"],
+            "class_names": about["class_names"],
+        }
+
+    def config_at(self, cycle: int) -> spec.Config:
+        """The configuration by which a cycle was ranked, and the budget that was or will be taken from that ranking.
+
+        Of a branch's shared cycles it is that of the run they came from.
+        """
+        config = self.config
+        past = next((one for one in config.earlier or [] if cycle < one["until"]), {})
+        changes = {name: value for name, value in past.items() if name != "until"}
+        if (taken := self.log.fact(f"{TAKE}{cycle}")) is not None:
+            changes["budget"] = taken
+        return dataclasses.replace(config, **changes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts about the data at the start: class_names, n_samples, annotators, annotators_source, skipped.
+
+        skipped: [name, reason] of a few files for each reason; how many there are is said by `left_out`. Raises `UserError`
+        where the file is damaged.
+        """
+        return dict(self._start()["about"])
+
+    def left_out(self) -> list[skipped.Group]:
+        """The files that were left out at the start, by reason. Raises as `about`."""
+        about = self.about
+        return skipped.groups([(name, reason) for name, reason in about["skipped"]], about.get(SKIPPED_COUNTS))
+
+    def _start(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / "config.json").read_text())
+            if not isinstance(content["config"], dict) or not set(ABOUT) <= set(content["about"]):
+                raise ValueError
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            if not self.path.is_dir():
+                raise UserError(f"Run {self.id} is no longer there: choose another one.") from error
+            raise self._damaged() from error
+        return dict(content)
+
+    def _damaged(self) -> UserError:
+        return UserError(f"Run {self.id} cannot be read, its config.json is damaged: restore it or delete {self.path}.")
+
+    def cycle_path(self, cycle: int) -> Path:
+        """Where the files of a cycle lie: ranking.parquet, posterior.npy, weights.safetensors."""
+        return self.path / f"cycle-{cycle:03d}"
+
+    def cycles(self) -> pd.DataFrame:
+        """One row for every cycle whose scores are there: cycle, n_labels, its metrics, seconds."""
+        phases = self.log.phases()
+        rows = [
+            {
+                "cycle": int(row.cycle),
+                **row.result,
+                "seconds": float(phases.loc[phases["cycle"] == row.cycle, "seconds"].sum()),
+            }
+            for row in phases.itertuples()
+            if row.phase == "score"
+        ]
+        return pd.DataFrame(rows)
+
+    def ranking(self, cycle: int) -> pd.DataFrame:
+        """The scores of a cycle, one row a sample in pool order. Raises `UserError` where there are none."""
+        path = self.cycle_path(cycle) / "ranking.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable ranking ({path.name}): it has not been "
+                "scored yet, or the file is damaged; choose another cycle, or restore the file."
+            ) from error
+
+    def posterior(self, cycle: int) -> NDArray[np.float32]:
+        """Posterior of a cycle, float32 [N, C], memory-mapped."""
+        try:
+            return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable posterior: choose another cycle, or restore the file."
+            ) from error
+
+    def state(
+        self, sample_ids: list[str], up_to_cycle: int | None = None
+    ) -> tuple[relabel.Labels, relabel.Votes, pd.DataFrame]:
+        """Replay the label log: where the labels stand, the majority after each event, and the events themselves.
+
+        Where people's votes tie there is no majority label, and none is taken for one: neither the first-listed nor the first.
+        """
+        events = self.log.labels(up_to_cycle)
+        row_of = pd.Series(np.arange(len(sample_ids)), index=sample_ids)
+        rows = row_of.reindex(events["sample_id"])
+        if rows.isna().any():
+            raise UserError(
+                f"Run {self.id} has labels for samples that its data set no longer holds (first: "
+                f"{events['sample_id'][rows.isna().to_numpy()].iloc[0]}): restore the data it was made with."
+            )
+        shape = (len(sample_ids), len(self.about["class_names"]))
+        sample, label = rows.to_numpy(np.int64), events["label"].to_numpy(np.int64)
+        relabels = (events["cycle"] > 0).to_numpy()
+        people = self.config.annotator == "person"
+        state, taken = relabel.replay(
+            sample, label, shape, replaced=replaced(events), relabels=relabels, ties_keep=not people
+        )
+        return state, taken, events
+
+    def record(
+        self, sample_ids: list[str], labels: NDArray[np.int64], annotators: list[str], *, confirm: bool = False
+    ) -> int:
+        """Append labels that people gave, for the next cycle; returns how many were new.
+
+        A vote that its annotator has given before, and not changed since, is left out, so that a file may be read
+        twice. confirm: not so one that came with the labels to check, which the annotator now gives again. Raises
+        `UserError` where labels of this run are simulated, or none are asked for yet.
+        """
+        asked = [
+            (sample_id, int(label), PERSON + who)
+            for sample_id, label, who in zip(sample_ids, labels, annotators, strict=True)
+        ]
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            stands = standing(events)
+            if confirm and self.config.task == "label-cleaning":
+                stands = stands[stands["cycle"] > 0]
+            last = {(e.sample_id, e.source): e.label for e in stands.itertuples()}
+            found = []
+            for sample_id, label, source in asked:
+                if last.get((sample_id, source)) != label:
+                    last[sample_id, source] = label
+                    found.append((sample_id, label, source))
+            return found
+
+        return self._answer(sorted({source for _, _, source in asked}), new)
+
+    def pass_over(self, sample_id: str, kind: Literal["skip", "unsure"], annotator: str) -> int:
+        """Note that a person left a sample for later, or to others; returns how many events that took.
+
+        What the person said of it since the last cycle is taken back. Raises as `record`.
+        """
+        source = PERSON + annotator
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            own = standing(events[events["sample_id"] == sample_id])
+            if kind == "unsure" and len(own) and own["label"].iloc[-1] == UNSURE:
+                return []
+            back = [(sample_id, TAKEN_BACK, source)] * int((own["cycle"] == cycle).sum())
+            return [*back, (sample_id, UNSURE if kind == "unsure" else SKIPPED, source)]
+
+        return self._answer([source], new)
+
+    def take_back(self, seq: int, annotator: str) -> bool:
+        """Take back what a person said of a sample, the event `seq` of the log; what the person said before holds again.
+
+        Nothing happens where the person has spoken of the sample since, has taken it back already, or a cycle has been
+        trained on it: asking twice is safe. Raises as `record`.
+        """
+        source = PERSON + annotator
+
+        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
+            last = standing(events).drop_duplicates("sample_id", keep="last")
+            found = last[(last["seq"] == seq) & (last["cycle"] == cycle)]
+            return [(sample_id, TAKEN_BACK, source) for sample_id in found["sample_id"]]
+
+        return self._answer([source], new) > 0
+
+    def take(self, labels: int | None) -> None:
+        """Let the next cycle, and no other, collect so many labels in the place of the budget; None: the budget, as ever.
+
+        Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and
+        for more images than active learning ranks. Raises as `check_work` too.
+        """
+        self.check_work()
+        ranked = len(self.cycles()) - 1
+        if labels is None:
+            if (
+                self.open_cycle() == ranked + 1 and self.log.fact(f"{TAKE}{ranked}") is not None
+            ):  # a step that was cancelled
+                self.log.set_fact(f"{TAKE}{ranked}", None)
+            return
+        if self.config.annotator == "person":
+            raise UserError(f"People label run {self.id}: as many are taken as they label before the next step.")
+        if ranked < 0:
+            raise UserError(f"Run {self.id} has no ranking yet to take labels from: wait for its first cycle.")
+        if self.open_cycle() > ranked + 1:
+            raise UserError(f"Run {self.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
+        there = int(self.ranking(ranked)["rank"].notna().sum())
+        if labels < 1 or (self.config.task == "active-learning" and labels > there):
+            raise UserError(
+                f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}."
+            )
+        self.log.set_fact(f"{TAKE}{ranked}", labels)
+
+    def check_people(self) -> None:
+        """Raise `UserError` where the labels of this run are simulated."""
+        if self.config.annotator != "person":
+            raise UserError(
+                f"Run {self.id} simulates its annotators: start one with --annotator person to bring labels in."
+            )
+
+    def _answer(self, sources: list[str], new: Callable[[int, pd.DataFrame], list[Event]]) -> int:
+        self.check_people()
+        learning = self.config.task == "active-learning"
+
+        def decide(cycle: int, events: pd.DataFrame) -> list[Event]:
+            if cycle == 0 and not learning:  # of labels to check, the ranking says which
+                raise UserError(f"Run {self.id} has no ranking yet: wait for its first cycle.")
+            return new(cycle, events)
+
+        return self.log.answer(sources, decide)
+
+    def open_cycle(self) -> int:
+        """The cycle that takes the labels that people give now: the number of those that were begun."""
+        phases = self.log.phases()
+        return int((phases["phase"] == "label").sum())
+
+    def check_work(self) -> None:
+        """Raise `UserError` where the run cannot go on: it is an example, or its images are not here."""
+        if self.is_example:
+            raise UserError(f"Run {self.id} is an example and stays as it is: start a run of your own.")
+        if self.log.fact("images") == LEFT_OUT:
+            raise UserError(
+                f"Run {self.id} was opened from a bundle without its images, so it cannot go on: open one that was made with "
+                "them (`python -m core bundle RUN --with-images`)."
+            )
+
+    def check_data(self, n: int) -> None:
+        """Raise `UserError` where the pool, of n images now, is not as large as when the run was started."""
+        if n != self.about["n_samples"]:
+            raise UserError(
+                f"The data of run {self.id} no longer holds the {self.about['n_samples']:,} images that it was started with, but "
+                f"{n:,}: restore the data, or start a new run."
+            )
+
+    def check_step(self) -> None:
+        """Raise `UserError` where people are asked and have given no label since the last cycle, or too few to begin.
+
+        Raises as `check_work` too.
+        """
+        self.check_work()
+        if self.config.annotator != "person":
+            return
+        events, cycle = self.log.labels(), self.open_cycle()
+        if cycle == 0 and self.config.task == "active-learning" and self.config.initial == 0:
+            if events["label"].nunique() < 2:
+                raise UserError(
+                    f"Run {self.id} has no labels of two classes yet: give some on the page Annotate, or bring them in "
+                    "(`python -m core import`), then train."
+                )
+        elif cycle > 0 and not (events["cycle"] >= cycle).any():
+            raise UserError(
+                f"Nobody has given a label since the last ranking of run {self.id}: give some on the page Annotate, or bring "
+                "them in (`python -m core import`, or on the page Cycles), then step."
+            )
+
+    def target(self) -> int:
+        """Number of cycles asked for so far: the configuration's, and one more for every step beyond."""
+        return int(self.log.fact("target", self.config.cycles))
+
+    def status(self) -> tuple[str, str]:
+        """("running" | "pausing" | "finished" | "failed" | "stopped", one sentence)."""
+        done = len(self.cycles())
+        if self.is_running():
+            pausing = (self.path / "pause").exists()
+            return ("pausing", "Stops after the present step.") if pausing else ("running", f"Working on cycle {done}.")
+        if time.time() - self.log.fact("starting", 0.0) < START_SECONDS:
+            return "running", "Starting the worker…"
+        waiting = self.log.fact("waiting")
+        if waiting:
+            return "stopped", str(waiting)
+        error = self.log.fact("error")
+        if error:
+            return "failed", str(error)
+        if done >= self.target():
+            people = ": people label next, then step" if self.config.annotator == "person" else ""
+            return "finished", f"{done} cycle{'' if done == 1 else 's'} done{people}."
+        return "stopped", (
+            f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {self.death()}".rstrip()
+        )
+
+    def death(self) -> str:
+        """How the last worker died without a word of its own, as one sentence; empty where it did not, or one is at work.
+
+        Whatever a worker ends by, an error or Ctrl-C, it takes its `progress.json` away, unless the system ended it.
+        """
+        fallen = self.fallen()
+        if fallen is None or self.is_running():
+            return ""
+        cycle, phase, sign = fallen
+        again = sum(one[:2] == [cycle, phase] for one in self.log.fact(DEATHS, [])) + 1
+        how = (
+            f"was killed by {sign}" if sign else "was killed, most likely for lack of memory, or the computer went down"
+        )
+        often = f", for the {ORDINALS.get(again) or f'{again}th'} time in the same phase" if again > 1 else ""
+        advice = "; give it less to hold at once, such as smaller batches or a smaller model" if again > 1 else ""
+        return f"Its worker {how}, in cycle {cycle}, phase {phase}{often}{advice}."
+
+    def fallen(self) -> tuple[int, str, str] | None:
+        """(cycle, phase, signal, empty where it is unknown) of a worker that left its progress behind; None: there is none."""
+        left = self.progress()
+        if not left:
+            return None
+        try:
+            report = (self.path / CRASH).read_text(errors="replace")
+        except OSError:
+            report = ""
+        found = next(
+            (f"{int(one)} ({name})" for name, one in SIGNALS.items() if f"error: {name}" in report.lower()), ""
+        )
+        return int(left["cycle"]), str(left["phase"]), found and f"signal {found}"
+
+    def is_running(self) -> bool:
+        """Whether a worker holds the run."""
+        if self.is_example:
+            return False
+        return is_held(self.path / "worker.lock")
+
+    def progress(self) -> dict[str, Any]:
+        """What the worker is at: phase, cycle, share in [0, 1], seconds_left; empty before it began."""
+        try:
+            return dict(json.loads((self.path / "progress.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file, also where that cannot be written to: then it is looked at without taking it."""
+    try:
+        with filelock.FileLock(lock, timeout=0, is_singleton=False):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        import fcntl  # not on Windows, where a lock file can be opened wherever it can be read
+
+        try:
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is none, or nobody may look
+            return False
+        return False
+
+
+def replaced(events: pd.DataFrame) -> NDArray[np.int64]:
+    """The label that each event of a log takes the place of, int [T], −1 for none.
+
+    A person's vote takes the place of the same person's earlier one; the first person's, that of a label that came with
+    the data.
+    """
+    by_person = events["source"].str.startswith(PERSON)
+    own = events.groupby(["sample_id", "source"])["label"].shift().where(by_person)
+    given = events.loc[events["source"] == GIVEN].drop_duplicates("sample_id").set_index("sample_id")["label"]
+    first = by_person & ~events.loc[by_person].duplicated("sample_id").reindex(events.index, fill_value=True)
+    return own.where(~first, events["sample_id"].map(given)).fillna(-1).to_numpy(np.int64)
+
+
+def create(config: spec.Config, about: dict[str, Any]) -> Run:
+    """A new, empty run. Raises `UserError` where the home folder cannot be written."""
+    name = f"{config.dataset}-{config.arm.replace(', ', '-')}-s{config.seed}"
+    return write_start(new_folder(home(), name), config, about)
+
+
+def new_folder(base: Path, name: str) -> Path:
+    """Make a folder below `base` that is named by the time and `name`. Raises `UserError` where it cannot be written."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    with writing(base):
+        base.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1000):
+            path = base / (stem if attempt == 0 else f"{stem}-{attempt}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+        raise OSError(f"{base} holds a thousand folders that were made in this second")
+
+
+def write_start(path: Path, config: spec.Config, about: dict[str, Any]) -> Run:
+    """Make the run of this configuration in the folder `path`, whose parent is there."""
+    run = Run(path)
+    with writing(path):
+        path.mkdir(exist_ok=True)
+    run.log.create()
+    content = {"config": dataclasses.asdict(config), "about": about}
+    write_atomically(path / "config.json", json.dumps(content, indent=1).encode())  # last: it marks a whole run
+    return run
+
+
+def find(run_id: str) -> Run:
+    """The run of this id below `home()`, or the example of this name. Raises `UserError` where there is none."""
+    for folder in (home(), EXAMPLES):
+        path = folder / run_id
+        try:
+            if path.parent == folder and not run_id.startswith(".") and (path / "config.json").is_file():
+                return Run(path)
+        except (OSError, ValueError):  # a name longer than the system allows, or with a null byte
+            continue
+    raise UserError(
+        f'There is no run "{run_id[:100]}" under {home()}: `python -m core list` shows those that are there.'
+    )
+
+
+def all_runs() -> list[Run]:
+    """All runs below `home()`, the newest first, then the examples. Raises `UserError` where that is no folder."""
+    if home().exists() and not home().is_dir():
+        raise UserError(f"{home()} is no folder: set NEXTLABEL_HOME to the folder where runs are kept.")
+    own = sorted((Run(path.parent) for path in home().glob("*/config.json")), key=lambda run: run.id, reverse=True)
+    return own + examples()
+
+
+def examples() -> list[Run]:
+    """The runs that come with NextLabel, by name."""
+    return [Run(path.parent) for path in sorted(EXAMPLES.glob("*/config.json"))]

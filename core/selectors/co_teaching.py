@@ -1,0 +1,94 @@
+"""Co-teaching: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS 2018."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.models.architectures import Classifier, Model
+from core.models.batches import Images
+from core.selectors import Progress, Settings, Shape, Trainer, fitting, place, vanilla
+from data.errors import UserError
+
+RAMP = 10  # epochs until the forget rate is reached, as in the paper; at most half of the training
+TINY = 1e-12  # keeps the logarithm of a mean posterior finite
+
+
+class Pair(Model):
+    """Two classifiers as one: its posterior is the mean of theirs, its embedding both of theirs side by side."""
+
+    def __init__(self, first: Classifier, second: Classifier, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Both embeddings, [N, 2D]."""
+        return torch.cat([self.first.embed(x), self.second.embed(x)], dim=1)
+
+    def heads(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both, [N, K] each."""
+        first, second = self.dropout(embedding).chunk(2, dim=1)
+        return self.first.head(first), self.second.head(second)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logarithm of the mean posterior, [N, K]."""
+        first, second = self.heads(embedding)
+        return ((first.softmax(dim=1) + second.softmax(dim=1)) / 2 + TINY).log()
+
+
+def build(shape: Shape) -> Model:
+    """Two fresh networks of different initial weights."""
+    first = vanilla.build(dataclasses.replace(shape, dropout=0.0))
+    second = vanilla.build(dataclasses.replace(shape, dropout=0.0, seed=shape.seed + 1))
+    return Pair(first, second, shape.dropout)
+
+
+def forget_rate(noise: float, epoch: int, epochs: int) -> float:
+    """Share of each batch that is left out in an epoch: from 0 up to `noise`, reached after `RAMP` epochs at most.
+
+    Raises `UserError` for a share outside [0, 1).
+    """
+    if not 0 <= noise < 1:
+        raise UserError(f"The forget rate of co-teaching is {noise}: give a share from 0 up to, not including, 1.")
+    return noise * min(1.0, epoch / max(1.0, min(RAMP, epochs / 2)))
+
+
+def exchanged(first: Tensor, second: Tensor, rate: float) -> Tensor:
+    """Loss of a batch from each network's own losses [n]: each learns from those that the *other* finds small, Alg. 1."""
+    keep = max(1, round((1 - rate) * len(first)))
+    chosen_by_first, chosen_by_second = first.detach().argsort()[:keep], second.detach().argsort()[:keep]
+    return first[chosen_by_second].mean() + second[chosen_by_first].mean()
+
+
+def fit(
+    model: Pair,
+    images: Images,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    settings: Settings,
+    *,
+    seed: int,
+    noise: float,
+    progress: Progress = lambda share: None,
+) -> float:
+    """Train both networks in place on the rows with `labels` int [n]; returns the last epoch's mean of the two losses' sum.
+
+    noise: estimated share of wrong labels, in [0, 1): so many are forgotten in the end. Raises as `forget_rate` and
+    `core.selectors.fitting.run`.
+    """
+    forget_rate(noise, 0, settings.epochs)
+    place(model, images.device).train()
+    given = torch.from_numpy(labels).to(images.device)
+
+    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+        first, second = model.heads(model.embed(x))
+        losses = [F.cross_entropy(logits.float(), given[batch], reduction="none") for logits in (first, second)]
+        return exchanged(losses[0], losses[1], forget_rate(noise, epoch, settings.epochs))
+
+    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+
+
+TRAINER = Trainer(build, fit, needs_noise=True)

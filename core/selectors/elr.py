@@ -1,0 +1,56 @@
+"""Early-learning regularisation: Liu et al., "Early-learning regularization prevents memorization of noisy labels", 2020."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.models.architectures import Model
+from core.models.batches import Images
+from core.selectors import Progress, Settings, Trainer, fitting, place, vanilla
+
+LAMBDA = 3.0  # weight of the regulariser, as the paper's on CIFAR-10
+BETA = 0.9  # of the running average that targets are
+FLOOR = 1e-4  # of a posterior, so that the logarithm stays finite
+
+
+def fit(
+    model: Model,
+    images: Images,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    settings: Settings,
+    *,
+    seed: int,
+    noise: float = 0.0,
+    progress: Progress = lambda share: None,
+) -> float:
+    """Train in place on the rows with `labels` int [n]: CE + λ · mean ln(1 − ⟨p, t⟩), Eq. 6; returns the last epoch's mean.
+
+    t is the running average of each sample's posterior p (Eq. 9, without its ensembling): what the model learnt early pulls
+    at it when it begins to memorise. noise: not used. Raises as `core.selectors.fitting.run`.
+    """
+    place(model, images.device).train()
+    given = torch.from_numpy(labels).to(images.device)
+    targets: Tensor | None = None
+
+    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+        nonlocal targets
+        logits = model(x).float()
+        if targets is None:
+            targets = logits.new_zeros(len(rows), logits.shape[1])
+        p = logits.softmax(dim=1).clamp(FLOOR, 1 - FLOOR)
+        now = p.detach() / p.detach().sum(dim=1, keepdim=True)
+        targets[batch] = BETA * targets[batch] + (1 - BETA) * now
+        return F.cross_entropy(logits, given[batch]) + LAMBDA * regulariser(p, targets[batch])
+
+    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+
+
+def regulariser(p: Tensor, targets: Tensor) -> Tensor:
+    """Mean of ln(1 − ⟨p, t⟩) over a batch, both [n, C]; ≤ 0, and the lower the more p agrees with t."""
+    return (1 - (p * targets).sum(dim=1)).log().mean()
+
+
+TRAINER = Trainer(vanilla.build, fit)

@@ -1,0 +1,60 @@
+"""Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.models import architectures
+from core.models.architectures import Classifier
+from core.models.batches import Images
+from core.selectors import Companion, Progress, Settings, Shape, Trainer, fitting, place
+
+
+def build(shape: Shape) -> Classifier:
+    """A freshly initialised model of `core.models.architectures`."""
+    return architectures.build(shape.model, shape.channels, shape.n_classes, shape.width, shape.seed, shape.dropout)
+
+
+def fit(
+    model: Classifier,
+    images: Images,
+    index: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    settings: Settings,
+    *,
+    seed: int,
+    noise: float = 0.0,
+    companion: Companion | None = None,
+    frozen: bool = False,
+    progress: Progress = lambda share: None,
+) -> float:
+    """Train `model` in place on the rows `index` with `labels` int [n]; returns the mean loss of the last epoch in nats.
+
+    noise: not used · companion: a module trained with the model, its loss added to each batch's · frozen: train the
+    companion alone, beside a model that stays as it is. Raises as `core.selectors.fitting.run`.
+    """
+    place(model, images.device).train(not frozen)
+    parts: list[nn.Module] = [] if frozen else [model]
+    if companion is not None:
+        parts.append(companion.to(images.device).train())
+    targets = torch.from_numpy(labels).to(images.device)
+
+    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+        with torch.set_grad_enabled(not frozen):
+            if companion is None:
+                logits, stages = model(x), []
+            else:
+                stages = model.stages(x)
+                logits = model.classify(stages[-1].mean(dim=(2, 3)))
+        losses = F.cross_entropy(logits.float(), targets[batch], reduction="none")
+        loss = torch.zeros((), device=images.device) if frozen else losses.mean()
+        if companion is not None:
+            loss = loss + companion.loss(stages, losses.detach(), 1.0 if frozen else done)
+        return loss
+
+    return fitting.run(parts, images, index, settings, loss_of, seed=seed, progress=progress)
+
+
+TRAINER = Trainer(build, fit)

@@ -1,0 +1,1 @@
+"""Files on disk: written atomically, the append-only log, the cache."""

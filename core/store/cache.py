@@ -1,0 +1,82 @@
+"""What was computed once for equal content: scores, embeddings, trained models."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.store import atomic
+
+
+class ScoreCache:
+    """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.memory: dict[str, NDArray[Any]] = {}
+
+    def get(self, key: dict[str, Any], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The array of this key; `compute` is called where neither memory nor disk has it."""
+        name = _name(key)
+        if name not in self.memory:
+            path = self.folder / name[:2] / f"{name}.npy"
+            stored = _read_array(path)
+            if stored is None:
+                stored = compute()
+                with atomic.writing(self.folder):
+                    self.folder.mkdir(exist_ok=True)
+                atomic.write_array(path, stored)
+            self.memory[name] = stored
+        return self.memory[name]
+
+
+class Trainings:
+    """Which file below `home` holds the weights of a training: an equal one is taken over from there. Holds no weights."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.folder = home, home / ".cache" / "trainings"
+
+    def find(self, key: dict[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
+        """(weights file, result) of an equal training, or None where there is none, or its file is gone or damaged."""
+        try:
+            entry = json.loads(self._path(key).read_text())
+            content = (self.home / entry["file"]).read_bytes()
+            whole = hashlib.blake2b(content, digest_size=20).hexdigest() == entry["digest"]
+            return (content, dict(entry["result"])) if whole else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def add(self, key: dict[str, Any], file: Path, result: dict[str, Any]) -> None:
+        """Remember that this file of weights, below the home, came of the training."""
+        content = file.read_bytes()
+        found = {
+            "file": str(file.relative_to(self.home)),
+            "digest": hashlib.blake2b(content, digest_size=20).hexdigest(),
+        }
+        with atomic.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_atomically(self._path(key), json.dumps({**found, "result": result}).encode())
+
+    def _path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{_name(key)}.json"
+
+
+def _name(key: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def _read_array(path: Path) -> NDArray[Any] | None:
+    """The array, or None where the file is missing or damaged (then it is computed again)."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def digest(array: NDArray[Any]) -> str:
+    """A short name for the contents of an array."""
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=20).hexdigest()

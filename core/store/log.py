@@ -1,0 +1,264 @@
+"""What a run keeps on disk: the append-only label log, finished phases, scores, weights, and the shared score cache.
+
+SQLite in WAL mode holds what must be atomic; larger arrays are files that are complete before a row names them, so
+that a process killed at any moment leaves either all of a phase or nothing of it.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core.store import atomic
+from data.errors import UserError
+
+# What an event of the label log says in place of a class
+TAKEN_BACK = -1  # the last thing that its source said of the sample, and that still stood, is taken back
+SKIPPED = -2  # seen, and left for later
+UNSURE = -3  # seen, and left to others
+
+Event = tuple[str, int, str]  # sample id, label, source
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS labels (      -- the label log: events, only ever appended; a label below 0 is no class, see above
+    seq INTEGER PRIMARY KEY, cycle INTEGER NOT NULL, sample_id TEXT NOT NULL, label INTEGER NOT NULL,
+    source TEXT NOT NULL, time TEXT NOT NULL);
+CREATE TRIGGER IF NOT EXISTS labels_keep BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS labels_stay BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
+CREATE TABLE IF NOT EXISTS phases (      -- a row is written in the transaction that finishes a phase
+    cycle INTEGER NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL, result TEXT NOT NULL, PRIMARY KEY (cycle, phase));
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Log:
+    """The SQLite file of one run; `frozen` it is read alone, and nothing is written beside it either."""
+
+    def __init__(self, path: Path, *, frozen: bool = False) -> None:
+        self.path, self.frozen = path, frozen
+
+    def create(self) -> None:
+        """Make the tables where they are missing."""
+        with atomic.writing(self.path.parent), closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(SCHEMA)
+
+    def append(
+        self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str], seconds: float
+    ) -> None:
+        """Append label events in order, a source for each, and finish the phase "label" of this cycle, in one transaction."""
+        with atomic.writing(self.path.parent), self._transaction() as db:
+            self._record(db, cycle, sample_ids, labels, sources)
+            named = sorted(set(sources))
+            self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": ", ".join(named)})
+
+    def answer(self, sources: list[str], decide: Callable[[int, pd.DataFrame], list[Event]]) -> int:
+        """Append events that people cause, for a cycle whose phase "label" is still to come; returns how many.
+
+        decide: what to append, as (sample_id, label, source), given the number of finished phases "label" and the `events`
+        of these sources so far. All other writers wait meanwhile, so that what it was given still holds when it is written.
+        """
+        with atomic.writing(self.path.parent), self._transaction() as db:
+            db.execute("BEGIN IMMEDIATE")
+            (done,) = db.execute("SELECT COALESCE(MAX(cycle) + 1, 0) FROM phases WHERE phase = 'label'").fetchone()
+            marks = ", ".join("?" * len(sources))
+            query = f"SELECT * FROM labels WHERE source IN ({marks}) ORDER BY seq"
+            new = decide(done, pd.read_sql_query(query, db, params=tuple(sources)))
+            labels = np.array([label for _, label, _ in new], dtype=np.int64)
+            self._record(db, done, [one for one, _, _ in new], labels, [source for _, _, source in new], "milliseconds")
+            return len(new)
+
+    def restore(self, events: pd.DataFrame, phases: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+        """Fill an empty log with what another one held: its `events`, `phases` (as records) and facts."""
+        columns = ["seq", "cycle", "sample_id", "label", "source", "time"]
+        with atomic.writing(self.path.parent), self._transaction() as db:
+            db.executemany(
+                f"INSERT INTO labels VALUES ({', '.join('?' * len(columns))})", events[columns].values.tolist()
+            )
+            for phase in phases:
+                self._finish(db, phase["cycle"], phase["phase"], phase["seconds"], phase["result"])
+            db.executemany(
+                "INSERT INTO facts VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+            )
+
+    def finish(self, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
+        """Record that a phase is finished, and what it found."""
+        with atomic.writing(self.path.parent), self._transaction() as db:
+            self._finish(db, cycle, phase, seconds, result)
+
+    def labels(self, up_to_cycle: int | None = None) -> pd.DataFrame:
+        """The label events that stand, as `events` has them: what was taken back, by these cycles, is as if never given."""
+        found = standing(self.events(up_to_cycle))
+        return found[found["label"] >= 0].reset_index(drop=True)
+
+    def events(self, up_to_cycle: int | None = None, sources: str = "", after: int = -1) -> pd.DataFrame:
+        """The whole log (seq, cycle, sample_id, label, source, time) in order, events of later cycles left out.
+
+        label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted · after: only
+        events of later cycles than that.
+        """
+        last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
+        query = "SELECT * FROM labels WHERE cycle <= ? AND cycle > ? AND substr(source, 1, ?) = ? ORDER BY seq"
+        with self._reading() as db:
+            return pd.read_sql_query(query, db, params=(int(last), after, len(sources), sources))
+
+    def phases(self) -> pd.DataFrame:
+        """Finished phases (cycle, phase, seconds, result) in order; result is a dict."""
+        with self._reading() as db:
+            table = pd.read_sql_query("SELECT * FROM phases ORDER BY rowid", db)
+        table["result"] = [json.loads(result) for result in table["result"]]
+        return table
+
+    def set_fact(self, key: str, value: Any) -> None:
+        """Remember one JSON value under a name."""
+        with atomic.writing(self.path.parent), self._transaction() as db:
+            db.execute(
+                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (key, json.dumps(value)),
+            )
+
+    def fact(self, key: str, default: Any = None) -> Any:
+        """A value given to `set_fact`."""
+        with self._reading() as db:
+            row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def facts(self, prefix: str) -> dict[str, Any]:
+        """All facts whose names begin so, in the order in which they were first set."""
+        with self._reading() as db:
+            rows = db.execute("SELECT key, value FROM facts ORDER BY rowid").fetchall()
+        return {key: json.loads(value) for key, value in rows if key.startswith(prefix)}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self.frozen:
+            raise UserError(f"Run {self.path.parent.name} is an example and stays as it is: start a run of your own.")
+        with self._connection() as db, db:
+            yield db
+
+    def _connection(self) -> closing[sqlite3.Connection]:
+        """To the file that is there: plain `connect` would make an empty one. A frozen one is opened without any lock."""
+        return _opened(self.path, UNTOUCHED if self.frozen else "mode=rw")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._readable() as db:
+                yield db
+        except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+            raise UserError(f"The label log {self.path} cannot be read ({error}): {self._way_out(error)}") from error
+
+    @contextmanager
+    def _readable(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read by, also where SQLite can write nothing beside the file, as a log in WAL mode wants it to."""
+        with self._connection() as db:
+            try:
+                db.execute("PRAGMA schema_version").fetchone()
+            except sqlite3.OperationalError as error:
+                if _family(error) not in OUTSIDE or not os.access(self.path, os.R_OK):
+                    raise
+            else:
+                yield db
+                return
+        with _copied(self.path) as path, _opened(path, UNTOUCHED if path == self.path else "mode=rw") as db:
+            yield db
+
+    def _way_out(self, error: Exception) -> str:
+        """What to do about it. Deleting a run is for a file that is gone or no database, and never for a disk that is full."""
+        family = _family(error)
+        if family in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return "another process holds it; wait a moment and try again."
+        if family in OUTSIDE and self.path.exists():
+            return (
+                f"nothing says that it is damaged; see that {self.path.parent} may be read, that its disk is in order and that "
+                "some space is free, then try again."
+            )
+        return f"restore the file from a backup, or delete the folder {self.path.parent} to give up the run."
+
+    @staticmethod
+    def _record(
+        db: sqlite3.Connection,
+        cycle: int,
+        sample_ids: list[str],
+        labels: NDArray[np.int64],
+        sources: list[str],
+        precision: str = "seconds",
+    ) -> None:
+        now = datetime.now(UTC).isoformat(timespec=precision)
+        db.executemany(
+            "INSERT INTO labels (cycle, sample_id, label, source, time) VALUES (?, ?, ?, ?, ?)",
+            [
+                (cycle, sample_id, int(label), source, now)
+                for sample_id, label, source in zip(sample_ids, labels, sources, strict=True)
+            ],
+        )
+
+    @staticmethod
+    def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
+        db.execute("INSERT INTO phases VALUES (?, ?, ?, ?)", (cycle, phase, seconds, json.dumps(result)))
+
+
+UNTOUCHED = "mode=ro&immutable=1"  # how a file is opened that nobody writes to, and beside which nothing can be written
+OUTSIDE = (  # errors of the disk and of permissions, which say nothing of what is in the file
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
+)
+
+
+def _family(error: BaseException | None) -> int:
+    """SQLite's primary error code, also of an error that pandas wraps; 0 for none. https://www.sqlite.org/rescode.html"""
+    while error is not None and not hasattr(error, "sqlite_errorcode"):
+        error = error.__cause__
+    return 0 if error is None else int(error.sqlite_errorcode) & 0xFF
+
+
+def _opened(path: Path, mode: str) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30))
+
+
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """The database itself, or a copy where transactions stand in its write-ahead log, which has to be worked in first."""
+    ahead = path.with_name(f"{path.name}-wal")
+    if not ahead.exists() or ahead.stat().st_size == 0:
+        yield path
+        return
+    with atomic.writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
+        for one in (path, ahead):
+            shutil.copyfile(one, Path(folder) / one.name)
+        yield Path(folder) / path.name
+
+
+def standing(events: pd.DataFrame) -> pd.DataFrame:
+    """The events of a log that were not taken back, without those that took back; in order, numbered from 0.
+
+    `TAKEN_BACK` takes back the last event of the same source on the same sample that still stands; where there is none,
+    nothing.
+    """
+    undone = events["label"] == TAKEN_BACK
+    if not undone.any():
+        return events
+    keys = ["sample_id", "source"]
+    touched = events[pd.MultiIndex.from_frame(events[keys]).isin(pd.MultiIndex.from_frame(events.loc[undone, keys]))]
+    stands: dict[tuple[str, str], list[int]] = {}
+    dropped = set(touched.index)
+    for place, sample_id, source, label in zip(
+        touched.index, *(touched[name] for name in (*keys, "label")), strict=True
+    ):
+        stack = stands.setdefault((sample_id, source), [])
+        if label != TAKEN_BACK:
+            stack.append(place)
+        elif stack:
+            stack.pop()
+    dropped -= {place for stack in stands.values() for place in stack}
+    return events.drop(index=list(dropped)).reset_index(drop=True)

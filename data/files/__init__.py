@@ -1,0 +1,1 @@
+"""Files of images: reading, caching, packing, and what may be read."""

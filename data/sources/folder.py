@@ -1,0 +1,650 @@
+"""The user's own images: an ImageFolder tree, or a folder with a metadata.csv.
+
+    ROOT/cat/1.png                              the class is the folder's name; a fifth is held out as the test set
+    ROOT/train/cat/1.png  ROOT/test/cat/2.png   with a test set of its own (`val` serves where there is no `test`)
+    ROOT/metadata.csv   or metadata.parquet     columns file_name and label; a blank label, -1 or nan is unknown
+
+A table of labels that lies elsewhere, CSV or Parquet, does the same in its place. Either may hold one more
+column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
+unless `class_names` says which are. The fifth (or `test_share`) that is held out is drawn by class, with a fixed seed, from the
+labelled images.
+
+Where a table of votes comes with the images (`data.annotations`), or their classes are named, they need no label:
+metadata.csv may do with file_name alone, and images may lie in no class folder.
+
+All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
+white; 16 bits become 8, from the range that the folder uses (12 bits in 16 are common); a turned photograph (EXIF) is set
+upright. Of an animation the first picture counts. What is an image is judged by its content, whatever the name
+(`data.files.imagefile`). An image that cannot be read, a file that is none, and what lies neither in train nor in test are
+left out and listed in `skipped`; hidden files and what systems put beside images are not worth a word. Links that lead out of ROOT are
+not followed.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from data import annotations
+from data.dataset import UNKNOWN, ImageDataset, stratified
+from data.errors import UserError
+from data.files import imagefile
+from data.files.cache import cached_images
+from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES, reason
+
+DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
+GREY = {"1", "L", "LA", "La", "F"} | DEEP
+CLEAR = {"RGBA", "RGBa", "LA", "La", "PA"}  # modes with an alpha channel
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners put into 16
+PARTS = ("images", "reasons", "shapes", "modes", "clear", "digests", "depth")  # what is kept of a folder
+BLOCK = 512  # images decoded between two reports of progress
+TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
+ORIENTATION = 0x0112
+DEFAULT_SIZE = 64
+HELD_OUT = 0.2
+UNLABELLED = {"", "-1", "nan"}
+LOOSE = "it lies in no class folder"
+UNUSUAL = "passed over when the run was started; start a new one to read it"
+LEADS_OUT = "it is a link that leads out of the folder"
+LEFT_OUT = ".left-out.json"  # what `data.files.upload` did not unpack: pairs of name and reason
+DECODING = f"2 {FORMATS}"  # changes where the same files give other arrays than before, or can be read that could not
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image before it is read. label: None for unknown; votes: class -> votes, None without votes."""
+
+    id: str
+    label: str | None
+    test: bool = False
+    votes: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What lies in a folder: n readable images, those of the pool before those of the test set.
+
+    images: uint8 [n,H,W,C] · shapes: int32 [n,2], height and width of the files, upright · modes: str [n], Pillow's · clear:
+    bool [n], with transparent parts · digests: uint8 [n,16], of all decoded pixels, before they are brought to one size ·
+    depth: bits that the 16-bit images use · table: of labels, None for class folders · columns: its classes that have votes.
+    """
+
+    root: Path
+    table: Path | None
+    entries: list[Entry]
+    columns: list[str]
+    images: np.ndarray
+    shapes: np.ndarray
+    modes: np.ndarray
+    clear: np.ndarray
+    digests: np.ndarray
+    depth: int
+    skipped: list[tuple[str, str]]
+
+
+def load(
+    root: Path,
+    size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    votes: str | Path | None = None,
+    labels: str | Path | None = None,
+    test_share: float | None = None,
+    by_suffix: bool = False,
+) -> ImageDataset:
+    """The images under `root`; ids are their paths relative to it.
+
+    size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
+    64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
+    order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
+    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
+    place of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
+    default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
+    stays the test set. by_suffix: of a tree, the usual suffixes alone, for runs that were started so. Raises UserError when
+    there is nothing to learn from, or a table is wrong.
+    """
+    return assemble(find(root, size, class_names, votes, labels, test_share, by_suffix), class_names, votes)
+
+
+def find(
+    root: Path,
+    size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    votes: str | Path | None = None,
+    labels: str | Path | None = None,
+    test_share: float | None = None,
+    by_suffix: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Found:
+    """List and decode the images, or take them from the cache; parameters and errors as of `load`.
+
+    progress: told how many images are decoded, and of how many.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the path of a folder of images")
+    if size is not None and size < 1:
+        raise UserError(f"the image size must be at least 1 pixel, got {size}")
+    if test_share is not None and not 0 <= test_share < 1:
+        raise UserError(f"the test share is {test_share:g}; give one of at least 0 (no test set) and less than 1")
+    root = root.resolve()
+    skipped = _left_out_before(root)
+    needs_label = votes is None and class_names is None
+    table = _table(root) if labels is None else Path(labels).expanduser()
+    if table is not None:
+        if labels is None and not table.resolve().is_relative_to(root):
+            raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
+        entries, columns = _read_metadata(root, table, class_names, skipped, needs_label)
+    else:
+        used = None if votes is None else Path(votes).expanduser().resolve()
+        entries, columns = _walk(root, skipped, needs_label, used), []
+        if by_suffix:
+            skipped += [(entry.id, UNUSUAL) for entry in entries if not _is_usual(entry)]
+            entries = [entry for entry in entries if _is_usual(entry)]
+    if not entries and any(why == LOOSE for _, why in skipped):
+        raise UserError(
+            f"no image in {root} lies in a class folder; sort them into a folder for each class, or name the classes for "
+            "people to choose from"
+        )
+    if not entries:
+        other = f", but {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise UserError(
+            f"there is no image in {root}{other}; expected class folders with images, train and test folders of them, or a "
+            "metadata.csv"
+        )
+    entries = _pool_then_test(entries, test_share)
+    ids = [entry.id for entry in entries]
+    parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS, DECODING)
+    reasons, depth = parts["reasons"], int(parts["depth"])
+    _depths[root] = depth
+    read = reasons == ""
+    if not read.any():
+        raise UserError(f"no image in {root} can be read; the first one: {ids[0]}: {reasons[0]}")
+    skipped += [(id, str(reason)) for id, reason in zip(ids, reasons, strict=True) if reason]
+    return Found(
+        root,
+        table,
+        [entry for entry, whole in zip(entries, read, strict=True) if whole],
+        columns,
+        parts["images"],
+        parts["shapes"][read],
+        parts["modes"][read],
+        parts["clear"][read],
+        parts["digests"][read],
+        depth,
+        skipped,
+    )
+
+
+def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str | Path | None = None) -> ImageDataset:
+    """The data set of what `find` found; parameters and errors as of `load`."""
+    entries, columns, skipped = found.entries, found.columns, found.skipped
+    table = None if votes is None else annotations.table(Path(votes).expanduser())
+    names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
+    if not names and table is not None:
+        names = annotations.class_names(table)
+    index = {name: k for k, name in enumerate(names)}
+    outside = next((e for e in entries if e.label is not None and e.label not in index), None)
+    if outside is not None:
+        raise UserError(
+            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; mend the label "
+            "or add the class"
+        )
+    labels = np.array([UNKNOWN if e.label is None else index[e.label] for e in entries], np.int64)
+    n_pool = sum(not e.test for e in entries)
+    counts = None
+    if columns:
+        counts = np.array([[(e.votes or {}).get(name, 0) for name in names] for e in entries[:n_pool]], np.int64)
+    ids, given = [e.id for e in entries], None
+    if table is not None and votes is not None:
+        ignore = [*ids[n_pool:], *(id for id, _ in skipped)]
+        given = annotations.resolve(table, Path(votes).name, ids[:n_pool], names, ignore)
+    return ImageDataset(
+        name="folder",
+        ids=ids[:n_pool],
+        images=found.images[:n_pool],
+        labels=labels[:n_pool],
+        label_counts=counts,
+        class_names=names,
+        test_images=found.images[n_pool:],
+        test_labels=labels[n_pool:],
+        annotators="none" if counts is None and given is None else "human",
+        annotators_source=_source(found, counts is not None, given, votes),
+        skipped=skipped,
+        annotations=given,
+    )
+
+
+def _source(found: Found, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
+    if given is not None and votes is not None:
+        people = len(set(given.annotators))
+        return f"{len(given.rows):,} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
+    if counted:
+        return f"The votes in {found.table}."
+    return f"Only the labels in {found.table or found.root}; no separate votes."
+
+
+# --- which images there are ------------------------------------------------------------------------------------------
+
+
+def _left_out_before(root: Path) -> list[tuple[str, str]]:
+    """What was left out of an uploaded archive when it was unpacked."""
+    try:
+        return [(str(name), str(why)) for name, why in json.loads((root / LEFT_OUT).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{root / LEFT_OUT} is damaged; delete it, or upload the images again") from error
+
+
+def _is_usual(entry: Entry) -> bool:
+    return PurePosixPath(entry.id).suffix.lower() in SUFFIXES
+
+
+def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: Path | None) -> list[Entry]:
+    """The images of an ImageFolder tree, in the order of their paths; a test image always needs its label.
+
+    used: a table of votes, which may lie among them.
+    """
+    splits = _splits(root)
+    entries = []
+    for prefix, is_test in splits:
+        for id in _files(root, prefix, skipped, used):
+            parts = PurePosixPath(id.removeprefix(prefix)).parts
+            if len(parts) < 2 and (needs_label or is_test):
+                skipped.append((id, LOOSE))
+            else:
+                entries.append(Entry(id, parts[0] if len(parts) > 1 else None, is_test))
+    if len(splits) > 1:
+        names = [prefix[:-1] for prefix, _ in splits]
+        read = {path for name in names for path in (root / name, (root / name).resolve())}
+        rest = _files(root, "", skipped, used, read)
+        skipped += [(id, f"it lies neither in {names[0]} nor in {names[1]}") for id in rest]
+    return entries
+
+
+def _splits(root: Path) -> list[tuple[str, bool]]:
+    """Where the images lie, and whether to test with them: train/ and test/ or val/, or all in the root.
+
+    Raises UserError where one of them is a link that leads out: without it, the others would mean something else.
+    """
+    _refuse_link_out(root, "train")
+    # A folder "train" that holds images itself is a class (trains), not a split.
+    if not ((root / "train").is_dir() and any(child.is_dir() for child in (root / "train").iterdir())):
+        return [("", False)]
+    for test in ("test", "val"):
+        _refuse_link_out(root, test)
+        if (root / test).is_dir():
+            return [("train/", False), (f"{test}/", True)]
+    return [("train/", False), ("test/", True)]
+
+
+def _refuse_link_out(root: Path, name: str) -> None:
+    if _leads_out(root, root / name):
+        raise UserError(
+            f"{root / name} is a link that leads out of the folder and is not followed; put the images themselves there, or "
+            "give the folder that holds them"
+        )
+
+
+def _leads_out(root: Path, path: Path) -> bool:
+    """Whether a path below a resolved root is, through any link on the way, elsewhere."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)  # Path.resolve raises for a ring of links
+
+
+def _files(
+    root: Path, prefix: str, skipped: list[tuple[str, str]], used: Path | None, apart: Collection[Path] = ()
+) -> list[str]:
+    """Sorted POSIX paths, relative to `root`, of the image files under root/prefix; hidden ones and clutter are passed over.
+
+    used: a file that is read otherwise · apart: folders to pass over.
+    """
+    found = []
+    for folder, subfolders, files in os.walk(root / prefix):
+        here = Path(folder)
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith((".", "__MACOSX")) and here / name not in apart
+        ]
+        for name in subfolders:
+            if (here / name).is_symlink():
+                skipped.append((_printable((here / name).relative_to(root)), "a link to a folder is not followed"))
+        for name in files:
+            if name.startswith(".") or name.lower() in CLUTTER or here / name == used:
+                continue
+            path = (here / name).relative_to(root)
+            if why := _left_out(root, path):
+                skipped.append((_printable(path), why))
+            else:
+                found.append(path.as_posix())
+    return sorted(found)
+
+
+def _left_out(root: Path, path: Path) -> str:
+    """Why a file is not among the images; empty where it is. path: relative to `root`."""
+    file = root / path
+    if file.is_symlink() and _leads_out(root, file):
+        return LEADS_OUT
+    if not file.is_file():
+        return "it is no file: a link to nothing, or a device"
+    if _printable(path) != path.as_posix():
+        return "its name is not valid UTF-8; rename it"
+    return imagefile.left_out(path, lambda: _first(file))
+
+
+def _first(file: Path) -> bytes:
+    with file.open("rb", buffering=0) as opened:
+        return opened.read(PREFIX)
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def _table(root: Path) -> Path | None:
+    """The table of labels that lies beside the images, if one does."""
+    return next((root / name for name in ("metadata.csv", "metadata.parquet") if (root / name).is_file()), None)
+
+
+def is_votes(table: Path) -> bool:
+    """Whether a table holds votes (`sample_id`), for `votes`, rather than labels (`file_name`), for `labels`.
+
+    Raises UserError where it cannot be read, or holds neither.
+    """
+    if table.suffix.lower() not in (".csv", ".parquet"):
+        raise UserError(f"{table.name} is no table; give a file .csv or .parquet")
+    header = [name.strip() for name in _rows(table)[0]]
+    if "file_name" not in header and "sample_id" not in header:
+        raise UserError(
+            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for votes; its columns are "
+            f"{', '.join(header)}"
+        )
+    return "file_name" not in header
+
+
+def _rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a table, all text; a row with too many cells has the key None."""
+    try:
+        if file.suffix.lower() == ".parquet":
+            found = pd.read_parquet(file)
+            header = [str(name) for name in found.columns]
+            columns = [[annotations._text(cell) for cell in found.iloc[:, k]] for k in range(len(header))]
+            return header, [dict(zip(header, cells, strict=True)) for cells in zip(*columns, strict=True)]
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened)
+            rows = [{key: cell or "" for key, cell in row.items()} for row in reader]
+            return list(reader.fieldnames or []), rows
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}; give a table of labels, CSV or Parquet") from error
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: as which the errors of UTF-8 and of pyarrow come
+        kind = "Parquet" if file.suffix.lower() == ".parquet" else "UTF-8"
+        raise UserError(f"{file} cannot be read as a {kind} table ({error}); save it again as CSV, UTF-8") from error
+
+
+def _read_metadata(
+    root: Path, file: Path, class_names: Sequence[str] | None, skipped: list[tuple[str, str]], needs_label: bool
+) -> tuple[list[Entry], list[str]]:
+    """The images named by a table of labels, in its order, and the columns that hold votes (none without votes)."""
+    header, rows = _rows(file)
+    if not needs_label and "label" not in header:
+        header.append("label")
+        rows = [{**row, "label": ""} for row in rows]
+    absent = [name for name in ("file_name", "label") if name not in header]
+    if absent:
+        raise UserError(f"{file} has no column {' and no column '.join(absent)}; its columns are {', '.join(header)}")
+
+    labels = [None if row["label"].strip().lower() in UNLABELLED else row["label"].strip() for row in rows]
+    others = [name for name in header if name not in ("file_name", "label")]
+    if class_names is not None:
+        columns = list(class_names) if set(class_names) <= set(others) else []
+    else:
+        # Columns named after no label (a date, a patient) are not votes, unless they hold nothing but numbers beside others
+        # that are: a class that only minorities voted for.
+        columns = [name for name in others if name in labels or all(_is_number(row[name]) for row in rows)]
+        columns = columns if set(columns) & set(labels) or not any(labels) else []
+
+    entries, seen = [], set()
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
+        id = row["file_name"].strip()
+        path = PurePosixPath(id)
+        if path.is_absolute() and path.is_relative_to(root):
+            path = path.relative_to(root)
+            id = path.as_posix()
+        if None in row:
+            raise UserError(f"line {number} of {file} has more cells than the header; put quotes round commas")
+        if not id or path.is_absolute() or ".." in path.parts:
+            raise UserError(f"line {number} of {file} names {id!r}; file_name must be a path inside of {root}")
+        if id in seen:
+            raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
+        seen.add(id)
+        if _leads_out(root, root / id):  # first: whether anything is there outside is nobody's business
+            skipped.append((id, LEADS_OUT))
+            continue
+        if not _there(root / id):
+            raise UserError(f"line {number} of {file} names {id}, which is not in {root}; add it or drop the line")
+        votes = {name: _votes(row[name], name, f"line {number} of {file}") for name in columns}
+        entries.append(Entry(id, label, votes=votes or None))
+    return entries, columns
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the system allows
+        return False
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _votes(cell: str, name: str, where: str) -> int:
+    """The number of votes for the class `name`; a blank cell is none, and 3.0 is 3: tables with gaps are written so."""
+    try:
+        number = float(cell or 0)
+    except ValueError:
+        number = -1.0
+    if not (0 <= number < 1e9 and number.is_integer()):
+        raise UserError(
+            f"{where} holds {cell!r} under {name!r}, not a number of votes; mend it, or drop the column when {name!r} is no class"
+        )
+    return int(number)
+
+
+def _pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
+    """The pool's entries before the test set's, each in the order given; holds a test set out where there is none.
+
+    Where there is to be no test set the order stays that of the usual split, so that the decoded images serve both.
+    """
+    if not any(entry.test for entry in entries):
+        entries = list(entries)
+        labelled = [i for i, entry in enumerate(entries) if entry.label is not None]
+        if labelled:
+            _, classes = np.unique([str(entries[i].label) for i in labelled], return_inverse=True)
+            held_out = stratified(classes, max(1, round((share or HELD_OUT) * len(labelled))), seed=0)
+            for i in held_out:
+                entries[labelled[i]] = replace(entries[labelled[i]], test=True)
+    if share and all(entry.test for entry in entries):
+        raise UserError(f"a test share of {share:g} leaves no image in the pool; give a smaller one")
+    ordered = [e for e in entries if not e.test] + [e for e in entries if e.test]
+    return [replace(entry, test=False) for entry in ordered] if share == 0 else ordered
+
+
+# --- reading them ----------------------------------------------------------------------------------------------------
+
+
+_depths: dict[Path, int] = {}  # of the folders read in this process, for who decodes one image of them
+
+
+def depth(root: Path) -> int:
+    """Bits that the 16-bit images of a resolved folder use, as it was last read in this process; 16 where it was not."""
+    return _depths.get(root, 16)
+
+
+def _decode_all(
+    root: Path, ids: list[str], size: int | None, progress: Callable[[int, int], object] | None = None
+) -> dict[str, np.ndarray]:
+    """images: uint8 [n,H,W,C], the readable ones · reasons: str [len(ids)], why one is not, else empty · the rest as `Found`,
+    for all ids; zero where an image is not readable."""
+    with ThreadPoolExecutor() as threads:
+        heads = [
+            head
+            for start in range(0, len(ids), BLOCK)
+            for head in threads.map(lambda id: _head(root / id), ids[start : start + BLOCK])
+        ]
+        whole = [head for head in heads if not isinstance(head, str)]
+        sizes = {head[:2] for head in whole}
+        grey = all(head[2] in GREY for head in whole)
+        deep = [id for id, head in zip(ids, heads, strict=True) if not isinstance(head, str) and head[2] in DEEP]
+        depth = _depth(max(threads.map(lambda id: _brightest(root / id), deep), default=65535))
+        height, width = DEFAULT_SIZE, DEFAULT_SIZE
+        if size is not None:
+            height, width = size, size
+        elif len(sizes) == 1 and max(next(iter(sizes))) <= DEFAULT_SIZE:
+            height, width = next(iter(sizes))
+        images = np.empty((len(ids), height, width, 1 if grey else 3), np.uint8)
+        digests = np.zeros((len(ids), 16), np.uint8)
+        reasons: list[str] = []
+        n = 0
+        # In blocks: a caller who gives up (`progress` raises) waits for one block, not for the folder
+        for start in range(0, len(ids), BLOCK):
+            block = ids[start : start + BLOCK]
+            for read in threads.map(lambda id: _read(root / id, height, width, grey, depth), block):
+                if isinstance(read, str):
+                    reasons.append(read)
+                else:
+                    images[n], digests[len(reasons)] = read
+                    reasons.append("")
+                    n += 1
+            if progress is not None:
+                progress(len(reasons), len(ids))
+    none = (0, 0, "", False)
+    heads = [none if isinstance(head, str) or why else head for head, why in zip(heads, reasons, strict=True)]
+    return {
+        "images": images[:n],
+        "reasons": np.array(reasons),
+        "shapes": np.array([head[:2] for head in heads], np.int32),
+        "modes": np.array([head[2] for head in heads]),
+        "clear": np.array([head[3] for head in heads]),
+        "digests": digests,
+        "depth": np.array(depth),
+    }
+
+
+def _head(path: Path) -> tuple[int, int, str, bool] | str:
+    """Height and width as shown, the mode, and whether there are transparent parts; or why the image cannot be read.
+
+    Reads the header only, if that tells.
+    """
+    try:
+        with imagefile.opened(path) as image:
+            width, height = image.size
+            notes = imagefile.exif(image, path)
+            if notes is None:
+                with imagefile.budget.take(imagefile.cost(image, False, False)):
+                    notes = image.getexif()
+            if notes.get(ORIENTATION) in TURNED:
+                width, height = height, width
+            return height, width, image.mode, _is_clear(image)
+    except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
+        return reason(error)
+
+
+def _is_clear(image: Image.Image) -> bool:
+    return image.mode in CLEAR or "transparency" in image.info
+
+
+def _brightest(path: Path) -> int:
+    """The largest value of a 16-bit image; 0 where it cannot be read, or holds more."""
+    try:
+        with imagefile.opened(path) as image, imagefile.budget.take(imagefile.cost(image, False, False)):
+            most = max(int(np.asarray(image.crop(box)).max()) for box in imagefile.strips(image))
+            return most if most <= 65535 else 0
+    except Exception:  # said when it is decoded
+        return 0
+
+
+def _depth(brightest: int) -> int:
+    """The bits that 16-bit images use, of which the brightest pixel has this value."""
+    return next(bits for bits in DEPTHS if brightest < 1 << bits)
+
+
+def _read(path: Path, height: int, width: int, grey: bool, depth: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """The pixels uint8 [height,width,1 or 3], and uint8 [16], a digest of the image before it is brought to this size."""
+    try:
+        with _upright(path, grey, depth) as upright:
+            digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
+            for box in imagefile.strips(upright):
+                digest.update(upright.crop(box).tobytes())
+            return _sized(upright, height, width), np.frombuffer(digest.digest(), np.uint8)
+    except Exception as error:  # as in _head
+        return reason(error)
+
+
+def decode(path: Path, height: int, width: int, grey: bool, depth: int = 16) -> np.ndarray | str:
+    """The pixels uint8 [height,width,1 or 3], or why the image cannot be read; depth: bits that 16-bit images use."""
+    try:
+        with _upright(path, grey, depth) as upright:
+            return _sized(upright, height, width)
+    except Exception as error:  # as in _head
+        return reason(error)
+
+
+def _sized(image: Image.Image, height: int, width: int) -> np.ndarray:
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, -1)
+
+
+@contextmanager
+def _upright(path: Path, grey: bool, depth: int) -> Iterator[Image.Image]:
+    """The picture as it is meant to be seen, in its own size, L or RGB; holds its share of the budget meanwhile."""
+    with imagefile.opened(path) as image:
+        if image.mode == "F":
+            raise ValueError("it holds floating-point pixels, whose range is unknown")
+        mode = "L" if grey else "RGB"
+        notes = imagefile.exif(image, path)
+        turned = notes is None or notes.get(ORIENTATION, 1) != 1
+        with imagefile.budget.take(imagefile.cost(image, turned, image.mode != mode or _is_clear(image))):
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _eight_bits(image, depth)
+            if _is_clear(upright):
+                upright = _on_white(upright)
+            yield upright if upright.mode == mode else upright.convert(mode)
+
+
+def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
+    """The same picture with 8 bits a channel; of 16, the range that `depth` bits hold is spread, so that white stays white."""
+    if image.mode not in DEEP:
+        return image
+    white = (1 << depth) - 1
+    values = np.arange(1 << 16)
+    shown = np.round(np.minimum(values, white) * (255 / white)).astype(np.uint8)
+    if isinstance(clear := image.info.get("transparency"), int):  # the grey that stands for nothing
+        shown[clear] = 255
+    made = Image.new("L", image.size)
+    for box in imagefile.strips(image):
+        pixels = np.asarray(image.crop(box))
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("it holds more than 16 bits a pixel")
+        made.paste(Image.fromarray(shown[pixels]), box)
+    return made
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The same picture, RGB, with white behind what is transparent."""
+    made = Image.new("RGB", image.size)
+    for box in imagefile.strips(image):
+        part = image.crop(box).convert("RGBA")
+        made.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
+    return made

@@ -1,0 +1,377 @@
+"""A run as one file: opened elsewhere it shows the same figures; what is no bundle, or a dangerous one, is refused."""
+
+import io
+import json
+import stat
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import data
+from core.__main__ import load, main
+from core.analysis import curves
+from core.analysis.figures import FIGURES, figure
+from core.engine import loop
+from core.files import bundle
+from core.runs import questions, run
+from core.runs.spec import Config
+from data.errors import UserError
+from data.files import packed
+
+EXAMPLES = run.EXAMPLES
+SMALL = {"width": 4, "epochs": 1, "batch_size": 16, "cycles": 2}
+
+
+def figures(found, names=("curves", "distribution", "map")):
+    """The figures of a run as JSON."""
+    return {name: figure(found, load(found), name, len(found.cycles()) - 1).to_json() for name in names}
+
+
+@pytest.fixture
+def home(home, monkeypatch):
+    """An empty NEXTLABEL_HOME, with the examples beside it."""
+    monkeypatch.setattr(run, "EXAMPLES", EXAMPLES)
+    return home
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Another installation: call it to move there, to an empty home, no data and no examples."""
+
+    def go():
+        monkeypatch.setattr(run, "EXAMPLES", tmp_path / "no-examples")
+        monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "elsewhere"))
+        monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "no-data"))
+
+    return go
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixty pictures of a user in two classes."""
+    for label in range(2):
+        for i in range(30):
+            path = tmp_path / "mine" / f"class {label}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (200 * label, 8 * i, 90)).save(path)
+    return tmp_path / "mine"
+
+
+def own(folder, **settings):
+    """A finished run on one's own pictures."""
+    pool = data.load("folder", folder)
+    config = Config("active-learning", "folder", "margin", 10, root=str(folder), **{**SMALL, **settings})
+    made = run.create(questions.prepare(config, pool), questions.about(pool))
+    loop.work(made, pool)
+    return made
+
+
+def example_run(task):
+    return run.Run(EXAMPLES / f"example-{task}")
+
+
+@pytest.mark.parametrize("task", ["active-learning", "label-cleaning"])
+def test_a_run_on_embedded_data_shows_the_same_figures_elsewhere(home, elsewhere, task, tmp_path):
+    there = example_run(task)
+    (tmp_path / "f.zip").write_bytes(bundle.to_bytes(there, load(there)))
+    names = [name for name in FIGURES if name != "policies" or task == "label-cleaning"]
+    drawn, events, summary = figures(there, names), there.log.events(), json.dumps(curves.summary(there, load(there)))
+    elsewhere()
+    here = bundle.opened(tmp_path / "f.zip")
+    assert figures(here, names) == drawn
+    pd.testing.assert_frame_equal(here.log.events(), events)
+    assert json.dumps(curves.summary(here, load(here))) == summary
+    assert here.status()[0] == "finished"
+
+
+def test_own_pictures_travel_with_the_run_if_asked_for(home, elsewhere, folder, tmp_path):
+    there = own(folder)
+    dataset, drawn = load(there), figures(there)
+    with_images = bundle.to_bytes(there, dataset, images=True, weights=True)
+    without = bundle.to_bytes(there, dataset)
+    assert str(tmp_path).encode() not in b"".join(
+        zipfile.ZipFile(io.BytesIO(content)).read(name) for content in (with_images, without)
+        for name in ("config.json", "manifest.json", "data/dataset.json")
+    )  # fmt: skip
+    elsewhere()
+    here = bundle.opened(io.BytesIO(with_images))
+    assert figures(here) == drawn
+    assert np.array_equal(load(here).images, dataset.images)
+    here.log.set_fact("target", 3)
+    loop.work(here, load(here))  # it can go on
+    assert len(here.cycles()) == 3
+
+
+def test_what_was_left_out_is_known_elsewhere(home, elsewhere, folder):
+    for i in range(50):
+        (folder / f"{i}.txt").write_text("no image")
+    there = own(folder)
+    said, content = there.left_out(), bundle.to_bytes(there, load(there))
+    elsewhere()
+    assert bundle.opened(io.BytesIO(content)).left_out() == said
+    assert said[0].n == 50
+
+
+def test_without_its_pictures_a_run_shows_its_figures_and_cannot_go_on(home, elsewhere, folder, capsys):
+    there = own(folder)
+    drawn, content = figures(there), bundle.to_bytes(there, load(there))
+    elsewhere()
+    here = bundle.opened(io.BytesIO(content))
+    assert figures(here) == drawn
+    assert np.unique(load(here).images).tolist() == [packed.GREY]
+    with pytest.raises(UserError, match="without its images"):
+        loop.work(here, load(here))
+    for command in (["step", here.id], ["branch", here.id, "--strategy", "random"]):
+        capsys.readouterr()
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "without its images" in said
+        assert "Traceback" not in said
+
+
+def test_the_command_line_bundles_opens_and_draws(home, elsewhere, folder, tmp_path, capsys):
+    there = own(folder)
+    assert main(["bundle", there.id, "--out", str(tmp_path / "f.zip"), "--with-images"]) == 0
+    elsewhere()
+    assert main(["open", str(tmp_path / "f.zip")]) == 0
+    assert there.id in capsys.readouterr().out
+    assert main(["export", there.id, "--figure", "curves", "--out", str(tmp_path / "c.html")]) == 0
+    assert main(["open", str(tmp_path / "f.zip")]) == 2
+    assert "already" in capsys.readouterr().err
+
+
+def test_equal_runs_make_equal_bundles(home):
+    there = example_run("random")
+    assert bundle.to_bytes(there, load(there)) == bundle.to_bytes(there, load(there))
+
+
+def test_too_many_images_are_named(home, monkeypatch, folder):
+    monkeypatch.setattr(bundle, "MOST_IMAGES", 100)
+    there = own(folder)
+    with pytest.raises(UserError, match="make it without them"):
+        bundle.to_bytes(there, load(there), images=True)
+
+
+def test_a_run_without_a_cycle_makes_no_bundle(home):
+    pool = data.load("fashion", limit=100)
+    config = questions.prepare(Config("active-learning", "fashion", "margin", 10, limit=100, **SMALL), pool)
+    with pytest.raises(UserError, match="no finished cycle"):
+        bundle.to_bytes(run.create(config, questions.about(pool)), pool)
+
+
+# What must not be opened: each a change to a good bundle
+
+
+@pytest.fixture(scope="module")
+def good():
+    """The files of a good bundle."""
+    there = example_run("random")
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there))))
+    return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files, change=lambda archive: None, *, seal=True):
+    """A bundle of these files, its manifest made to fit."""
+    files = dict(files)
+    if seal:
+        manifest = json.loads(files["manifest.json"])
+        others = {name: content for name, content in files.items() if name != "manifest.json"}
+        manifest["files"] = {
+            name: {"bytes": len(content), "sha256": bundle.hashlib.sha256(content).hexdigest()}
+            for name, content in others.items()
+        }
+        files["manifest.json"] = json.dumps(manifest).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+        change(archive)
+    buffer.seek(0)
+    return buffer
+
+
+def changed(files, name, **changes):
+    """The files with fields of one of them changed."""
+    content = json.loads(files[name])
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = content
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return {**files, name: json.dumps(content).encode()}
+
+
+def table(files, name, change):
+    """The files with one Parquet table changed."""
+    found = pd.read_parquet(io.BytesIO(files[name]))
+    change(found)
+    return {**files, name: bundle._parquet(found)}
+
+
+def refused(home, file, match):
+    with pytest.raises(UserError, match=match):
+        bundle.opened(file)
+    assert all(found.is_example for found in run.all_runs())
+    assert not list((home / ".cache").glob("opening-*"))
+
+
+def test_the_files_of_a_good_bundle_can_be_zipped_anew(home, good):
+    assert bundle.opened(zipped(changed(good, "manifest.json", run="mine"))).id == "mine"
+
+
+def test_folders_that_a_zip_program_added_do_no_harm(home, good):
+    assert bundle.opened(zipped(good, lambda archive: archive.mkdir("cycle-000"))).id
+
+
+def test_the_bundle_of_an_example_does_not_take_its_name(home, good):
+    opened = bundle.opened(zipped(good))
+    assert opened.id == "example-random-opened"
+    assert [found.id for found in run.all_runs()].count("example-random") == 1
+    assert run.find("example-random").is_example
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b/c", "cycle-000/../../evil", "evil.py", "data/x.pkl"])
+def test_names_that_are_not_ours_are_refused(home, good, name):
+    refused(home, zipped({**good, name: b"x"}), "does not belong there")
+
+
+def test_links_are_refused(home, good):
+    def link(archive):
+        entry = zipfile.ZipInfo("cycle-009/posterior.npy")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+
+    refused(home, zipped(good, link), "link")
+
+
+def test_bombs_are_refused(home, good, monkeypatch):
+    monkeypatch.setattr(bundle, "SMALL", 1 << 20)
+    refused(home, zipped({**good, "data/images.npy": bytes(300 << 20)}), "would unpack to")
+
+
+def test_a_huge_text_is_refused(home, good, monkeypatch):
+    monkeypatch.setattr(bundle, "MOST_TEXT", 1 << 16)
+    refused(home, zipped({**good, "facts.json": b'{"machine": "' + b"x" * (1 << 17) + b'"}'}), "is too large")
+
+
+def test_a_changed_file_is_refused(home, good):
+    refused(home, zipped({**good, "phases.json": good["phases.json"] + b" "}, seal=False), "not what the manifest says")
+    refused(
+        home, zipped({k: v for k, v in good.items() if k != "phases.json"}, seal=False), "not those of its manifest"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip at all"])
+def test_what_is_no_zip_is_refused(home, content):
+    refused(home, io.BytesIO(content), "damaged, or is none")
+
+
+def test_a_missing_file_is_named(home, tmp_path):
+    refused(home, tmp_path / "nowhere.zip", "There is no file")
+
+
+def test_pickles_are_refused(home, good):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    refused(home, zipped({**good, "cycle-000/posterior.npy": buffer.getvalue()}), "do not fit together")
+
+
+@pytest.mark.parametrize(("name", "changes", "match"), [
+    ("manifest.json", {"run": "../evil"}, "manifest"),
+    ("manifest.json", {"run": ".hidden"}, "manifest"),
+    ("manifest.json", {"format": "other"}, "manifest"),
+    ("manifest.json", {"version": 99}, "another version"),
+    ("config.json", {"config__method": "no-such"}, "configuration"),
+    ("config.json", {"config__dataset": "no-such"}, "configuration"),
+    ("config.json", {"config__epochs": "many"}, "epochs"),
+    ("config.json", {"config__invented": 1}, "do not fit"),
+    ("config.json", {"config__cycles": 0}, "cannot run"),
+    ("config.json", {"config__seed": 10**29}, "seed"),
+    ("config.json", {"config__seed": 2**32}, "--seed is 4294967296"),
+    ("config.json", {"config__relabel_seed": -1}, "--relabel-seed is -1"),
+    ("config.json", {"config__lr": float("nan")}, "--lr is nan"),
+    ("config.json", {"config__budget": [20]}, "budget is"),
+    ("config.json", {"config__budget": 10**6}, "asks for"),
+    ("config.json", {"config__study": 7}, "study is 7"),
+    ("config.json", {"config__study": "../evil"}, "names what cannot be"),
+    ("config.json", {"config__parent": "a/b"}, "names what cannot be"),
+    ("config.json", {"config__classes": [1]}, "classes"),
+    ("config.json", {"config__earlier": [{"until": 1, "root": "/etc"}]}, "cannot run"),
+    ("config.json", {"config__earlier": [{"until": "1"}]}, "cannot run"),
+    ("config.json", {"config__earlier": [{"until": 1, "method": "no-such"}]}, "no-such"),
+    ("config.json", {"about__class_names": ["a", "b"]}, "not those that it was made on"),
+    ("facts.json", {"target": 10**29}, "do not fit"),
+    ("config.json", {"about__class_names": [1, 2]}, "classes"),
+    ("config.json", {"about__skipped_counts": {"cut": "many"}}, "do not fit"),
+    ("config.json", {"about__skipped_counts": ["cut"]}, "do not fit"),
+    ("config.json", {"about__n_samples": 7}, "not those that it was made on"),
+    ("phases.json", {}, None),
+])  # fmt: skip
+def test_odd_settings_are_refused(home, good, name, changes, match):
+    if match is None:
+        refused(home, zipped({**good, name: b"[]"}), "no finished cycle")
+        refused(home, zipped({**good, name: b"[" * 100_000}), "do not fit")
+    else:
+        refused(home, zipped(changed(good, name, **changes)), match)
+
+
+@pytest.mark.parametrize("value", [10**29, float("inf"), "text"])
+def test_measures_that_no_table_holds_are_refused(home, good, value):
+    phases = json.loads(good["phases.json"])
+    phases[-1]["result"]["accuracy"] = value
+    refused(home, zipped({**good, "phases.json": json.dumps(phases).encode()}), "do not fit")
+
+
+def test_images_of_a_huge_shape_that_are_not_there_cost_nothing(home, elsewhere, folder):
+    there = own(folder)
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there))))
+    files = {name: archive.read(name) for name in archive.namelist()}
+    elsewhere()
+    here = bundle.opened(zipped(changed(files, "data/dataset.json", shape=[16384, 16384, 3])))
+    assert max(load(here).images[0].shape) == packed.PLACEHOLDER
+
+
+def test_images_are_of_the_shape_that_the_bundle_names(home, elsewhere, folder):
+    there = own(folder)
+    archive = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(there, load(there), images=True)))
+    files = {name: archive.read(name) for name in archive.namelist()}
+    elsewhere()
+    for shape in ([16384, 16384, 3], [8, 8, 1], [8, 8]):
+        with pytest.raises(UserError, match="damaged"):
+            bundle.opened(zipped(changed(files, "data/dataset.json", shape=shape)))
+    cut = {**files, "data/images.npy": files["data/images.npy"][:-100]}
+    with pytest.raises(UserError, match="damaged"):
+        bundle.opened(zipped(cut))
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("events.parquet", lambda t: t.__setitem__("label", 99)),
+    ("events.parquet", lambda t: t.__setitem__("sample_id", "stranger")),
+    ("events.parquet", lambda t: t.__setitem__("seq", 1)),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("suggested", 99)),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("random", "text")),
+    ("cycle-000/ranking.parquet", lambda t: t.__setitem__("sample_id", t["sample_id"][::-1].to_numpy())),
+])  # fmt: skip
+def test_odd_tables_are_refused(home, good, name, change):
+    refused(home, zipped(table(good, name, change)), "do not fit")
+
+
+def test_facts_that_are_no_facts_of_a_run_are_left_out(home, good):
+    facts = {"machine": "x", "error": "boo", "evaluation/x": {"accuracy": 1}, "anything": "else", "target": 4}
+    facts |= {"take/0": 7, "take/1": -7, "take/2": "7", "take/x": 7}
+    found = bundle.opened(zipped({**good, "facts.json": json.dumps(facts).encode()}))
+    assert found.log.facts("") == {"machine": "x", "target": 4, "take/0": 7}
+
+
+def test_an_opened_run_that_is_moved_finds_its_data(home, folder):
+    there = own(folder)
+    content = bundle.to_bytes(there, load(there), images=True)
+    there.path.rename(home / "the first one")
+    here = bundle.opened(io.BytesIO(content))
+    here.path.rename(home / "renamed")
+    renamed = run.find("renamed")
+    assert len(load(renamed)) == renamed.about["n_samples"]
