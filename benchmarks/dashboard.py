@@ -18,7 +18,7 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 import data
-from core.runs import questions, run
+from core.runs import questions, run, settle
 from core.runs.jobs import ROOT
 from core.runs.spec import Config
 from core.store import atomic
@@ -68,7 +68,7 @@ def measure() -> None:
         except UserError as error:
             print(f"skipped the run of 50,000: {error}")
         else:
-            made = run.create(questions.prepare(BIG, dataset), questions.about(dataset))
+            made = run.create(settle.prepare(BIG, dataset), settle.about(dataset))
             subprocess.run([sys.executable, "-m", "core", "resume", made.id], cwd=ROOT, check=True, capture_output=True)
             # A process of its own: this one may hold torch and other measurements
             code = f"from benchmarks import dashboard; dashboard.reruns('{made.id}')"
@@ -116,8 +116,8 @@ def invent() -> None:
 
     pool = pool_of_a_million()
     n, n_classes = len(pool), len(pool.class_names)
-    config = questions.prepare(dataclasses.replace(BIG, dataset="fashion", budget=1000), pool)
-    made = run.create(config, questions.about(pool))
+    config = settle.prepare(dataclasses.replace(BIG, dataset="fashion", budget=1000), pool)
+    made = run.create(config, settle.about(pool))
     task = questions.TASKS[config.task](config, pool)
     random = np.random.default_rng(0)
     for cycle in range(config.cycles):

@@ -5,7 +5,7 @@ import tempfile
 import time
 
 import data
-from core.runs import jobs, questions, run
+from core.runs import jobs, run, settle
 from core.runs.spec import Config
 
 
@@ -21,13 +21,13 @@ def measure() -> None:
                 config = Config(
                     **{
                         "budget": 0,
-                        **questions.defaults(task, "fashion"),
+                        **settle.defaults(task, "fashion"),
                         "task": task,
                         "dataset": "fashion",
                         "method": method,
                     }
                 )
-                made = run.create(questions.prepare(config, dataset), questions.about(dataset))
+                made = run.create(settle.prepare(config, dataset), settle.about(dataset))
                 jobs.start(made)
                 while made.cycles().empty:
                     time.sleep(0.05)

@@ -23,7 +23,7 @@ from core.analysis import budget, curves, diff, figures, labelling, measures, pe
 from core.analysis.figures import BANDS, policy_figure
 from core.files import bundle, export, handout, printed, report
 from core.files.printed import Layout
-from core.runs import branch, jobs, questions, run, study
+from core.runs import branch, jobs, questions, run, settle, study
 from core.runs.run import Run
 from core.runs.study import Protocol, Study
 from core.strategies import STRATEGIES
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         "--score",
         choices=questions.CLEANING_SCORES,
         help="label cleaning: which labels first (default: cleaning; with --votes of people: "
-        f"{questions.VOTES_SCORE}). Ties come first by any",
+        f"{settle.VOTES_SCORE}). Ties come first by any",
     )
     sub.add_argument("--arm", nargs="+", metavar="NAME", help="of a protocol of label cleaning (default: all)")
     sub.add_argument("--gamma", type=float, help="of the cleaning score: 0 the paper (default), 0.30 its code")
@@ -415,19 +415,19 @@ def start(options: argparse.Namespace) -> None:
     if options.score and learning:
         raise UserError(f"{options.score} is a score of label cleaning: use --strategy to rank unlabelled images.")
     given = {"dataset": "fashion", **given, "task": options.task}
-    usual = questions.default_score("votes" in given and not options.noise and options.annotator != "simulated")
+    usual = settle.default_score("votes" in given and not options.noise and options.annotator != "simulated")
     methods = (options.strategy or ["entropy-gradnorm"]) if learning else [options.score or usual]
     seeds = options.seed or [0]
     if len(methods) > 1:
         title = f"{given['dataset']}: {', '.join(methods)}"
         protocol = Protocol("study", title, [{"method": method} for method in methods], seeds, given)
         return work_study(study.create(protocol, command=command), options)
-    loader = questions.loader()
+    loader = settle.loader()
     for seed in seeds:
         for relabel_seed in relabel_seeds:
             asked = {**given, "method": methods[0], "seed": seed, "relabel_seed": relabel_seed}
-            config, dataset = questions.settle(asked, loader)
-            created = run.create(config, questions.about(dataset))
+            config, dataset = settle.settle(asked, loader)
+            created = run.create(config, settle.about(dataset))
             tell(f"run {created.id}\n{measures.split_text(config, dataset)}")
             print_left_out(dataset)
             work(created, dataset, options)
@@ -622,10 +622,7 @@ def named(what: list[str]) -> tuple[list[Study], list[Run]]:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Train classifiers on labels before and after cleaning, or choose among classifiers."""
-    from core.engine import (
-        evaluation,  # torch, which most commands do without
-        loop,
-    )
+    from core.engine import evaluation, loop
 
     loop.stop_on_signals()
     _, members = named(options.what)

@@ -19,7 +19,7 @@ import data
 from core.__main__ import main
 from core.engine import inference, loop
 from core.files import export
-from core.runs import jobs, questions, run
+from core.runs import jobs, run, settle
 from core.runs.spec import Config
 
 LEARN = ["run", "--task", "active-learning", "--width", "4", "--epochs", "1"]
@@ -47,7 +47,7 @@ class Situation:
     def a_run(self, cycles: int = 2) -> run.Run:
         pool = data.load("fashion", limit=300)
         config = Config("active-learning", "fashion", "margin", 20, cycles, limit=300, width=4, epochs=1)
-        return run.create(questions.prepare(config, pool), questions.about(pool))
+        return run.create(settle.prepare(config, pool), settle.about(pool))
 
 
 def truncated_cifar_batch(here: Situation) -> list[str]:
@@ -301,7 +301,7 @@ def labels_of_another_project(here: Situation) -> list[str]:
     pool = data.load("fashion", limit=300)
     pool = dataclasses.replace(pool, label_counts=None, annotators="none")
     config = Config("label-cleaning", "fashion", "cleaning", 0, 1, limit=300, width=4, epochs=1, annotator="person")
-    one = run.create(questions.prepare(config, pool), questions.about(pool))
+    one = run.create(settle.prepare(config, pool), settle.about(pool))
     (here.tmp_path / "export.json").write_text('[{"data": {"text": "hello"}, "annotations": []}]')
     return ["import", one.id, str(here.tmp_path / "export.json")]
 

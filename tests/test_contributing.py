@@ -13,7 +13,7 @@ from core.analysis import figures, rankings
 from core.analysis.samples import Filter, of_cycle
 from core.files import report
 from core.plots import style
-from core.runs import questions, run, spec
+from core.runs import questions, reference, run, settle, spec
 from core.scores import Score, distribution
 from core.studies import policies
 
@@ -70,8 +70,8 @@ def test_a_new_score_of_labels_runs_ranks_shows_and_exports(home, new_score, tmp
 def test_every_other_cleaning_run_shows_the_new_score_too(home, new_score):
     pool = data.load("fashion", limit=200)
     config = spec.Config(task="label-cleaning", dataset="fashion", method="cleaning", budget=0, cycles=1, limit=200)
-    task = questions.LabelCleaning(questions.prepare(config, pool), pool)
+    task = questions.LabelCleaning(settle.prepare(config, pool), pool)
     probs = np.full((200, 10), 0.1)
-    state, _ = questions.relabel.replay(np.arange(200), questions.initial_labels(task.config, pool), (200, 10))
+    state, _ = questions.relabel.replay(np.arange(200), reference.initial_labels(task.config, pool), (200, 10))
     columns = task.score_columns(state, probs)
     assert list(columns) == ["cleaning", "cross-entropy", "entropy", "self-confidence", "brier"]

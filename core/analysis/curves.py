@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
-from core.runs.questions import initial_labels, reference_counts
+from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies

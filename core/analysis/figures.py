@@ -11,7 +11,7 @@ from core.analysis import measures, peers, rankings, samples
 from core.analysis.curves import cleaning_curve, envelopes, learning_curve
 from core.plots import curves, maps
 from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
-from core.runs.questions import initial_labels, reference_counts
+from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies

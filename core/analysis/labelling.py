@@ -8,7 +8,7 @@ import pandas as pd
 from core import relabel
 from core.analysis import samples
 from core.relabel import Floats, Ints, Labels
-from core.runs.questions import reference_counts
+from core.runs.reference import reference_counts
 from core.runs.run import PERSON, Run
 from core.store.log import standing
 from data import ImageDataset
@@ -132,8 +132,8 @@ def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]
     """Suspected wrong labels in cleanlab's column names, one row a sample.
 
     ranking: of `core.analysis.samples.table`, in pool order · probs: posterior [N, C]. Columns: sample_id; is_label_issue;
-    label_score, p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name; cleaning, Φ in nats,
-    **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
+    label_score, p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name;
+    cleaning, Φ in nats, **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
     posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
     A tie is one too, of label −1, name "—" and label_score 0, so that a reader who drops issues or sorts them treats it rightly.
     Raises `UserError` for a ranking of active learning.

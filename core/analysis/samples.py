@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from core import scores, tsne
 from core.relabel import Floats, Ints
-from core.runs.questions import reference_counts
+from core.runs.reference import reference_counts
 from core.runs.run import Run, home
 from core.scores import REGISTRY
 from core.store.atomic import write_table

@@ -15,7 +15,7 @@ import numpy as np
 from core import metrics
 from core.engine.learner import Learner
 from core.relabel import Ints
-from core.runs.questions import clean_labels, reference_counts
+from core.runs.reference import clean_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from data import ImageDataset, votes

@@ -31,7 +31,8 @@ from core.gradnorm import Loss
 from core.models.architectures import Classifier
 from core.relabel import Floats, Ints, Labels
 from core.runs import audit
-from core.runs.questions import TASKS, clean_labels
+from core.runs.questions import TASKS
+from core.runs.reference import clean_labels
 from core.runs.run import CRASH, DEATHS, PHASES, START_SECONDS, Run
 from core.scores import cleaning_score
 from core.selectors import autocast, vanilla

@@ -18,7 +18,7 @@ from PIL import Image
 from core.analysis import curves, figures, labelling, measures, samples
 from core.files import export
 from core.files.printed import Layout
-from core.runs.questions import reference_counts
+from core.runs.reference import reference_counts
 from core.runs.run import Run
 from core.scores import REGISTRY
 from data import ImageDataset

@@ -243,8 +243,8 @@ def picture_map(
 ) -> go.Figure:
     """Some images of the map of noise or of embeddings, each drawn where it stands; customdata is the pool row.
 
-    table: of `core.analysis.samples.Samples.mosaic`, n is how many images the cell holds · pictures: a data URL a row · cell: width
-    and height of a cell on the axes.
+    table: of `core.analysis.samples.Samples.mosaic`, n is how many images the cell holds · pictures: a data URL a row · cell:
+    width and height of a cell on the axes.
     """
     x, y = table[plane.x], table[plane.y]
     figure = go.Figure(

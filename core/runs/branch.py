@@ -9,7 +9,7 @@ import dataclasses
 import shutil
 from typing import Any
 
-from core.runs import questions
+from core.runs import settle
 from core.runs.run import TAKE, Run, home, new_folder, write_start
 from core.store.atomic import writing
 from data import ImageDataset
@@ -44,7 +44,7 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
     wanted = max(run.target(), cycle + 2) if cycles is None else cycles
     if wanted <= cycle:
         raise UserError(f"A branch at cycle {cycle} has at least {cycle + 1} cycles in all: give as many, or more.")
-    made = questions.prepare(dataclasses.replace(config, **changes, cycles=wanted), dataset)
+    made = settle.prepare(dataclasses.replace(config, **changes, cycles=wanted), dataset)
     people = made.annotator == "person"
     before = [*(config.earlier or []), {"until": cycle, **{name: getattr(config, name) for name in CHANGES}}]
     made = dataclasses.replace(

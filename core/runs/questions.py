@@ -3,66 +3,22 @@
 Numpy only. The engine (`core.engine.loop`) calls these and never asks which task it runs.
 """
 
-import dataclasses
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import data
 from core import metrics, relabel, scores, strategies
 from core.relabel import Floats, Ints, Labels
-from core.runs.run import GIVEN, PERSON, SKIPPED_COUNTS
+from core.runs import reference
+from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
-from core.strategies import STRATEGIES
 from core.strategies.pool import Strategy
-from data import ImageDataset, annotations, votes
-from data.errors import UserError
-from data.files import skipped
+from data import ImageDataset
 
 MODEL_SCORES = ("bald", "graph")  # scores of labels that ask more of the model than its posterior
 CLEANING_SCORES = ("cleaning", "cross-entropy", "self-confidence", *MODEL_SCORES, "random", "oracle")
 SELECTORS = ("vanilla", "co-teaching", "elr", "ssl", "pretrained", "clean")  # those of `core.selectors`, without torch
-
-# What a newcomer gets: minutes on two CPU cores. Data sets that are not named take their task's last line. Active learning
-# trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
-FEW_LABELS = {"lr": 0.05, "batch_size": 32}
-PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("active-learning", "fashion"): {
-        "model": "small-cnn",
-        "width": 16,
-        "epochs": 60,
-        "budget": 200,
-        "cycles": 5,
-        **FEW_LABELS,
-    },
-    ("active-learning", "cifar10"): {
-        "model": "resnet18",
-        "width": 16,
-        "epochs": 20,
-        "budget": 500,
-        "cycles": 4,
-        **FEW_LABELS,
-    },
-    ("active-learning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "budget": 200, "cycles": 4, **FEW_LABELS},
-    ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
-    ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
-}
-CLEANING_ONLY = {
-    "selector": "vanilla",
-    "folds": 1,
-    "ensemble": 1,
-    "static": False,
-    "relabel_seed": None,
-    "votes": None,
-    "forget_rate": None,
-}  # settings, and their value in active learning
-PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
-VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
-DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
 
 
 class Task(ABC):
@@ -152,16 +108,16 @@ class LabelCleaning(Task):
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
-        self.reference = reference_counts(config, dataset)
+        self.reference = reference.reference_counts(config, dataset)
         self.audited = self.reference is None
         self.model_scores = MODEL_SCORES if config.evidence else tuple({config.method} & set(MODEL_SCORES))
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
         n, known = len(self.dataset.ids), self.dataset.annotations
         if self.config.annotator != "person":
-            return np.arange(n), initial_labels(self.config, self.dataset), ["initial"] * n
+            return np.arange(n), reference.initial_labels(self.config, self.dataset), ["initial"] * n
         if known is None:
-            return np.arange(n), initial_labels(self.config, self.dataset), [GIVEN] * n
+            return np.arange(n), reference.initial_labels(self.config, self.dataset), [GIVEN] * n
         silent = np.setdiff1d(np.arange(n), known.rows)  # no vote: the label that came with the data stands in
         labels = np.concatenate([self.dataset.labels[silent], known.labels])
         sources = [GIVEN] * len(silent) + [PERSON + who for who in known.annotators]
@@ -175,7 +131,7 @@ class LabelCleaning(Task):
             return nobody()
         config = self.config
         ranked = relabel.priorities("oracle", self.reference) if config.method == "oracle" else priority
-        taken = relabel.collect(self.reference, state, ranked, budget=budget, seed=relabel_seed(config))
+        taken = relabel.collect(self.reference, state, ranked, budget=budget, seed=reference.relabel_seed(config))
         return taken.sample, taken.label, f"votes ({self.dataset.annotators})"
 
     def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
@@ -200,7 +156,7 @@ class LabelCleaning(Task):
             if score.compute is not None and name in (*CLEANING_SCORES, "entropy")
         }
         if self.config.method == "random":
-            columns["random"] = relabel.random_order(len(probs), relabel_seed(self.config))
+            columns["random"] = relabel.random_order(len(probs), reference.relabel_seed(self.config))
         if self.config.method == "oracle" and self.reference is not None:
             columns["oracle"] = relabel.Oracle(self.reference)[np.arange(len(probs)), state.majority]
         return columns
@@ -213,271 +169,3 @@ def nobody() -> tuple[Ints, Ints, str]:
 
 
 TASKS: dict[str, type[Task]] = {"active-learning": ActiveLearning, "label-cleaning": LabelCleaning}
-
-
-def relabel_seed(config: Config) -> int:
-    """Seed of the votes that are collected."""
-    return config.seed if config.relabel_seed is None else config.relabel_seed
-
-
-def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
-    """The label distribution [N, C] that relabels are drawn from, or None where people are asked.
-
-    Annotators' counts where the data set has them; else the clean labels, where the labels to start from are others.
-    """
-    if config.annotator == "person":
-        return None
-    n_classes = len(dataset.class_names)
-    if dataset.label_counts is not None:
-        return dataset.label_counts
-    if dataset.annotations is not None and config.noise == 0:
-        return annotations.counts(dataset.annotations, len(dataset), n_classes)
-    if config.noise > 0 or dataset.noisy_labels is not None:
-        return np.eye(n_classes, dtype=np.int64)[dataset.labels]
-    return None
-
-
-def initial_labels(config: Config, dataset: ImageDataset) -> Ints:
-    """The noisy labels [N] that a cleaning run starts from: drawn from tempered counts, with injected noise, or as found."""
-    if config.temperature is not None and dataset.label_counts is not None:
-        return votes.initial_labels(dataset.label_counts, config.temperature, config.seed)
-    if config.noise > 0:
-        return votes.inject(
-            config.noise_kind, dataset.images, dataset.labels, dataset.class_names, config.noise, config.seed
-        )
-    return dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels
-
-
-def clean_labels(config: Config, dataset: ImageDataset) -> Ints:
-    """The right label [N] of every sample: what a selector that knows the truth trains on. Raises `UserError` without one."""
-    reference = reference_counts(config, dataset)
-    if reference is None:
-        raise UserError(
-            'The selector "clean" needs to know the true labels, which this data set does not: choose another selector.'
-        )
-    return np.asarray(reference.argmax(axis=1))
-
-
-def about(dataset: ImageDataset) -> dict[str, Any]:
-    """What a run remembers of its data, so that it can be listed without them."""
-    left_out = skipped.groups(dataset.skipped)
-    return {
-        "class_names": dataset.class_names,
-        "n_samples": len(dataset.ids),
-        "annotators": dataset.annotators,
-        "annotators_source": dataset.annotators_source,
-        "skipped": [[name, group.reason] for group in left_out for name in group.examples],
-        SKIPPED_COUNTS: {group.reason: group.n for group in left_out},
-    }
-
-
-def default_score(votes: bool) -> str:
-    """The score of label cleaning that nobody chose; votes: whether the labels to check are a table of people's votes."""
-    return VOTES_SCORE if votes else "cleaning"
-
-
-def defaults(task: str, dataset: str) -> dict[str, Any]:
-    """Settings for whatever the user leaves open."""
-    return PRESETS.get((task, dataset), PRESETS[task, ""])
-
-
-def loader() -> Callable[[Config], ImageDataset]:
-    """What loads the data set of a configuration, and of equal ones no second time."""
-    loaded: dict[str, ImageDataset] = {}
-
-    def load(config: Config) -> ImageDataset:
-        key = json.dumps([config.dataset, config.root, config.load_options])
-        if key not in loaded:
-            loaded[key] = data.load(config.dataset, config.root, **config.load_options)
-        return loaded[key]
-
-    return load
-
-
-def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> tuple[Config, ImageDataset]:
-    """The configuration of what was given, defaults for the rest, ready to run; and the data set that it asks for.
-
-    given: fields of `Config`, at least task, dataset and method. Where people check labels that may be wrong, every image of
-    a folder is ranked, and by a model that has not learnt from its label. Raises `UserError` as `prepare` and `load` do.
-    """
-    settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
-    everything = given["task"] == "label-cleaning" and given["dataset"] == "folder" and "test_share" not in given
-    first = Config(**{**settings, "test_share": 0.0} if everything else settings)
-    dataset = load(first)
-    config = prepare(first, dataset)
-    if config.task == "label-cleaning" and config.annotator == "person":
-        folds = first.folds if "folds" in given else min(PEOPLES_FOLDS, len(dataset))
-        return prepare(dataclasses.replace(first, folds=folds), dataset), dataset
-    if everything:  # the labels answer for the annotators, and a test set shows what was learnt from them
-        dataset = load(Config(**settings))
-        config = prepare(Config(**settings), dataset)
-    return config, dataset
-
-
-def prepare(config: Config, dataset: ImageDataset) -> Config:
-    """Check a configuration against its data and fill in what depends on both.
-
-    What it returns may be given to it again, with other settings: what is filled in stays. Raises `UserError` for what
-    cannot run: an unknown method, a budget larger than the pool, noise out of reach.
-    """
-    n = len(dataset.ids)
-    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1, "folds": 1, "ensemble": 1, "pretrain_epochs": 1}
-    least |= dict.fromkeys(("budget", "initial", "finetune_epochs", "seed"), 0)
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
-    for name in ("seed", "relabel_seed"):
-        value = getattr(config, name) or 0
-        if not 0 <= value < 2**32:
-            said = "at least 0" if value < 0 else f"at most {2**32 - 1}"
-            raise UserError(f"--{name.replace('_', '-')} is {value}: give {said}.")
-    if not np.isfinite(config.lr) or config.lr <= 0:
-        raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
-    if config.warm_start and config.finetune_epochs:
-        raise UserError(
-            "A warm start and --finetune-epochs are two ways to go on from the last weights: give one of them."
-        )
-    choices: dict[str, tuple[str, ...]] = {
-        "schedule": ("one-cycle", "step"),
-        "reduction": ("sum", "l2"),
-        "noise_kind": votes.NOISE_KINDS,
-        "head": ("linear", "fine-tuned"),
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            option = name.replace("_", "-")
-            raise UserError(f'--{option} is "{getattr(config, name)}": choose one of {", ".join(allowed)}.')
-    if config.selector not in SELECTORS:
-        raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(SELECTORS)}.')
-    return (
-        _prepare_learning(config, dataset)
-        if config.task == "active-learning"
-        else _prepare_cleaning(config, dataset, n)
-    )
-
-
-def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
-    if config.method not in STRATEGIES:
-        hint = " (that is a score of label cleaning)" if config.method in CLEANING_SCORES else ""
-        raise UserError(f'There is no strategy "{config.method}"{hint}: choose one of {", ".join(STRATEGIES)}.')
-    if config.noise or config.temperature is not None:
-        raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
-    for name, plain in CLEANING_ONLY.items():
-        if getattr(config, name) != plain:
-            raise UserError(f"--{name.replace('_', '-')} belongs to label cleaning: leave it out, or choose that task.")
-    if config.budget < 1:
-        raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
-    if config.annotator == "simulated":
-        raise UserError(
-            "--annotator simulated belongs to label cleaning: leave it out, and the reference labels answer; or take person."
-        )
-    if config.subset is not None and config.subset < config.budget:
-        raise UserError(
-            f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
-            "as many images as are to be labelled."
-        )
-    known = int((dataset.labels >= 0).sum())
-    if config.annotator == "person":
-        return _prepare_people(config, dataset, known)
-    config = dataclasses.replace(config, initial=config.initial or config.budget)
-    wanted = config.initial + config.budget * (config.cycles - 1)
-    if wanted > known:
-        raise UserError(
-            f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
-            f"but the pool holds {known:,} images with a reference label: lower the budget, the "
-            "initial labels or the number of cycles."
-        )
-    return config
-
-
-def _prepare_people(config: Config, dataset: ImageDataset, known: int) -> Config:
-    """Start from the labels that are there, rank once, and wait for people."""
-    if config.evidence:
-        raise UserError("--evidence needs to know every label, which people have yet to give: leave it out.")
-    if config.initial > known:
-        raise UserError(
-            f"--initial is {config.initial:,}, but the pool holds {known:,} images with a label: give at most as many, or leave "
-            "it out to start from all of them."
-        )
-    config = dataclasses.replace(config, initial=config.initial or known, cycles=1)
-    if config.initial == len(dataset):
-        raise UserError(
-            f"All {len(dataset):,} images of the pool have a label, so that none is left to ask people about: give --initial, "
-            "the number of labels to start from, or choose label cleaning to check those that are there."
-        )
-    return config
-
-
-def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
-    if config.method not in CLEANING_SCORES:
-        hint = " (that is a strategy of active learning)" if config.method in STRATEGIES else ""
-        raise UserError(f'There is no score "{config.method}"{hint}: choose one of {", ".join(CLEANING_SCORES)}.')
-    if not 0 <= config.gamma <= 1:
-        raise UserError(f"--gamma is {config.gamma}: it lies between 0 (the paper) and 1; the paper's code uses 0.30.")
-    if not 0 <= config.noise < 1:
-        raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
-    if config.temperature is not None and not config.temperature > 0:
-        raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
-    if config.temperature is not None and dataset.label_counts is None:
-        raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
-    if config.temperature is not None and config.noise and config.temperature != _temperature(config, dataset):
-        raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
-    if config.forget_rate is not None and not 0 <= config.forget_rate < 1:
-        raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
-    if config.folds > n:
-        raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
-    unlabelled = (dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels) < 0
-    if dataset.annotations is not None and config.annotator != "simulated":
-        unlabelled[dataset.annotations.rows] = False
-    if dataset.label_counts is None and unlabelled.any():
-        raise UserError(f"{int(unlabelled.sum())} images have no label yet: label them first, or leave them out.")
-    if config.annotator == "person":
-        if config.noise or config.temperature is not None:
-            raise UserError("Noise is injected for simulated annotators alone: leave it out where people are asked.")
-    elif dataset.label_counts is not None and config.temperature is None:
-        if config.noise == 0:
-            config = dataclasses.replace(config, noise=DEFAULT_NOISE)
-        config = dataclasses.replace(config, temperature=_temperature(config, dataset))
-    elif config.annotator is None and dataset.annotations is not None and config.noise == 0:
-        config = dataclasses.replace(config, annotator="person")  # they are the labels to check, not the truth
-    if config.annotator == "person" and dataset.annotations is not None:
-        counts = annotations.counts(dataset.annotations, n, len(dataset.class_names))
-        if ((counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1).all() and counts.sum(axis=1).all():
-            raise UserError(
-                f"The votes tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
-                "some images, and start again."
-            )
-    reference = reference_counts(config, dataset)
-    if reference is None and config.annotator == "simulated":
-        raise UserError(
-            "Nobody can be simulated: this data set has neither votes nor clean labels; inject --noise into its labels, or "
-            "take --annotator person."
-        )
-    if reference is None and config.method == "oracle":
-        raise UserError("The oracle needs to know the true labels, which this data set does not: choose another score.")
-    if config.selector == "clean":
-        clean_labels(config, dataset)
-    if reference is None:  # rank once, and wait for people
-        return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
-    if (reference.sum(axis=1) == 0).any():
-        raise UserError(
-            f"{int((reference.sum(axis=1) == 0).sum())} images have no vote, so that none can be drawn for them: leave them "
-            "out, or take --annotator person."
-        )
-    if config.budget == 0:
-        # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same
-        noise = config.noise
-        if config.temperature is not None:
-            noise = votes.expected_noise(reference, config.temperature)
-        elif noise == 0:  # noisy labels of the data set's own
-            noise = 1 - metrics.correctness(initial_labels(config, dataset), reference)
-        total = max(1, round(3 * noise * n))
-        config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
-    return config
-
-
-def _temperature(config: Config, dataset: ImageDataset) -> float:
-    """That at which labels drawn from the votes have the noise rate: the data set's own figure, or found by search."""
-    assert dataset.label_counts is not None
-    nominal = dataset.noise_temperatures.get(config.noise)
-    return nominal or votes.temperature_for(dataset.label_counts, config.noise)

@@ -19,7 +19,7 @@ from typing import Any
 
 import filelock
 
-from core.runs import questions
+from core.runs import settle
 from core.runs.run import START_SECONDS, Run, home, is_held, new_folder, write_start
 from core.runs.spec import Config, check_types
 from core.store.atomic import write_atomically
@@ -230,7 +230,7 @@ def create(
     """
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
-    settings = {**questions.defaults(settings["task"], settings["dataset"]), **settings}
+    settings = {**settle.defaults(settings["task"], settings["dataset"]), **settings}
     check_types(settings, protocol.name)
     known = dict(zip(protocol.names, protocol.arms, strict=True))
     if settings["task"] == "active-learning":
@@ -240,10 +240,10 @@ def create(
     absent = [name for name in arms or [] if name not in known]
     if absent:
         raise UserError(f'{protocol.name} has no arm "{absent[0]}": choose of {", ".join(known)}.')
-    load, configs = questions.loader(), []
+    load, configs = settle.loader(), []
     for seed in dict.fromkeys(protocol.seeds if seeds is None else seeds):
         for name in known if arms is None else dict.fromkeys(arms):
-            config, dataset = questions.settle({**settings, **known[name], "seed": seed}, load)
+            config, dataset = settle.settle({**settings, **known[name], "seed": seed}, load)
             configs.append(config)
     if not configs:
         raise UserError("A study needs at least one strategy or arm, and one seed: choose some.")
@@ -252,7 +252,7 @@ def create(
     plan = {
         "title": protocol.title,
         "command": command,
-        "about": questions.about(dataset),
+        "about": settle.about(dataset),
         "runs": {run_id: dataclasses.asdict(config) for run_id, config in runs.items()},
     }
     write_atomically(study.path / "study.json", json.dumps(plan, indent=1).encode())

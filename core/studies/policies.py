@@ -12,7 +12,7 @@ import pandas as pd
 
 from core import metrics, relabel
 from core.relabel import Floats, Ints
-from core.runs.questions import initial_labels, reference_counts, relabel_seed
+from core.runs.reference import initial_labels, reference_counts, relabel_seed
 from core.runs.run import Run
 from core.studies import published
 from data import ImageDataset

@@ -16,8 +16,8 @@ All images come to one size and one number of channels: grey stays grey when eve
 white; 16 bits become 8, from the range that the folder uses (12 bits in 16 are common); a turned photograph (EXIF) is set
 upright. Of an animation the first picture counts. What is an image is judged by its content, whatever the name
 (`data.files.imagefile`). An image that cannot be read, a file that is none, and what lies neither in train nor in test are
-left out and listed in `skipped`; hidden files and what systems put beside images are not worth a word. Links that lead out of ROOT are
-not followed.
+left out and listed in `skipped`; hidden files and what systems put beside images are not worth a word. Links that lead out
+of ROOT are not followed.
 """
 
 import csv

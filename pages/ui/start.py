@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core.runs import jobs, questions
+from core.runs import jobs, questions, settle
 from core.runs import run as runs
 from core.runs.spec import Config
 from core.scores import REGISTRY
@@ -67,7 +67,7 @@ def form(images: Images) -> None:
         st.info("Votes of several people are for label cleaning: choose “Check next”, or give a table of labels.")
         return
     initial = 0
-    preset = questions.defaults(task, name)
+    preset = settle.defaults(task, name)
     left, right = st.columns(2)
     if learning:
         method = left.selectbox(
@@ -98,7 +98,7 @@ def form(images: Images) -> None:
             key="selector",
             format_func=lambda one: f"{one} — {SELECTORS[one]}",
         )
-        usual = questions.default_score(images.votes is not None)
+        usual = settle.default_score(images.votes is not None)
         method = right.selectbox(
             "Score: which labels first",
             list(questions.CLEANING_SCORES),
@@ -114,7 +114,7 @@ def form(images: Images) -> None:
                 "Noise rate",
                 0.0,
                 0.95,
-                0.0 if own else questions.DEFAULT_NOISE,
+                0.0 if own else settle.DEFAULT_NOISE,
                 0.05,
                 key=f"noise-{name}",
                 help="Share of wrong initial labels, drawn from the votes where there are some. Images that nobody disagrees on "
@@ -184,7 +184,7 @@ def form(images: Images) -> None:
                 "Folds",
                 1,
                 20,
-                min(questions.PEOPLES_FOLDS, images.pool or questions.PEOPLES_FOLDS) if people else 1,
+                min(settle.PEOPLES_FOLDS, images.pool or settle.PEOPLES_FOLDS) if people else 1,
                 key=f"folds-{people}",
                 help="1: the model ranks images it has learnt from (in-sample), which hides noise it has memorised. 5: each "
                 "image is ranked by a model that has not seen it (out of fold), at five times the cost.",
@@ -222,7 +222,7 @@ def form(images: Images) -> None:
         )
         with frame.errors():
             dataset = frame.dataset(config)
-            run = runs.create(questions.prepare(config, dataset), questions.about(dataset))
+            run = runs.create(settle.prepare(config, dataset), settle.about(dataset))
             jobs.start(run)
             page = "pages/annotate.py" if people else "pages/cycles.py"
             st.switch_page(page, query_params={"run": run.id})

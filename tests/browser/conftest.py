@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from core.engine import loop
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.jobs import ROOT
 from core.runs.spec import Config
 
@@ -110,7 +110,7 @@ def finished_run(**settings: object) -> run.Run:
 
     pool = data.load("fashion", limit=settings.get("limit", 400))
     config = Config(**{"dataset": "fashion", "limit": 400, "width": 8, "epochs": 8, "batch_size": 32, **settings})
-    made = run.create(questions.prepare(config, pool), questions.about(pool))
+    made = run.create(settle.prepare(config, pool), settle.about(pool))
     loop.work(made, pool)
     return made
 

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Locator, expect
 
 from core.analysis import samples
 from core.analysis.samples import Filter
-from core.runs import run, spec
+from core.runs import run, settle, spec
 from core.runs.run import Run
 from tests.browser.conftest import Server, Visitor, finished_run, serve, visiting
 
@@ -23,7 +23,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A dashboard with a run of each task, and one on photographs of two shapes that nobody vouches for."""
     import data
     from core.engine import loop
-    from core.runs import questions
 
     home = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
@@ -34,7 +33,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pool = data.load("folder", folder)
         small = {"model": "small-cnn", "width": 4, "epochs": 1, "batch_size": 8, "budget": 5, "cycles": 1}
         config = spec.Config(dataset="folder", root=str(folder), task="label-cleaning", method="cleaning", **small)
-        loop.work(run.create(questions.prepare(config, pool), questions.about(pool)), pool)
+        loop.work(run.create(settle.prepare(config, pool), settle.about(pool)), pool)
     with serve(home, home / "server.log") as served:
         yield served
 

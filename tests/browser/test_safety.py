@@ -28,7 +28,7 @@ from websockets.sync.connection import Connection
 import data
 from core import password
 from core.files import bundle
-from core.runs import questions, run
+from core.runs import run, settle
 from tests.browser.conftest import PATIENCE, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
@@ -273,7 +273,7 @@ def test_names_of_an_opened_bundle_call_nobody(chromium, tmp_path, monkeypatch):
             files[name] = bundle._parquet(table.assign(sample_id=table["sample_id"].map(renamed)))
     started = json.loads(files["config.json"])
     started["config"] |= {"dataset": "folder", "limit": None, "study": names[0].replace("/", "")}
-    started["about"] |= questions.about(dataset)
+    started["about"] |= settle.about(dataset)
     files["config.json"] = json.dumps(started).encode()
     manifest = json.loads(files["manifest.json"])
     manifest["run"] = "![x] $x$ `y` :material_home: <b>z"

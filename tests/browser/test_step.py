@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 import data
 from core.engine import loop
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.spec import Config
 from tests.browser.conftest import PATIENCE, serve, visiting
 from tests.browser.test_rankings import drag
@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
     pool = data.load("fashion", limit=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(home))
-        made = [run.create(questions.prepare(config, pool), questions.about(pool)) for config in (CLEANING, PEOPLE)]
+        made = [run.create(settle.prepare(config, pool), settle.about(pool)) for config in (CLEANING, PEOPLE)]
         for one in made:
             loop.work(one, pool)
     with serve(home, home / "server.log") as served:

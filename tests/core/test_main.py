@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from core.__main__ import main
-from core.runs import jobs, questions, run
+from core.runs import jobs, run, settle
 
 TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
 LEARNING = ["run", "--task", "active-learning", "--budget", "20", "--cycles", "2", *TINY]
@@ -57,7 +57,7 @@ def test_cleaning_prints_correctness_and_both_areas(home, capsys):
 @pytest.mark.parametrize(
     ("options", "score"),
     [
-        (["--votes"], questions.VOTES_SCORE),
+        (["--votes"], settle.VOTES_SCORE),
         (["--votes", "--score", "cleaning"], "cleaning"),
         (["--votes", "--noise", "0.2"], "cleaning"),  # wrong labels that are made up, one an image
         ([], "cleaning"),

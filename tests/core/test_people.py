@@ -12,7 +12,7 @@ from core.analysis import curves, figures, labelling, measures, samples
 from core.engine import evaluation, loop
 from core.engine.learner import Learner
 from core.files import handout
-from core.runs import annotation, audit, questions, run
+from core.runs import annotation, audit, questions, run, settle
 from core.runs.spec import Config
 from data import votes
 from data.annotations import Annotations
@@ -36,7 +36,7 @@ def one(tmp_path, monkeypatch, pool):
 
 def begun(pool, method="cleaning") -> run.Run:
     config = Config(task="label-cleaning", method=method, budget=0, cycles=2, **TINY)
-    found = run.create(questions.prepare(config, pool), questions.about(pool))
+    found = run.create(settle.prepare(config, pool), settle.about(pool))
     loop.work(found, pool)
     return found
 
@@ -65,9 +65,9 @@ def truth(pool):
 def test_whoever_follows_the_queue_gets_an_estimate_whose_interval_holds_the_truth(home, truth):
     """And before that what an out-of-fold model agrees with, which is not called the share of right labels."""
     right, doubtful = truth
-    found, _ = questions.settle({"task": "label-cleaning", "method": "cleaning", **TINY}, lambda config: doubtful)
-    assert found.folds == questions.PEOPLES_FOLDS
-    one = run.create(dataclasses.replace(found, folds=2), questions.about(doubtful))
+    found, _ = settle.settle({"task": "label-cleaning", "method": "cleaning", **TINY}, lambda config: doubtful)
+    assert found.folds == settle.PEOPLES_FOLDS
+    one = run.create(dataclasses.replace(found, folds=2), settle.about(doubtful))
     loop.work(one, doubtful)
     (first,) = one.cycles().to_dict("records")
     assert 0 <= first["agreement"] <= 1
@@ -340,7 +340,7 @@ def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     voted = data.load("fashion", limit=120)
     config = Config(task="label-cleaning", method="cleaning", budget=5, cycles=1, **TINY)
-    found = run.create(questions.prepare(config, voted), questions.about(voted))
+    found = run.create(settle.prepare(config, voted), settle.about(voted))
     with pytest.raises(UserError, match="simulates its annotators"):
         found.record([voted.ids[0]], np.array([1]), ["ann"])
 
@@ -348,7 +348,7 @@ def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
 def test_labels_before_the_first_ranking_are_refused(tmp_path, monkeypatch, pool):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     config = Config(task="label-cleaning", method="cleaning", budget=0, cycles=1, **TINY)
-    found = run.create(questions.prepare(config, pool), questions.about(pool))
+    found = run.create(settle.prepare(config, pool), settle.about(pool))
     with pytest.raises(UserError, match="no ranking yet"):
         found.record([pool.ids[0]], np.array([1]), ["ann"])
 
@@ -357,7 +357,7 @@ def learning(pool, **settings) -> run.Run:
     config = Config(
         task="active-learning", method="margin", budget=10, cycles=4, annotator="person", **TINY, **settings
     )
-    return run.create(questions.prepare(config, pool), questions.about(pool))
+    return run.create(settle.prepare(config, pool), settle.about(pool))
 
 
 @pytest.fixture
@@ -486,5 +486,5 @@ def test_nothing_is_refused_for_the_sake_of_a_test_set_that_people_do_not_have(p
         pool.subset(np.arange(96)), annotations=Annotations(rows[:192], labels[:192], ["ann", "bob"] * 96)
     )
     given = {"task": "label-cleaning", "dataset": "folder", "method": "self-confidence"}
-    _, chosen = questions.settle(given, lambda config: whole if config.test_share == 0 else part)
+    _, chosen = settle.settle(given, lambda config: whole if config.test_share == 0 else part)
     assert len(chosen) == 120

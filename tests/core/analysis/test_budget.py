@@ -12,7 +12,8 @@ from core import relabel
 from core.__main__ import main
 from core.analysis import budget
 from core.engine import loop
-from core.runs import questions, run
+from core.runs import run, settle
+from core.runs.reference import relabel_seed
 from core.runs.spec import Config
 from core.studies import policies
 
@@ -29,7 +30,7 @@ def cleaning(tmp_path_factory, pool):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(tmp_path_factory.mktemp("home") / "runs"))
         config = Config(task="label-cleaning", method="cleaning", budget=60, cycles=2, noise=0.25, static=True, **TINY)
-        one = run.create(questions.prepare(config, pool), questions.about(pool))
+        one = run.create(settle.prepare(config, pool), settle.about(pool))
         loop.work(one, pool)
         yield one
 
@@ -88,7 +89,7 @@ def test_curves_of_a_cleaning_run_equal_one_label_at_a_time(cleaning, pool):
     found = budget.curves([cleaning], pool)
     assert found["n_labels"].max() == budget.REACH * policies.budget_of([cleaning])
     reference, initial, score = policies.ranked(cleaning, pool)
-    seeds = [questions.relabel_seed(cleaning.config) + k for k in range(policies.VOTE_SETS)]
+    seeds = [relabel_seed(cleaning.config) + k for k in range(policies.VOTE_SETS)]
     runs = relabel.simulate_votes(reference, initial, score, budget=120, seeds=seeds)
     shares = []
     for taken in runs:
@@ -145,7 +146,7 @@ def test_learning_takes_the_mean_of_the_seeds(tmp_path, monkeypatch, pool):
     made = []
     for seed in (0, 1):
         config = Config(task="active-learning", method="margin", budget=20, cycles=2, initial=20, seed=seed, **TINY)
-        made.append(run.create(questions.prepare(config, pool), questions.about(pool)))
+        made.append(run.create(settle.prepare(config, pool), settle.about(pool)))
         loop.work(made[-1], pool)
     found = budget.curves(made, pool)
     assert found["n_labels"].tolist() == [20, 40]

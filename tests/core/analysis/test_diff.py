@@ -12,7 +12,7 @@ from core.__main__ import main
 from core.analysis import diff
 from core.analysis.diff import Side
 from core.engine import loop
-from core.runs import branch, questions, run
+from core.runs import branch, run, settle
 from core.runs.spec import Config
 from data.errors import UserError
 
@@ -30,12 +30,12 @@ def runs(tmp_path_factory, pool):
     """A run, its branch by a random order, and a run of active learning."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTLABEL_HOME", str(tmp_path_factory.mktemp("home") / "runs"))
-        parent = run.create(questions.prepare(CLEANING, pool), questions.about(pool))
+        parent = run.create(settle.prepare(CLEANING, pool), settle.about(pool))
         loop.work(parent, pool)
         other = branch.branch(parent, pool, 1, method="random")
         loop.work(other, pool)
         learning = Config(task="active-learning", method="margin", budget=20, cycles=2, initial=20, **TINY)
-        third = run.create(questions.prepare(learning, pool), questions.about(pool))
+        third = run.create(settle.prepare(learning, pool), settle.about(pool))
         loop.work(third, pool)
         yield parent, other, third
 
@@ -119,7 +119,7 @@ def test_other_images_are_refused(runs, pool):
 def test_a_damaged_ranking_is_said(runs, pool):
     parent, *_ = runs
     whole = dataclasses.replace(CLEANING, cycles=1)
-    broken = run.create(questions.prepare(whole, pool), questions.about(pool))
+    broken = run.create(settle.prepare(whole, pool), settle.about(pool))
     loop.work(broken, pool)
     (broken.cycle_path(0) / "ranking.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="has no readable ranking"):

@@ -9,7 +9,7 @@ import pytest
 import data
 from core.analysis import curves, figures, labelling, peers, rankings, samples
 from core.engine import loop
-from core.runs import questions, run
+from core.runs import questions, run, settle
 from core.runs.spec import Config
 from core.store import atomic
 from core.studies import policies
@@ -33,7 +33,7 @@ def home(tmp_path_factory):
 
 
 def finished(pool, **settings):
-    made = run.create(questions.prepare(Config(**{**TINY, **settings}), pool), questions.about(pool))
+    made = run.create(settle.prepare(Config(**{**TINY, **settings}), pool), settle.about(pool))
     loop.work(made, pool)
     return made
 
@@ -132,7 +132,7 @@ def test_runs_that_differ_in_their_seed_belong_together(cleaning, second_seed, l
 
 def test_a_default_cleaning_budget_is_the_same_for_all_seeds(pool):
     settings = {**TINY, "task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 3}
-    one, two = (questions.prepare(Config(**settings, seed=s), pool) for s in (0, 1))
+    one, two = (settle.prepare(Config(**settings, seed=s), pool) for s in (0, 1))
     assert one.experiment == two.experiment
 
 
@@ -218,7 +218,7 @@ def four():
 def made(dataset, /, task="label-cleaning", scored=(), **changes):
     """A run that nobody trained; `scored` gives the result of each cycle."""
     settings = {"dataset": "fashion", "method": "cleaning", "budget": 3, "cycles": 2, "noise": 0.15, "temperature": 2.0}
-    one = run.create(Config(task, **{**settings, **changes}), questions.about(dataset))
+    one = run.create(Config(task, **{**settings, **changes}), settle.about(dataset))
     for number, result in enumerate(scored):
         one.log.finish(number, "score", 1.0, result)
     return one

@@ -10,7 +10,7 @@ import data
 from core import scores
 from core.analysis.samples import LISTS, Filter, history, neighbours, of_cycle, outcomes, table
 from core.engine import explain, loop
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.spec import Config
 from data.errors import UserError
 
@@ -29,7 +29,7 @@ def home(tmp_path_factory):
 
 def finished(pool, **settings):
     tiny = {"dataset": "fashion", "limit": 300, "width": 4, "epochs": 2, "batch_size": 32, "cycles": 2, **settings}
-    made = run.create(questions.prepare(Config(**tiny), pool), questions.about(pool))
+    made = run.create(settle.prepare(Config(**tiny), pool), settle.about(pool))
     loop.work(made, pool)
     return made
 

@@ -8,7 +8,7 @@ import pytest
 import data
 from core import metrics
 from core.engine import evaluation, loop
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.spec import Config
 from core.studies import policies
 from data.errors import UserError
@@ -25,7 +25,7 @@ def pool():
 def one(tmp_path, monkeypatch, pool):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     config = Config(task="label-cleaning", method="cleaning", budget=80, cycles=2, noise=0.25, static=True, **TINY)
-    found = run.create(questions.prepare(config, pool), questions.about(pool))
+    found = run.create(settle.prepare(config, pool), settle.about(pool))
     loop.work(found, pool)
     return found
 

@@ -9,7 +9,7 @@ import data
 from core import graph
 from core.engine import loop
 from core.engine.learner import Learner, weights
-from core.runs import questions, run
+from core.runs import questions, run, settle
 from core.runs.spec import Config
 from core.scores import cleaning_score
 from data.errors import UserError
@@ -33,7 +33,7 @@ def config(**changes) -> Config:
 
 
 def finished(pool, **changes) -> run.Run:
-    one = run.create(questions.prepare(config(**changes), pool), questions.about(pool))
+    one = run.create(settle.prepare(config(**changes), pool), settle.about(pool))
     loop.work(one, pool)
     return one
 
@@ -165,13 +165,13 @@ def test_the_embedding_of_ssl_is_learnt_once_for_all_cycles_and_folds(home, pool
 )
 def test_what_cannot_be_run_is_said(pool, changes, message):
     with pytest.raises(UserError, match=message):
-        questions.prepare(config(**changes), pool)
+        settle.prepare(config(**changes), pool)
 
 
 def test_selectors_belong_to_label_cleaning(pool):
     learning = config(task="active-learning", method="random", selector="elr")
     with pytest.raises(UserError, match="--selector belongs to label cleaning"):
-        questions.prepare(learning, pool)
+        settle.prepare(learning, pool)
 
 
 def test_names_of_selectors_are_those_of_the_trainers():

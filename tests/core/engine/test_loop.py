@@ -23,7 +23,7 @@ from core.engine import inference, loop
 from core.gradnorm import gradient_norms
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.runs import jobs, questions, run
+from core.runs import jobs, questions, reference, run, settle
 from core.runs.spec import Config
 from core.strategies import STRATEGIES
 from data.errors import UserError
@@ -44,7 +44,7 @@ def config(task="active-learning", **changes):
 
 
 def start(pool, **changes):
-    return run.create(questions.prepare(config(**changes), pool), questions.about(pool))
+    return run.create(settle.prepare(config(**changes), pool), settle.about(pool))
 
 
 def result(one):
@@ -105,10 +105,8 @@ def test_a_pool_that_is_labelled_to_the_last_image(home, method):
     few = data.load("fashion", limit=60)
     settings = {**TINY, "limit": 60, "epochs": 1}
     one = run.create(
-        questions.prepare(
-            Config("active-learning", method=method, budget=20, cycles=3, evidence=True, **settings), few
-        ),
-        questions.about(few),
+        settle.prepare(Config("active-learning", method=method, budget=20, cycles=3, evidence=True, **settings), few),
+        settle.about(few),
     )
     loop.work(one, few)
     assert one.status()[0] == "finished"
@@ -208,7 +206,7 @@ def test_static_cleaning_in_the_engine_equals_the_simulation(home, pool):
     one = start(pool, task="label-cleaning", method="random", cycles=4, budget=37)
     loop.work(one, pool)
     curve = curves.cleaning_curve(one, pool)["correctness"].to_numpy()
-    initial = questions.initial_labels(one.config, pool)
+    initial = reference.initial_labels(one.config, pool)
     expected = relabel.simulate(pool.label_counts, initial, "random", budget=3 * 37, seeds=[0]).correctness[0]
     np.testing.assert_array_equal(curve, expected)
 
@@ -332,7 +330,7 @@ def test_scores_are_computed_once_for_the_same_content(home, pool, monkeypatch):
 
 def test_labels_without_annotators_are_ranked_once(home, pool):
     bare = dataclasses.replace(pool, label_counts=None, annotators="none")
-    one = run.create(questions.prepare(config("label-cleaning", cycles=4), bare), questions.about(bare))
+    one = run.create(settle.prepare(config("label-cleaning", cycles=4), bare), settle.about(bare))
     loop.work(one, bare)
     assert len(one.cycles()) == 1
     assert "correctness" not in one.cycles()
@@ -341,7 +339,7 @@ def test_labels_without_annotators_are_ranked_once(home, pool):
 
 def test_noise_can_be_injected_into_trusted_labels(home, pool):
     bare = dataclasses.replace(pool, label_counts=None, annotators="none")
-    one = run.create(questions.prepare(config("label-cleaning", noise=0.3), bare), questions.about(bare))
+    one = run.create(settle.prepare(config("label-cleaning", noise=0.3), bare), settle.about(bare))
     loop.work(one, bare)
     assert 0.6 < one.cycles()["correctness"][0] < 0.8
 

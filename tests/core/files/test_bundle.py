@@ -16,7 +16,7 @@ from core.analysis import curves
 from core.analysis.figures import FIGURES, figure
 from core.engine import loop
 from core.files import bundle
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.spec import Config
 from data.errors import UserError
 from data.files import packed
@@ -64,7 +64,7 @@ def own(folder, **settings):
     """A finished run on one's own pictures."""
     pool = data.load("folder", folder)
     config = Config("active-learning", "folder", "margin", 10, root=str(folder), **{**SMALL, **settings})
-    made = run.create(questions.prepare(config, pool), questions.about(pool))
+    made = run.create(settle.prepare(config, pool), settle.about(pool))
     loop.work(made, pool)
     return made
 
@@ -157,9 +157,9 @@ def test_too_many_images_are_named(home, monkeypatch, folder):
 
 def test_a_run_without_a_cycle_makes_no_bundle(home):
     pool = data.load("fashion", limit=100)
-    config = questions.prepare(Config("active-learning", "fashion", "margin", 10, limit=100, **SMALL), pool)
+    config = settle.prepare(Config("active-learning", "fashion", "margin", 10, limit=100, **SMALL), pool)
     with pytest.raises(UserError, match="no finished cycle"):
-        bundle.to_bytes(run.create(config, questions.about(pool)), pool)
+        bundle.to_bytes(run.create(config, settle.about(pool)), pool)
 
 
 # What must not be opened: each a change to a good bundle

@@ -8,7 +8,7 @@ import pytest
 
 import data
 from core.analysis import labelling
-from core.runs import annotation, questions, run
+from core.runs import annotation, run, settle
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
 from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, standing
@@ -27,7 +27,7 @@ def one(tmp_path, monkeypatch, pool):
     """A run of label cleaning that waits for people at cycle 1; nothing was trained."""
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     config = Config(task="label-cleaning", dataset="fashion", method="cleaning", budget=0, cycles=1, annotator="person")
-    found = run.create(config, questions.about(pool))
+    found = run.create(config, settle.about(pool))
     found.log.append(0, pool.ids, pool.labels, [GIVEN] * N, 0.0)
     return found
 
@@ -112,7 +112,7 @@ def test_whoever_is_unsure_after_a_vote_takes_it_back(one, pool, ranking):
 def test_who_voted_before_the_run_may_say_the_same_again(tmp_path, monkeypatch, pool, ranking):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
     config = Config(task="label-cleaning", dataset="folder", method="cleaning", budget=0, cycles=1, annotator="person")
-    one = run.create(config, questions.about(pool))
+    one = run.create(config, settle.about(pool))
     one.log.append(0, pool.ids * 2, np.repeat([3, 4], N), [PERSON + "ann"] * N + [PERSON + "bob"] * N, 0.0)
     for _ in range(2):  # the browser may send it twice
         does(one, pool, 7, "vote", label=3)

@@ -11,7 +11,7 @@ from core import relabel
 from core.__main__ import main
 from core.analysis import figures, labelling, samples
 from core.engine import loop
-from core.runs import branch, questions, run
+from core.runs import branch, questions, run, settle
 from core.runs.spec import Config
 from core.studies import policies
 from data.errors import UserError
@@ -35,7 +35,7 @@ def parents(tmp_path_factory, pool):
 
 
 def finished(config, pool):
-    made = run.create(questions.prepare(config, pool), questions.about(pool))
+    made = run.create(settle.prepare(config, pool), settle.about(pool))
     loop.work(made, pool)
     return made
 

@@ -9,7 +9,7 @@ import data
 from core import relabel
 from core.analysis import curves, figures
 from core.engine import loop
-from core.runs import questions, run
+from core.runs import run, settle
 from core.runs.spec import Config
 from core.studies import policies
 from data.errors import UserError
@@ -41,7 +41,7 @@ def runs(tmp_path_factory, pool):
                     static=True,
                     **TINY,
                 )
-                one = run.create(questions.prepare(config, pool), questions.about(pool))
+                one = run.create(settle.prepare(config, pool), settle.about(pool))
                 loop.work(one, pool)
                 made.append(one)
         yield made
@@ -103,7 +103,7 @@ def test_the_figure_names_every_policy_with_its_area(runs, pool, band):
 
 def test_runs_on_other_noise_are_not_compared(runs, pool):
     config = dataclasses.replace(runs[0].config, noise=0.1, temperature=None)
-    other = run.write_start(runs[0].path.parent / "other", questions.prepare(config, pool), questions.about(pool))
+    other = run.write_start(runs[0].path.parent / "other", settle.prepare(config, pool), settle.about(pool))
     loop.work(other, pool)
     with pytest.raises(UserError, match="differ in their data or their noise"):
         policies.comparable([*runs, other])
@@ -111,6 +111,6 @@ def test_runs_on_other_noise_are_not_compared(runs, pool):
 
 def test_only_label_cleaning_has_policies(runs, pool):
     config = dataclasses.replace(runs[0].config, task="active-learning", method="random")
-    other = run.write_start(runs[0].path.parent / "learning", config, questions.about(pool))
+    other = run.write_start(runs[0].path.parent / "learning", config, settle.about(pool))
     with pytest.raises(UserError, match="no label cleaning"):
         policies.comparable([other])

@@ -1,0 +1,51 @@
+"""The labels that a run starts from, and those that are taken as right."""
+
+import numpy as np
+
+from core.relabel import Ints
+from core.runs.spec import Config
+from data import ImageDataset, annotations, votes
+from data.errors import UserError
+
+
+def relabel_seed(config: Config) -> int:
+    """Seed of the votes that are collected."""
+    return config.seed if config.relabel_seed is None else config.relabel_seed
+
+
+def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
+    """The label distribution [N, C] that relabels are drawn from, or None where people are asked.
+
+    Annotators' counts where the data set has them; else the clean labels, where the labels to start from are others.
+    """
+    if config.annotator == "person":
+        return None
+    n_classes = len(dataset.class_names)
+    if dataset.label_counts is not None:
+        return dataset.label_counts
+    if dataset.annotations is not None and config.noise == 0:
+        return annotations.counts(dataset.annotations, len(dataset), n_classes)
+    if config.noise > 0 or dataset.noisy_labels is not None:
+        return np.eye(n_classes, dtype=np.int64)[dataset.labels]
+    return None
+
+
+def initial_labels(config: Config, dataset: ImageDataset) -> Ints:
+    """The noisy labels [N] that a cleaning run starts from: drawn from tempered counts, with injected noise, or as found."""
+    if config.temperature is not None and dataset.label_counts is not None:
+        return votes.initial_labels(dataset.label_counts, config.temperature, config.seed)
+    if config.noise > 0:
+        return votes.inject(
+            config.noise_kind, dataset.images, dataset.labels, dataset.class_names, config.noise, config.seed
+        )
+    return dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels
+
+
+def clean_labels(config: Config, dataset: ImageDataset) -> Ints:
+    """The right label [N] of every sample: what a selector that knows the truth trains on. Raises `UserError` without one."""
+    reference = reference_counts(config, dataset)
+    if reference is None:
+        raise UserError(
+            'The selector "clean" needs to know the true labels, which this data set does not: choose another selector.'
+        )
+    return np.asarray(reference.argmax(axis=1))

@@ -1,0 +1,283 @@
+"""A configuration made ready to run: defaults for what was left open, checks against the data."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import data
+from core import metrics
+from core.runs import questions
+from core.runs.reference import clean_labels, initial_labels, reference_counts
+from core.runs.run import SKIPPED_COUNTS
+from core.runs.spec import Config
+from core.strategies import STRATEGIES
+from data import ImageDataset, annotations, votes
+from data.errors import UserError
+from data.files import skipped
+
+# What a newcomer gets: minutes on two CPU cores. Data sets that are not named take their task's last line. Active learning
+# trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
+FEW_LABELS = {"lr": 0.05, "batch_size": 32}
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("active-learning", "fashion"): {
+        "model": "small-cnn",
+        "width": 16,
+        "epochs": 60,
+        "budget": 200,
+        "cycles": 5,
+        **FEW_LABELS,
+    },
+    ("active-learning", "cifar10"): {
+        "model": "resnet18",
+        "width": 16,
+        "epochs": 20,
+        "budget": 500,
+        "cycles": 4,
+        **FEW_LABELS,
+    },
+    ("active-learning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "budget": 200, "cycles": 4, **FEW_LABELS},
+    ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
+    ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
+}
+CLEANING_ONLY = {
+    "selector": "vanilla",
+    "folds": 1,
+    "ensemble": 1,
+    "static": False,
+    "relabel_seed": None,
+    "votes": None,
+    "forget_rate": None,
+}  # settings, and their value in active learning
+PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
+VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
+DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
+
+
+def about(dataset: ImageDataset) -> dict[str, Any]:
+    """What a run remembers of its data, so that it can be listed without them."""
+    left_out = skipped.groups(dataset.skipped)
+    return {
+        "class_names": dataset.class_names,
+        "n_samples": len(dataset.ids),
+        "annotators": dataset.annotators,
+        "annotators_source": dataset.annotators_source,
+        "skipped": [[name, group.reason] for group in left_out for name in group.examples],
+        SKIPPED_COUNTS: {group.reason: group.n for group in left_out},
+    }
+
+
+def default_score(votes: bool) -> str:
+    """The score of label cleaning that nobody chose; votes: whether the labels to check are a table of people's votes."""
+    return VOTES_SCORE if votes else "cleaning"
+
+
+def defaults(task: str, dataset: str) -> dict[str, Any]:
+    """Settings for whatever the user leaves open."""
+    return PRESETS.get((task, dataset), PRESETS[task, ""])
+
+
+def loader() -> Callable[[Config], ImageDataset]:
+    """What loads the data set of a configuration, and of equal ones no second time."""
+    loaded: dict[str, ImageDataset] = {}
+
+    def load(config: Config) -> ImageDataset:
+        key = json.dumps([config.dataset, config.root, config.load_options])
+        if key not in loaded:
+            loaded[key] = data.load(config.dataset, config.root, **config.load_options)
+        return loaded[key]
+
+    return load
+
+
+def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> tuple[Config, ImageDataset]:
+    """The configuration of what was given, defaults for the rest, ready to run; and the data set that it asks for.
+
+    given: fields of `Config`, at least task, dataset and method. Where people check labels that may be wrong, every image of
+    a folder is ranked, and by a model that has not learnt from its label. Raises `UserError` as `prepare` and `load` do.
+    """
+    settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
+    everything = given["task"] == "label-cleaning" and given["dataset"] == "folder" and "test_share" not in given
+    first = Config(**{**settings, "test_share": 0.0} if everything else settings)
+    dataset = load(first)
+    config = prepare(first, dataset)
+    if config.task == "label-cleaning" and config.annotator == "person":
+        folds = first.folds if "folds" in given else min(PEOPLES_FOLDS, len(dataset))
+        return prepare(dataclasses.replace(first, folds=folds), dataset), dataset
+    if everything:  # the labels answer for the annotators, and a test set shows what was learnt from them
+        dataset = load(Config(**settings))
+        config = prepare(Config(**settings), dataset)
+    return config, dataset
+
+
+def prepare(config: Config, dataset: ImageDataset) -> Config:
+    """Check a configuration against its data and fill in what depends on both.
+
+    What it returns may be given to it again, with other settings: what is filled in stays. Raises `UserError` for what
+    cannot run: an unknown method, a budget larger than the pool, noise out of reach.
+    """
+    n = len(dataset.ids)
+    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1, "folds": 1, "ensemble": 1, "pretrain_epochs": 1}
+    least |= dict.fromkeys(("budget", "initial", "finetune_epochs", "seed"), 0)
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
+    for name in ("seed", "relabel_seed"):
+        value = getattr(config, name) or 0
+        if not 0 <= value < 2**32:
+            said = "at least 0" if value < 0 else f"at most {2**32 - 1}"
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give {said}.")
+    if not np.isfinite(config.lr) or config.lr <= 0:
+        raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
+    if config.warm_start and config.finetune_epochs:
+        raise UserError(
+            "A warm start and --finetune-epochs are two ways to go on from the last weights: give one of them."
+        )
+    choices: dict[str, tuple[str, ...]] = {
+        "schedule": ("one-cycle", "step"),
+        "reduction": ("sum", "l2"),
+        "noise_kind": votes.NOISE_KINDS,
+        "head": ("linear", "fine-tuned"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            option = name.replace("_", "-")
+            raise UserError(f'--{option} is "{getattr(config, name)}": choose one of {", ".join(allowed)}.')
+    if config.selector not in questions.SELECTORS:
+        raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(questions.SELECTORS)}.')
+    return (
+        _prepare_learning(config, dataset)
+        if config.task == "active-learning"
+        else _prepare_cleaning(config, dataset, n)
+    )
+
+
+def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
+    if config.method not in STRATEGIES:
+        hint = " (that is a score of label cleaning)" if config.method in questions.CLEANING_SCORES else ""
+        raise UserError(f'There is no strategy "{config.method}"{hint}: choose one of {", ".join(STRATEGIES)}.')
+    if config.noise or config.temperature is not None:
+        raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
+    for name, plain in CLEANING_ONLY.items():
+        if getattr(config, name) != plain:
+            raise UserError(f"--{name.replace('_', '-')} belongs to label cleaning: leave it out, or choose that task.")
+    if config.budget < 1:
+        raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
+    if config.annotator == "simulated":
+        raise UserError(
+            "--annotator simulated belongs to label cleaning: leave it out, and the reference labels answer; or take person."
+        )
+    if config.subset is not None and config.subset < config.budget:
+        raise UserError(
+            f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
+            "as many images as are to be labelled."
+        )
+    known = int((dataset.labels >= 0).sum())
+    if config.annotator == "person":
+        return _prepare_people(config, dataset, known)
+    config = dataclasses.replace(config, initial=config.initial or config.budget)
+    wanted = config.initial + config.budget * (config.cycles - 1)
+    if wanted > known:
+        raise UserError(
+            f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
+            f"but the pool holds {known:,} images with a reference label: lower the budget, the "
+            "initial labels or the number of cycles."
+        )
+    return config
+
+
+def _prepare_people(config: Config, dataset: ImageDataset, known: int) -> Config:
+    """Start from the labels that are there, rank once, and wait for people."""
+    if config.evidence:
+        raise UserError("--evidence needs to know every label, which people have yet to give: leave it out.")
+    if config.initial > known:
+        raise UserError(
+            f"--initial is {config.initial:,}, but the pool holds {known:,} images with a label: give at most as many, or leave "
+            "it out to start from all of them."
+        )
+    config = dataclasses.replace(config, initial=config.initial or known, cycles=1)
+    if config.initial == len(dataset):
+        raise UserError(
+            f"All {len(dataset):,} images of the pool have a label, so that none is left to ask people about: give --initial, "
+            "the number of labels to start from, or choose label cleaning to check those that are there."
+        )
+    return config
+
+
+def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
+    if config.method not in questions.CLEANING_SCORES:
+        hint = " (that is a strategy of active learning)" if config.method in STRATEGIES else ""
+        raise UserError(
+            f'There is no score "{config.method}"{hint}: choose one of {", ".join(questions.CLEANING_SCORES)}.'
+        )
+    if not 0 <= config.gamma <= 1:
+        raise UserError(f"--gamma is {config.gamma}: it lies between 0 (the paper) and 1; the paper's code uses 0.30.")
+    if not 0 <= config.noise < 1:
+        raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
+    if config.temperature is not None and not config.temperature > 0:
+        raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
+    if config.temperature is not None and dataset.label_counts is None:
+        raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
+    if config.temperature is not None and config.noise and config.temperature != _temperature(config, dataset):
+        raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
+    if config.forget_rate is not None and not 0 <= config.forget_rate < 1:
+        raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
+    if config.folds > n:
+        raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
+    unlabelled = (dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels) < 0
+    if dataset.annotations is not None and config.annotator != "simulated":
+        unlabelled[dataset.annotations.rows] = False
+    if dataset.label_counts is None and unlabelled.any():
+        raise UserError(f"{int(unlabelled.sum())} images have no label yet: label them first, or leave them out.")
+    if config.annotator == "person":
+        if config.noise or config.temperature is not None:
+            raise UserError("Noise is injected for simulated annotators alone: leave it out where people are asked.")
+    elif dataset.label_counts is not None and config.temperature is None:
+        if config.noise == 0:
+            config = dataclasses.replace(config, noise=DEFAULT_NOISE)
+        config = dataclasses.replace(config, temperature=_temperature(config, dataset))
+    elif config.annotator is None and dataset.annotations is not None and config.noise == 0:
+        config = dataclasses.replace(config, annotator="person")  # they are the labels to check, not the truth
+    if config.annotator == "person" and dataset.annotations is not None:
+        counts = annotations.counts(dataset.annotations, n, len(dataset.class_names))
+        if ((counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1).all() and counts.sum(axis=1).all():
+            raise UserError(
+                f"The votes tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
+                "some images, and start again."
+            )
+    reference = reference_counts(config, dataset)
+    if reference is None and config.annotator == "simulated":
+        raise UserError(
+            "Nobody can be simulated: this data set has neither votes nor clean labels; inject --noise into its labels, or "
+            "take --annotator person."
+        )
+    if reference is None and config.method == "oracle":
+        raise UserError("The oracle needs to know the true labels, which this data set does not: choose another score.")
+    if config.selector == "clean":
+        clean_labels(config, dataset)
+    if reference is None:  # rank once, and wait for people
+        return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
+    if (reference.sum(axis=1) == 0).any():
+        raise UserError(
+            f"{int((reference.sum(axis=1) == 0).sum())} images have no vote, so that none can be drawn for them: leave them "
+            "out, or take --annotator person."
+        )
+    if config.budget == 0:
+        # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same
+        noise = config.noise
+        if config.temperature is not None:
+            noise = votes.expected_noise(reference, config.temperature)
+        elif noise == 0:  # noisy labels of the data set's own
+            noise = 1 - metrics.correctness(initial_labels(config, dataset), reference)
+        total = max(1, round(3 * noise * n))
+        config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
+    return config
+
+
+def _temperature(config: Config, dataset: ImageDataset) -> float:
+    """That at which labels drawn from the votes have the noise rate: the data set's own figure, or found by search."""
+    assert dataset.label_counts is not None
+    nominal = dataset.noise_temperatures.get(config.noise)
+    return nominal or votes.temperature_for(dataset.label_counts, config.noise)
