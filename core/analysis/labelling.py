@@ -133,8 +133,9 @@ def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]
 
     ranking: of `core.analysis.samples.table`, in pool order · probs: posterior [N, C]. Columns: sample_id; is_label_issue;
     label_score, p[given] in [0, 1], **low = bad**; given_label and predicted_label, int; given_name, suggested_name;
-    cleaning, Φ in nats, **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the given, and its
-    posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident learning).
+    cleaning, Φ in nats, **high = bad**; rank, 1 = check first; status. An issue: the most probable class is another than the
+    given, and its posterior reaches the mean self-confidence of the samples labelled so (Northcutt et al. 2021, confident
+    learning).
     A tie is one too, of label −1, name "—" and label_score 0, so that a reader who drops issues or sorts them treats it rightly.
     Raises `UserError` for a ranking of active learning.
     """

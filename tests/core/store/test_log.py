@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from core.store.cache import ScoreCache
-from core.store.log import Log, atomic, cache
+from core.store import atomic, cache
+from core.store.log import Log
 from data.errors import UserError
 
 
