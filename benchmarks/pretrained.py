@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import data
-from core import scores, selectors
+from core import scores
 from core.models.batches import Images
+from core.models.forward import place
 from core.selectors import Shape, linear, pretrained
 from data import votes
 from data.errors import UserError
@@ -30,7 +31,7 @@ def measure() -> None:
     try:
         dataset = data.load("cifar10h")
         shape = Shape("resnet18", 16, 3, len(dataset.class_names), seed=0, weights=weights())
-        model = selectors.place(pretrained.build(shape), torch.device("cpu")).eval()
+        model = place(pretrained.build(shape), torch.device("cpu")).eval()
     except UserError as error:
         print(f"skipped: {error}")
         return

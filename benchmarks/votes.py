@@ -38,9 +38,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import data
 from benchmarks.pretrained import weights
-from core import relabel, scores, selectors
+from core import relabel, scores
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
+from core.models.forward import place, predict
 from core.relabel import Floats, Ints, Labels
 from core.selectors import Settings, Shape, linear, pretrained, vanilla
 from data import votes
@@ -121,7 +122,7 @@ def by_network(images: Images, table: Table, seed: int) -> Floats:
     for k in range(FOLDS):
         model, seen = architectures.build("small-cnn", 3, target.shape[1], 16, seed), fold[rows] != k
         vanilla.fit(model, images, rows[seen], target[seen].argmax(axis=1), RECIPE, seed=seed)
-        probs[fold == k] = selectors.predict(model, images, np.flatnonzero(fold == k))
+        probs[fold == k] = predict(model, images, np.flatnonzero(fold == k))
     return probs
 
 
@@ -218,7 +219,7 @@ def measure() -> None:
     try:
         dataset = data.load("cifar10h")
         shape = Shape("resnet18", 16, 3, len(dataset.class_names), seed=0, weights=weights())
-        encoder = selectors.place(pretrained.build(shape), torch.device("cpu")).eval()
+        encoder = place(pretrained.build(shape), torch.device("cpu")).eval()
     except UserError as error:
         print(f"skipped: {error}")
         return

@@ -18,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 import data
-from core import password
+from core import methods, models, password
 from core.analysis import budget, curves, diff, figures, labelling, measures, peers, samples
 from core.analysis.figures import BANDS, policy_figure
 from core.files import bundle, export, handout, printed, report
@@ -42,6 +42,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 the user can mend it, 1 a defect of ours, 130 interrupted."""
+    for sentence in methods.refused():  # before a name that is missing for it is refused
+        print(f"nextlabel: {sentence}", file=sys.stderr)
     options = parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
@@ -169,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
         "--budget", type=int, help="labels to collect between two cycles (cleaning: three for each wrong one in all)"
     )
     sub.add_argument("--cycles", type=int, help="training rounds; cycle 0 trains on the initial labels")
-    sub.add_argument("--model", choices=["small-cnn", "resnet18"])
+    sub.add_argument("--model", choices=list(models.CATALOGUE))
     for name in ("width", "epochs", "finetune-epochs", "batch-size"):
         sub.add_argument(f"--{name}", type=int)
     sub.add_argument("--lr", type=float)

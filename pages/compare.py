@@ -7,12 +7,12 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import data
+from core import methods
 from core.analysis import figures, peers
 from core.runs import jobs, study
 from core.runs import run as runs
 from core.runs.run import Run
 from core.runs.study import Study
-from core.scores import REGISTRY
 from core.strategies import STRATEGIES
 from core.studies import comparison, policies
 from pages.ui import frame, widgets
@@ -294,7 +294,7 @@ def paper(row: pd.Series) -> list[str]:
 
 def title(method: str) -> str:
     """What a strategy is called."""
-    return REGISTRY[method].title if method in REGISTRY else method
+    return methods.described(method).title if method in methods.scores() else method
 
 
 def start_form(first: bool) -> None:

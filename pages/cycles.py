@@ -5,14 +5,13 @@ from typing import NoReturn
 import pandas as pd
 import streamlit as st
 
+from core import methods
 from core.analysis import labelling, measures
 from core.analysis.samples import Filter
 from core.files import handout
 from core.runs import branch, jobs, questions
 from core.runs import run as runs
 from core.runs.run import Run
-from core.scores import REGISTRY
-from core.strategies import STRATEGIES
 from data.files import skipped
 from pages.ui import frame, tiles, widgets
 
@@ -90,7 +89,7 @@ def take(run: Run) -> None:
             usual = max(1, min(here.config.budget, ranked))
             labels = right.number_input("Labels", 1, ranked, usual, key="take-labels")
         first = samples.page(Filter(), "rank", True, 0, min(labels, PREVIEW))
-        score = REGISTRY[here.config.method]
+        score = methods.described(here.config.method)
         asked = (
             ""
             if learning
@@ -133,19 +132,20 @@ def branch_off(run: Run, cycle: int) -> None:
             "labels follow that. This run stays as it is."
         )
         changes = {}
-        methods = list(STRATEGIES if learning else questions.CLEANING_SCORES)
+        names = list(methods.strategies.CATALOGUE if learning else questions.CLEANING_SCORES)
         changes["method"] = st.selectbox(
             "Strategy" if learning else "Score: which labels first",
-            methods,
-            index=methods.index(config.method),
-            format_func=lambda one: REGISTRY[one].title,
+            names,
+            index=names.index(config.method) if config.method in names else 0,
+            format_func=lambda one: methods.described(one).title,
             key=f"branch-method-{run.id}",
         )
         if not learning:
+            ways = list(methods.selectors.CATALOGUE)
             changes["selector"] = st.selectbox(
                 "Selector: how the model learns",
-                questions.SELECTORS,
-                index=questions.SELECTORS.index(config.selector),
+                ways,
+                index=ways.index(config.selector) if config.selector in ways else 0,
                 key=f"branch-selector-{run.id}",
             )
         people = config.annotator == "person"

@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from core import methods
 from core.analysis import figures
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from core.scores import REGISTRY
 from pages.ui import filters, frame, tiles, widgets
 
 POINTS = 4_000  # of the map: what a browser draws in no time
@@ -258,9 +258,10 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
         st.info(NOTHING)
         return
     score = here.config.method if wish.order == "rank" else wish.order
+    title = methods.described(score).title if score in methods.scores() else order_title(score)
     said = [
         filters.count(samples, kept, n),
-        f"below each: {REGISTRY[score].title if score in REGISTRY else order_title(score)}, label ≠ what the model suggests",
+        f"below each: {title}, label ≠ what the model suggests",
     ]
     if here.config.task == "active-learning":
         said.append("in italics *ref.*: the reference label, which the strategy does not see")
@@ -358,7 +359,7 @@ def enlarged(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, start
 
 def order_title(name: str) -> str:
     """What an order, or the score on a tile, is called."""
-    return NAMES.get(name) or REGISTRY[name].title
+    return NAMES.get(name) or methods.described(name).title
 
 
 if (place := frame.here("Gallery")) is not None:

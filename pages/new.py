@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import data
+from core import methods
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
@@ -198,3 +199,5 @@ with frame.errors():
     if chosen is not None:
         with st.container(border=True):
             start.form(chosen)
+for sentence in methods.refused():
+    st.caption(f":material/warning: {frame.plain(sentence)}")

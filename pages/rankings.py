@@ -4,10 +4,10 @@ import dataclasses
 
 import streamlit as st
 
+from core import methods
 from core.analysis import figures, rankings
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from core.scores import REGISTRY
 from pages.ui import filters, frame, widgets
 
 PAGE = 100  # images a page
@@ -27,7 +27,7 @@ COLUMNS = {
     "sample_id": "Sample",
     **{
         name: st.column_config.NumberColumn(score.title, format="%.4f", help=f"{score.formula} — {score.meaning}")
-        for name, score in REGISTRY.items()
+        for name, score in methods.scores().items()
     },
 }
 
@@ -73,9 +73,9 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         if n == 0:
             st.info("No image passes these filters: widen a range or remove a filter.")
             return
-        by = order if order in REGISTRY else here.config.method
+        by = order if order in methods.scores() else here.config.method
         said = "" if here.config.task == "active-learning" else f" · {frame.posterior(here.config)}"
-        st.caption(f"{filters.count(samples, kept, n)} · {REGISTRY[by].meaning}{said}")
+        st.caption(f"{filters.count(samples, kept, n)} · {methods.described(by).meaning}{said}")
         # The widget stands below the table but decides what the table shows
         place = st.container()
         pages = -(-n // PAGE)
@@ -235,7 +235,7 @@ def title(name: str) -> str:
         "confidence": "Confidence of the suggestion",
         "n_votes": "Number of votes",
     }
-    return others[name] if name in others else REGISTRY[name].title
+    return others[name] if name in others else methods.described(name).title
 
 
 def with_images(here: frame.Here, shown):

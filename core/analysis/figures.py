@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core import metrics, scores, tsne
+from core import methods, metrics, tsne
 from core.analysis import measures, peers, rankings, samples
 from core.analysis.curves import cleaning_curve, envelopes, learning_curve
 from core.plots import curves, maps
@@ -70,14 +70,14 @@ def figure(
         return scatter(run, samples.table(run, dataset, cycle).dropna(subset=[across, up]), across, up, cycle)
     if name == "embedding":
         (score,) = _scores(run, cycle, chosen, (config.method,))
-        return embedding_map(run, samples.table(run, dataset, cycle), score, scores.REGISTRY[score].title, cycle)
+        return embedding_map(run, samples.table(run, dataset, cycle), score, methods.described(score).title, cycle)
     scored = samples.with_noise_scores(run, samples.table(run, dataset, cycle), cycle)
     return maps.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 
 
 def _scores(run: Run, cycle: int, chosen: Sequence[str], default: tuple[str, ...]) -> tuple[str, ...]:
     """The scores that a figure draws. Raises `UserError` where the cycle has them not, or another number is asked for."""
-    there = [name for name in scores.REGISTRY if name in run.ranking(cycle).columns]
+    there = [name for name in methods.scores() if name in run.ranking(cycle).columns]
     found = tuple(chosen) or default
     if len(found) != len(default) or not set(found) <= set(there):
         how_many = "one score" if len(default) == 1 else "two scores"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core import scores
+from core import methods
 from core.analysis import peers, samples
 from core.runs.run import Run
 from core.runs.spec import Config
@@ -16,12 +16,12 @@ def rankings_beside(run: Run, cycle: int) -> dict[str, str]:
 
     A key is "score" or "run/score"; other runs are those on the same data and noise that have come as far.
     """
-    found = {name: scores.REGISTRY[name].title for name in run.ranking(cycle).columns if name in scores.REGISTRY}
+    found = {name: methods.described(name).title for name in run.ranking(cycle).columns if name in methods.scores()}
     for other in peers.comparable(run):
         if len(other.cycles()) > cycle and other.config.seed == run.config.seed:
             config = other.config_at(cycle)
             found[f"{other.id}/{config.method}"] = (
-                f"{config.arm}: {scores.REGISTRY[config.method].title} ({other.id[:15]})"
+                f"{config.arm}: {methods.described(config.method).title} ({other.id[:15]})"
             )
     return found
 

@@ -19,11 +19,10 @@ import pandas as pd
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from core import scores, tsne
+from core import methods, scores, tsne
 from core.relabel import Floats, Ints
 from core.runs.reference import reference_counts
 from core.runs.run import Run, home
-from core.scores import REGISTRY
 from core.store.atomic import write_table
 from data import ImageDataset, votes
 from data.errors import UserError
@@ -300,7 +299,7 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
             write_table(path, _made(run, dataset, cycle))
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
-    scores = tuple(name for name in REGISTRY if name in columns and name in own)
+    scores = tuple(name for name in methods.scores() if name in columns and name in own)
     return Samples(path, scores, len(dataset.class_names), set(tsne.COLUMNS) <= own)
 
 
@@ -372,7 +371,7 @@ def _within(x: Floats, y: Floats, outline: Outline) -> NDArray[np.bool_]:
 
 def _column(name: str) -> str:
     """The name as SQL; it comes from links too."""
-    if name not in REGISTRY and name not in (
+    if name not in methods.scores() and name not in (
         "row",
         "sample_id",
         "rank",

@@ -14,8 +14,9 @@ from core import scores, tsne
 from core.gradnorm import Loss, Reduction, gradient_norms
 from core.models.architectures import Model
 from core.models.batches import Images
+from core.models.forward import autocast, predict
 from core.relabel import Floats, Ints
-from core.selectors import Progress, autocast, predict
+from core.selectors import Progress
 from core.store.cache import ScoreCache, digest
 from data.errors import UserError
 

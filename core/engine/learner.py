@@ -19,10 +19,11 @@ from core import metrics, selectors
 from core.engine.inference import Scorer
 from core.models import architectures
 from core.models.architectures import Headed, Model
-from core.models.batches import Images, pick_device
+from core.models.batches import Images, channel_statistics, pick_device
+from core.models.forward import place, predict
 from core.relabel import Floats, Ints
 from core.runs.spec import Config
-from core.selectors import Progress, Settings, Shape, linear, place, vanilla
+from core.selectors import Progress, Settings, Shape, linear, vanilla
 from core.store.atomic import write_atomically
 from core.store.cache import ScoreCache, Trainings, digest
 from data import ImageDataset, votes
@@ -40,7 +41,7 @@ class Learner:
         self.config, self.dataset, self.home, self.report, self.done = config, dataset, home, report, 0
         self.trainer = selectors.load(config.selector)
         self.device = pick_device()
-        statistics = self.trainer.statistics(dataset.images)
+        statistics = (self.trainer.statistics or channel_statistics)(dataset.images)
         self.pool = Images(dataset.images, *statistics, self.device)
         self.test = Images(dataset.test_images, *statistics, self.device)
         self.cache, self.trained = ScoreCache(home / ".cache"), Trainings(home)
@@ -192,7 +193,7 @@ class Learner:
         for side in (half, ~half):
             model = architectures.build(self.config.model, channels, n_classes, self.config.width, self.seed(cycle, 7))
             vanilla.fit(model, self.pool, rows[side], labels[side], self.settings(cycle), seed=self.seed(cycle, 8))
-            probs[~side] = selectors.predict(model, self.pool, rows[~side])
+            probs[~side] = predict(model, self.pool, rows[~side])
         return min(metrics.estimated_noise(labels, probs), 0.9)
 
     def scorers(self, folder: Path, cycle: int, dropout: float = 0.0) -> dict[Part, Scorer]:

@@ -29,15 +29,14 @@ from core.engine.inference import NORMS, SCORE_BATCH, Scorer
 from core.engine.learner import WHOLE, Learner, Part, save_weights, weights
 from core.gradnorm import Loss
 from core.models.architectures import Classifier
+from core.models.forward import autocast
 from core.relabel import Floats, Ints, Labels
 from core.runs import audit
 from core.runs.questions import TASKS
 from core.runs.reference import clean_labels
 from core.runs.run import CRASH, DEATHS, PHASES, START_SECONDS, Run
-from core.scores import cleaning_score
-from core.selectors import autocast, vanilla
+from core.selectors import vanilla
 from core.store.atomic import write_array, write_atomically, write_table, writing
-from core.strategies import mc_dropout
 from data import ImageDataset
 from data.errors import UserError
 
@@ -119,7 +118,7 @@ class _Worker:
         self.task = TASKS[self.config.task](self.config, dataset)
         self.learner = Learner(self.config, dataset, run.path.parent, self.progress)
         self.strategy = self.task.strategy
-        self.dropout = mc_dropout.DROPOUT if "bald" in self.task.model_scores else 0.0  # before the head
+        self.dropout = self.task.dropout  # before the head
         if self.strategy is not None:
             self.dropout = self.strategy.dropout
         self.cycle, self.phase, self.began, self.reported = 0, "label", time.monotonic(), 0.0
@@ -242,17 +241,12 @@ class _Worker:
         measured = self.task.measure(state, int((events["cycle"] > 0).sum()), probs)
         if self.task.audited and self.cycle > 0:
             measured |= audited(audit.of_run(self.run, self.dataset.ids, self.cycle))
-        if "bald" in self.task.model_scores:
-            seed = self.learner.seed(trained, 2)
-            columns["bald"] = self.learner.combined(scorers, lambda one: one.bald(mc_dropout.PASSES, seed))
-        if "graph" in self.task.model_scores:
-            neighbours = self.neighbours(scorers, state.histogram)
-            columns["graph"] = cleaning_score(state.histogram, neighbours, self.config.gamma)
+        columns |= self.task.model_columns(state, probs, AskedModel(self, scorers, trained, state.histogram))
         if self.strategy is not None:
             found = {self.config.method: np.empty(0)}
             if len(candidates):  # none are left where the last cycle has labelled the whole pool
                 unlabelled = Unlabelled(self, scorer, candidates, state.majority, probs)
-                found = {self.config.method: self.strategy.score(unlabelled)}
+                found = {self.config.method: self.strategy.of(unlabelled)}
             if self.config.evidence:
                 found |= self.evidence(scorer, candidates) if len(candidates) else {}
                 measured |= self.fall(scorer)
@@ -398,6 +392,21 @@ class Unlabelled:
             for _, x in images.batches(self.rows, SCORE_BATCH):
                 parts.append(companion(model.stages(x)).double().cpu().numpy())
         return np.concatenate(parts)
+
+
+class AskedModel:
+    """The `core.label_scores.AskedModel` that a score of labels asks."""
+
+    def __init__(self, worker: _Worker, scorers: dict[Part, Scorer], cycle: int, histogram: Ints) -> None:
+        """scorers: of the models trained in `cycle` · histogram: labels of every sample so far, [N, C]."""
+        self.worker, self.scorers, self.cycle, self.histogram = worker, scorers, cycle, histogram
+
+    def bald(self, passes: int) -> Floats:
+        seed = self.worker.learner.seed(self.cycle, 2)
+        return self.worker.learner.combined(self.scorers, lambda one: one.bald(passes, seed))
+
+    def neighbours(self) -> Floats:
+        return self.worker.neighbours(self.scorers, self.histogram)
 
 
 def audited(found: audit.Estimate | None) -> dict[str, float]:

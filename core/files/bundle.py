@@ -33,14 +33,13 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 import data
+from core import label_scores, selectors, strategies
 from core.runs.branch import CHANGES
-from core.runs.questions import CLEANING_SCORES, SELECTORS
 from core.runs.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Run, examples, home
 from core.runs.settle import prepare
 from core.runs.spec import LARGEST, Config, check_types
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from core.store.log import UNSURE
-from core.strategies import STRATEGIES
 from data import ImageDataset
 from data.errors import UserError
 from data.files import packed
@@ -325,11 +324,19 @@ def _config(found: dict[str, Any]) -> Config:
     """What its types allow; `_check_config` says whether it can run."""
     check_types(found, "The bundle's configuration")
     config = dataclasses.replace(Config(**found), root=None, labels=None, votes=None, weights=None)
-    known = STRATEGIES if config.task == "active-learning" else CLEANING_SCORES
-    if config.method not in known or config.selector not in SELECTORS or config.dataset not in data.SOURCES:
-        raise _odd("its configuration names what is not there")
-    for name in (config.study, config.parent):
-        if name is not None and not NAME.fullmatch(name):
+    ranked_by = strategies.CATALOGUE if config.task == "active-learning" else label_scores.CATALOGUE
+    for name, known in (
+        (config.method, ranked_by),
+        (config.selector, selectors.CATALOGUE),
+        (config.dataset, data.CATALOGUE),
+    ):
+        if name not in known:
+            raise UserError(
+                f'The bundle needs the {known.word} "{name[:100]}", which is not installed here: install the package or plug-in '
+                "that it was made with."
+            )
+    for other in (config.study, config.parent):
+        if other is not None and not NAME.fullmatch(other):
             raise _odd("its configuration names what cannot be")
     return config
 

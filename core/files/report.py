@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from core import methods
 from core.analysis import curves, figures, labelling, measures, samples
 from core.files import export
 from core.files.printed import Layout
 from core.runs.reference import reference_counts
 from core.runs.run import Run
-from core.scores import REGISTRY
 from data import ImageDataset
 
 ROWS = 8  # of the table of cycles: what a page holds
@@ -119,7 +119,7 @@ def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str
 def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
     """What was run: name and value."""
     config, about, events = run.config, run.about, run.log.labels()
-    meant = REGISTRY[config.method]
+    meant = methods.described(config.method)
     learning = config.task == "active-learning"
     labels = "the reference labels of the data" if learning else about["annotators_source"]
     if learning and config.annotator == "person":
@@ -216,7 +216,7 @@ def _url(content: bytes, kind: str) -> str:
 
 
 def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
-    config, meant = run.config, REGISTRY[run.config.method]
+    config, meant = run.config, methods.described(run.config.method)
     texts = [f"{meant.title}: {meant.formula} — {meant.meaning}. In brackets: points since cycle 0."]
     if config.task == "active-learning":
         texts.append("Test accuracy: share of the test images that the model of the cycle gets right.")

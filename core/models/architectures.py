@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import UserError
+from core.models import CATALOGUE
 
+SIDE = 128  # pixels that a pretrained network sees: small images lie too far from what it has learnt from
+TINY = 1e-12  # keeps the logarithm of a mean posterior finite
 REGISTER = 16  # floats in the widest vector register of a CPU (AVX-512)
 
 
@@ -134,19 +136,51 @@ class ResNet18(Classifier):
         return found[1::2]  # two blocks a stage
 
 
-MODELS: dict[str, type[SmallCNN] | type[ResNet18]] = {"small-cnn": SmallCNN, "resnet18": ResNet18}
+class Pair(Model):
+    """Two classifiers as one: its posterior is the mean of theirs, its embedding both of theirs side by side."""
+
+    def __init__(self, first: Classifier, second: Classifier, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Both embeddings, [N, 2D]."""
+        return torch.cat([self.first.embed(x), self.second.embed(x)], dim=1)
+
+    def heads(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both, [N, K] each."""
+        first, second = self.dropout(embedding).chunk(2, dim=1)
+        return self.first.head(first), self.second.head(second)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logarithm of the mean posterior, [N, K]."""
+        first, second = self.heads(embedding)
+        return ((first.softmax(dim=1) + second.softmax(dim=1)) / 2 + TINY).log()
 
 
-def build(
-    name: str, in_channels: int, n_classes: int, width: int, seed: int, dropout: float = 0.0
-) -> SmallCNN | ResNet18:
-    """A freshly initialised model of `MODELS`; the same seed gives the same weights and leaves the global RNG alone.
+class Pretrained(Headed):
+    """A network without its last layer as the embedding, dropout and a linear head."""
+
+    def __init__(self, backbone: nn.Module, size: int, n_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(size, n_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the head sees, [N, D], of images that are normalised as ImageNet's."""
+        side = (SIDE, SIDE)
+        x = F.interpolate(x.expand(-1, 3, -1, -1), size=side, mode="bilinear", antialias=x.shape[2] > SIDE)
+        return self.backbone(x)
+
+
+def build(name: str, in_channels: int, n_classes: int, width: int, seed: int, dropout: float = 0.0) -> Classifier:
+    """A fresh model of `core.models.CATALOGUE`; the same seed gives the same weights and leaves the global RNG alone.
 
     dropout: probability before the head; it has no weights, so that models that differ in it alone can share theirs.
     Raises `UserError` for a name that is not there.
     """
-    if name not in MODELS:
-        raise UserError(f'There is no model "{name}": choose one of {", ".join(MODELS)}.')
+    architecture = CATALOGUE.named(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](in_channels, n_classes, width, dropout)
+        return architecture.build(in_channels, n_classes, width, dropout)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from core import methods
 from core.plots import style
 
 
@@ -117,7 +118,7 @@ def differences(table: pd.DataFrame, note: str) -> go.Figure:
     """
     figure = go.Figure()
     for row in table[table["n_seeds"] > 0].itertuples():
-        colour, known = style.COLOURS.get(row.method, style.GREY), row.n_seeds > 1
+        look, known = methods.drawn(row.method), row.n_seeds > 1
         between = f" [{row.low:+.2f}, {row.high:+.2f}]" if known else ""
         figure.add_trace(
             go.Scatter(
@@ -127,16 +128,16 @@ def differences(table: pd.DataFrame, note: str) -> go.Figure:
                 name=row.method,
                 showlegend=False,
                 marker={
-                    "color": colour,
+                    "color": look.colour,
                     "size": 11,
-                    "symbol": style.SYMBOLS.get(row.method, "circle") if known else "circle-open",
+                    "symbol": look.symbol if known else "circle-open",
                 },
                 error_x={
                     "type": "data",
                     "symmetric": False,
                     "array": [row.high - row.difference],
                     "arrayminus": [row.difference - row.low],
-                    "color": colour,
+                    "color": look.colour,
                     "thickness": 2,
                     "width": 6,
                     "visible": known,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core import tsne
+from core import methods, tsne
 from core.plots import style
 
 MATRIX = 25  # classes whose confusion is drawn as a matrix
@@ -20,7 +20,7 @@ def distribution(bins: pd.DataFrame, score: str, cut: float | None, note: str) -
 
     bins: low, high, everything and kept, numbers of images; what does not pass a filter is grey. A box drawn on it is a range.
     """
-    colour, middle = style.COLOURS.get(score, style.SKY), (bins["low"] + bins["high"]) / 2
+    colour, middle = methods.drawn(score).colour, (bins["low"] + bins["high"]) / 2
     figure = go.Figure()
     hidden = bins["everything"] - bins["kept"]
     ends = bins[["low", "high"]].to_numpy().tolist()  # as lists: an array would come back from the browser as a dict
@@ -312,8 +312,8 @@ def _by_kind(table: pd.DataFrame, x: pd.Series, y: pd.Series, names: list[str], 
                 customdata=table.index[mine].to_numpy(),
                 text=None if large else labels[mine].tolist(),
                 marker={
-                    "color": style.COLOURS[kind],
-                    "symbol": style.SYMBOLS[kind],
+                    "color": style.KINDS[kind][0],
+                    "symbol": style.KINDS[kind][1],
                     "size": 6 if kind in ("correct", "") else 8,
                     "opacity": 0.45 if kind in ("correct", "") else 0.85,
                 },

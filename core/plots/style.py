@@ -1,7 +1,7 @@
 """DataFrame → plotly Figure. Pure: the same builders serve pages, command line and export.
 
-A figure says which data and definition made it; a curve shows its spread and names its seeds. Colours are those of
-Okabe & Ito (2008), told apart with every common form of colour blindness, and a method has the same one everywhere.
+A figure says which data and definition made it; a curve shows its spread and names its seeds. A method describes its own
+colour, symbol and dash (`core.described`), and has the same ones everywhere.
 """
 
 import textwrap
@@ -10,80 +10,22 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.scores import REGISTRY
+from core import methods
+from core.described import BLUE as BLUE
+from core.described import GREEN as GREEN
+from core.described import GREY as GREY
+from core.described import ORANGE as ORANGE
+from core.described import PURPLE as PURPLE
+from core.described import SKY as SKY
+from core.described import VERMILLION as VERMILLION
 
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#56B4E9",
-    "#CC79A7",
-    "#F0E442",
-    "#7F7F7F",
-)
-COLOURS = {  # oracle and random as in Fig. 3 of Bernhardt et al.: blue above, red below
-    "oracle": BLUE,
-    "random": VERMILLION,
-    "minimal": GREY,
-    "cleaning": GREEN,
-    "vanilla": GREEN,
-    "co-teaching": ORANGE,
-    "elr": GREEN,
-    "ssl": SKY,
-    "pretrained": ORANGE,
-    "clean": PURPLE,  # the paper's pink "model upper bound"
-    "bald": GREY,
-    "graph": GREY,
-    "cross-entropy": ORANGE,
-    "self-confidence": PURPLE,
-    # Eleven strategies share seven colours (yellow and black are lost on one of the two backgrounds): a second one of a
-    # colour is dashed with hollow symbols
-    "expected-gradnorm": SKY,
-    "entropy-gradnorm": GREEN,
-    "egl": PURPLE,
-    "badge": BLUE,
-    "margin": ORANGE,
-    "mc-dropout": GREY,
-    "core-set": BLUE,
-    "vaal": ORANGE,
-    "ll4al": PURPLE,
-    "sraal": GREY,
-    "correct": SKY,
-    "difficult": ORANGE,
-    "clear noise": VERMILLION,
-    "": GREY,
-}
-SYMBOLS = {
-    "correct": "circle",
-    "difficult": "diamond",
-    "clear noise": "x",
-    "": "circle",
-    "random": "x",
-    "expected-gradnorm": "square",
-    "entropy-gradnorm": "circle",
-    "egl": "diamond",
-    "badge": "star",
-    "margin": "triangle-up",
-    "mc-dropout": "cross",
-    "core-set": "triangle-down-open",
-    "vaal": "pentagon-open",
-    "ll4al": "diamond-open",
-    "sraal": "square-open",
+KINDS = {  # of samples: colour and symbol
+    "correct": (SKY, "circle"),
+    "difficult": (ORANGE, "diamond"),
+    "clear noise": (VERMILLION, "x"),
+    "": (GREY, "circle"),
 }
 NOTE_WIDTH = 58  # characters: what a 390-pixel screen shows of the small print
-PATTERNS = {
-    "elr": "dash",
-    "pretrained": "dash",
-    "graph": "dash",
-    "oracle": "dash",
-    "random": "dot",
-    "minimal": "dashdot",
-    "core-set": "dash",
-    "vaal": "dash",
-    "ll4al": "dash",
-    "sraal": "dash",
-}
 LEGEND_ROW = 19  # pixels
 
 
@@ -94,7 +36,7 @@ def compact(n: int) -> str:
 
 def axis(score: str) -> str:
     """Title of a score's axis: name, formula, unit."""
-    meant = REGISTRY[score]
+    meant = methods.described(score)
     return f"{meant.title}: {meant.formula}" + (f" ({meant.unit})" if meant.unit else "")
 
 
@@ -122,7 +64,10 @@ def band(
     opacity: float = 0.18,
 ) -> None:
     """A mean line over its ± 1 s.d. band, drawn times `scale`: by default values in [0, 1] as percent."""
-    colour = COLOURS.get(method, GREY)
+    look = methods.drawn(method)
+    dash = (
+        "dashdot" if method == "minimal" else look.dash
+    )  # the straight line that correcting everything in order would be
     x, mean, sd = table["n_labels"], scale * table["mean"], scale * table["sd"]
     if (sd > 0).any():
         figure.add_trace(
@@ -131,7 +76,7 @@ def band(
                 y=np.concatenate([mean + sd, (mean - sd)[::-1]]),
                 mode="lines",
                 fill="toself",
-                fillcolor=colour,
+                fillcolor=look.colour,
                 opacity=opacity,
                 line={"width": 0},
                 hoverinfo="skip",
@@ -146,8 +91,8 @@ def band(
             name=label,
             legendgroup=label,
             mode="lines+markers" if markers else "lines",
-            line={"color": colour, "width": width, "dash": PATTERNS.get(method, "solid")},
-            marker={"symbol": SYMBOLS.get(method, "circle"), "size": 8},
+            line={"color": look.colour, "width": width, "dash": dash},
+            marker={"symbol": look.symbol, "size": 8},
             hovertemplate="%{x:,} labels: %{y:.2f} " + unit + "<extra>" + method + "</extra>",
         )
     )

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core import methods
 from core.relabel import Ints
 from core.runs import audit
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
-from core.scores import REGISTRY
 from core.store.log import SKIPPED, UNSURE, standing
 from data import ImageDataset, annotations, votes
 from data.annotations import Annotations
@@ -139,7 +139,7 @@ def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
         details.append(
             f"rank {int(one['rank']):,} of {int(table['rank'].notna().sum()):,}" if not pd.isna(one["rank"]) else ""
         )
-        details.append(f"{REGISTRY[config.method].title} {one[config.method]:.3f}")
+        details.append(f"{methods.described(config.method).title} {one[config.method]:.3f}")
     known = [name for name in (one["given"], one["suggested"]) if name != "—"]
     return {
         "given": one["given"] if one["given"] != "—" else "",

@@ -8,24 +8,26 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from core import metrics, relabel, scores, strategies
+from core import label_scores, metrics, relabel, scores, strategies
+from core.label_scores import AskedModel, Labelled, LabelScore
 from core.relabel import Floats, Ints, Labels
 from core.runs import reference
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
-from core.strategies.pool import Strategy
+from core.selectors import SELECTORS
+from core.strategies import Strategy
 from data import ImageDataset
 
-MODEL_SCORES = ("bald", "graph")  # scores of labels that ask more of the model than its posterior
-CLEANING_SCORES = ("cleaning", "cross-entropy", "self-confidence", *MODEL_SCORES, "random", "oracle")
-SELECTORS = ("vanilla", "co-teaching", "elr", "ssl", "pretrained", "clean")  # those of `core.selectors`, without torch
+__all__ = ["CLEANING_SCORES", "SELECTORS", "TASKS", "ActiveLearning", "LabelCleaning", "Task", "nobody"]
+
+CLEANING_SCORES = tuple(name for name, score in label_scores.CATALOGUE.items() if score.ranks)
 
 
 class Task(ABC):
     """One task on one data set under one configuration."""
 
-    model_scores: tuple[str, ...] = ()
-    """Further columns, of `MODEL_SCORES`."""
+    dropout = 0.0
+    """Probability of dropout before the head that the scores of labels need."""
     audited = False
     """Whether people check labels, some of them at random to estimate how many are right (`core.runs.audit`)."""
     people_first = False
@@ -63,6 +65,10 @@ class Task(ABC):
     @abstractmethod
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
         """The columns of a ranking that follow from labels and posterior [N, C], [N] each."""
+
+    def model_columns(self, state: Labels, probs: Floats, model: AskedModel) -> dict[str, Floats]:
+        """The columns that ask more of the model, [N] each."""
+        return {}
 
 
 class ActiveLearning(Task):
@@ -110,7 +116,13 @@ class LabelCleaning(Task):
         super().__init__(config, dataset)
         self.reference = reference.reference_counts(config, dataset)
         self.audited = self.reference is None
-        self.model_scores = MODEL_SCORES if config.evidence else tuple({config.method} & set(MODEL_SCORES))
+        chosen = label_scores.load(config.method)
+        self.scores = [one for one in label_scores.CATALOGUE.values() if one is chosen or self.shown(one)]
+        self.dropout = max(one.dropout for one in self.scores)
+
+    def shown(self, score: LabelScore) -> bool:
+        """Whether a score that does not rank is a column all the same."""
+        return not score.bound and (score.needs == "posterior" or self.config.evidence)
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
         n, known = len(self.dataset.ids), self.dataset.annotations
@@ -149,17 +161,17 @@ class LabelCleaning(Task):
         }
 
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        given = scores.Labelled(state.histogram, state.majority, probs, self.config.gamma)
-        columns = {
-            name: score.compute(given)
-            for name, score in scores.REGISTRY.items()
-            if score.compute is not None and name in (*CLEANING_SCORES, "entropy")
-        }
-        if self.config.method == "random":
-            columns["random"] = relabel.random_order(len(probs), reference.relabel_seed(self.config))
-        if self.config.method == "oracle" and self.reference is not None:
-            columns["oracle"] = relabel.Oracle(self.reference)[np.arange(len(probs)), state.majority]
-        return columns
+        given = self.labelled(state, probs)
+        return {one.name: one.of(given) for one in self.scores if one.needs == "posterior"}
+
+    def model_columns(self, state: Labels, probs: Floats, model: AskedModel) -> dict[str, Floats]:
+        given = self.labelled(state, probs, model)
+        return {one.name: one.of(given) for one in self.scores if one.needs == "model"}
+
+    def labelled(self, state: Labels, probs: Floats, model: AskedModel | None = None) -> Labelled:
+        """What scores are computed from."""
+        config, seed = self.config, reference.relabel_seed(self.config)
+        return Labelled(state.histogram, state.majority, probs, config.gamma, seed, model, self.reference)
 
 
 def nobody() -> tuple[Ints, Ints, str]:

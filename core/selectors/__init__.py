@@ -1,20 +1,25 @@
-"""Ways of learning from labels that may be wrong: the selectors of label cleaning. One a file, which names its `TRAINER`."""
+"""Selectors: how label cleaning learns from labels that may be wrong.
 
-import importlib
+One a file, which exports its `SELECTOR`: what it is called, how figures draw it, what it needs, and how it is built and
+trained. Their modules import torch when they build or train, not before: they are listed without it. `fitting` and `linear`
+are what they share.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from core.models.architectures import Model
-from core.models.batches import Images, channel_statistics
-from data.errors import UserError
+from core.described import Method
+from data.catalogue import Catalogue
 
-TRAINERS = ("vanilla", "co-teaching", "elr", "ssl", "pretrained", "clean")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from core.models.architectures import Model
 
 Progress = Callable[[float], None]  # called with the finished share of the work, in [0, 1]
 
@@ -46,11 +51,11 @@ class Shape:
     weights: str | None = None  # file of its weights; None: torchvision's, downloaded
 
 
-@dataclass(frozen=True)
-class Trainer:
+@dataclass(frozen=True, kw_only=True)
+class Selector(Method):
     """A way of learning, and what it needs: the engine gives it that without knowing its name."""
 
-    build: Callable[[Shape], Model]
+    build: "Callable[[Shape], Model]"
     """A fresh model."""
     fit: Callable[..., float]
     """fit(model, images, rows, labels, settings, *, seed, noise, progress): train in place, return the last mean loss.
@@ -65,57 +70,39 @@ class Trainer:
     """`fit` uses the estimated share of wrong labels."""
     labels: Literal["given", "reference"] = "given"
     """Which labels it learns from: those given, or the right ones."""
-    statistics: Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]] = channel_statistics
-    """Mean and standard deviation by which images are normalised."""
-
-
-def load(name: str) -> Trainer:
-    """The selector of this name; imports its file and what that needs. Raises `UserError` where there is none."""
-    if name not in TRAINERS:
-        raise UserError(f'There is no selector "{name}": choose one of {", ".join(TRAINERS)}.')
-    return cast(Trainer, importlib.import_module(f"core.selectors.{name.replace('-', '_')}").TRAINER)
+    statistics: "Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]] | None" = None
+    """Mean and standard deviation by which images are normalised; None: those of the images, by channel."""
 
 
 class Companion(Protocol):
     """A module that a strategy wants trained together with the model, from the outputs of the model's stages."""
 
-    def loss(self, stages: list[Tensor], losses: Tensor, share: float) -> Tensor:
+    def loss(self, stages: "list[Tensor]", losses: "Tensor", share: float) -> "Tensor":
         """What is added to a batch's loss, given each sample's own loss [n] and the finished share of the training."""
 
-    def __call__(self, stages: list[Tensor]) -> Tensor:
+    def __call__(self, stages: "list[Tensor]") -> "Tensor":
         """Its prediction for each sample, [n]."""
 
-    def to(self, device: torch.device) -> "Companion":
+    def to(self, device: "torch.device") -> "Companion":
         """As `nn.Module.to`."""
 
-    def train(self) -> nn.Module:
+    def train(self) -> "nn.Module":
         """As `nn.Module.train`."""
 
 
-def predict(
-    model: nn.Module,
-    images: Images,
-    index: NDArray[np.int64] | None = None,
-    batch_size: int = 256,
-    progress: Progress = lambda share: None,
-) -> NDArray[np.float32]:
-    """Posterior of every row of `index` (all rows by default), float32 [n, K], the model left in eval mode."""
-    model.eval()
-    rows = np.arange(len(images)) if index is None else index
-    parts = []
-    with torch.inference_mode(), autocast(images.device):
-        for at, x in images.batches(rows, batch_size):
-            parts.append(model(x).float().softmax(dim=1).cpu())
-            progress((len(parts) - 1) * batch_size / len(rows) + len(at) / len(rows))
-    return torch.cat(parts).numpy()
+CATALOGUE = Catalogue(
+    Selector,
+    "selector",
+    "SELECTOR",
+    "core.selectors",
+    "selectors",
+    helpers=("fitting", "linear"),
+)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the GPU computes in it natively; nothing elsewhere (on a CPU it was slower)."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
+def load(name: str) -> Selector:
+    """The selector of this name. Raises `UserError` where there is none."""
+    return CATALOGUE.named(name)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on `device` with channels-last weights, which convolutions prefer on a GPU and on a CPU."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+SELECTORS = tuple(CATALOGUE)

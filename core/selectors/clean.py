@@ -3,6 +3,16 @@
 Bernhardt et al. 2022, Fig. 3, call it the model upper bound. It bounds no selector with another embedding.
 """
 
-from core.selectors import Trainer, vanilla
+from core.described import PURPLE
+from core.selectors import Selector, vanilla
 
-TRAINER = Trainer(vanilla.build, vanilla.fit, labels="reference")
+SELECTOR = Selector(
+    name="clean",
+    title="Trained on the reference labels, to compare with",
+    reference="Bernhardt et al. 2022, Fig. 3",
+    build=vanilla.build,
+    fit=vanilla.fit,
+    labels="reference",
+    colour=PURPLE,
+    place=5,
+)

@@ -1,46 +1,28 @@
 """Co-teaching: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS 2018."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.models.architectures import Classifier, Model
-from core.models.batches import Images
-from core.selectors import Progress, Settings, Shape, Trainer, fitting, place, vanilla
+from core.described import ORANGE
+from core.selectors import Progress, Selector, Settings, Shape, vanilla
 from data.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.models.architectures import Pair
+    from core.models.batches import Images
+
 RAMP = 10  # epochs until the forget rate is reached, as in the paper; at most half of the training
-TINY = 1e-12  # keeps the logarithm of a mean posterior finite
 
 
-class Pair(Model):
-    """Two classifiers as one: its posterior is the mean of theirs, its embedding both of theirs side by side."""
-
-    def __init__(self, first: Classifier, second: Classifier, dropout: float) -> None:
-        super().__init__()
-        self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Both embeddings, [N, 2D]."""
-        return torch.cat([self.first.embed(x), self.second.embed(x)], dim=1)
-
-    def heads(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of both, [N, K] each."""
-        first, second = self.dropout(embedding).chunk(2, dim=1)
-        return self.first.head(first), self.second.head(second)
-
-    def classify(self, embedding: Tensor) -> Tensor:
-        """Logarithm of the mean posterior, [N, K]."""
-        first, second = self.heads(embedding)
-        return ((first.softmax(dim=1) + second.softmax(dim=1)) / 2 + TINY).log()
-
-
-def build(shape: Shape) -> Model:
+def build(shape: Shape) -> "Pair":
     """Two fresh networks of different initial weights."""
+    from core.models.architectures import Pair
+
     first = vanilla.build(dataclasses.replace(shape, dropout=0.0))
     second = vanilla.build(dataclasses.replace(shape, dropout=0.0, seed=shape.seed + 1))
     return Pair(first, second, shape.dropout)
@@ -56,7 +38,7 @@ def forget_rate(noise: float, epoch: int, epochs: int) -> float:
     return noise * min(1.0, epoch / max(1.0, min(RAMP, epochs / 2)))
 
 
-def exchanged(first: Tensor, second: Tensor, rate: float) -> Tensor:
+def exchanged(first: "Tensor", second: "Tensor", rate: float) -> "Tensor":
     """Loss of a batch from each network's own losses [n]: each learns from those that the *other* finds small, Alg. 1."""
     keep = max(1, round((1 - rate) * len(first)))
     chosen_by_first, chosen_by_second = first.detach().argsort()[:keep], second.detach().argsort()[:keep]
@@ -64,8 +46,8 @@ def exchanged(first: Tensor, second: Tensor, rate: float) -> Tensor:
 
 
 def fit(
-    model: Pair,
-    images: Images,
+    model: "Pair",
+    images: "Images",
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     settings: Settings,
@@ -79,11 +61,17 @@ def fit(
     noise: estimated share of wrong labels, in [0, 1): so many are forgotten in the end. Raises as `forget_rate` and
     `core.selectors.fitting.run`.
     """
+    import torch
+    from torch.nn import functional as F
+
+    from core.models.forward import place
+    from core.selectors import fitting
+
     forget_rate(noise, 0, settings.epochs)
     place(model, images.device).train()
     given = torch.from_numpy(labels).to(images.device)
 
-    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+    def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
         first, second = model.heads(model.embed(x))
         losses = [F.cross_entropy(logits.float(), given[batch], reduction="none") for logits in (first, second)]
         return exchanged(losses[0], losses[1], forget_rate(noise, epoch, settings.epochs))
@@ -91,4 +79,14 @@ def fit(
     return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
 
 
-TRAINER = Trainer(build, fit, needs_noise=True)
+SELECTOR = Selector(
+    name="co-teaching",
+    title="Co-teaching: two networks, each learns what the other finds easy",
+    reference="Han et al. 2018",
+    options=("forget_rate",),
+    build=build,
+    fit=fit,
+    needs_noise=True,
+    colour=ORANGE,
+    place=1,
+)

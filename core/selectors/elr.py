@@ -1,14 +1,18 @@
 """Early-learning regularisation: Liu et al., "Early-learning regularization prevents memorization of noisy labels", 2020."""
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
-from core.models.architectures import Model
-from core.models.batches import Images
-from core.selectors import Progress, Settings, Trainer, fitting, place, vanilla
+import numpy as np
+from numpy.typing import NDArray
+
+from core.described import GREEN
+from core.selectors import Progress, Selector, Settings, vanilla
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.models.architectures import Model
+    from core.models.batches import Images
 
 LAMBDA = 3.0  # weight of the regulariser, as the paper's on CIFAR-10
 BETA = 0.9  # of the running average that targets are
@@ -16,8 +20,8 @@ FLOOR = 1e-4  # of a posterior, so that the logarithm stays finite
 
 
 def fit(
-    model: Model,
-    images: Images,
+    model: "Model",
+    images: "Images",
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     settings: Settings,
@@ -31,11 +35,17 @@ def fit(
     t is the running average of each sample's posterior p (Eq. 9, without its ensembling): what the model learnt early pulls
     at it when it begins to memorise. noise: not used. Raises as `core.selectors.fitting.run`.
     """
+    import torch
+    from torch.nn import functional as F
+
+    from core.models.forward import place
+    from core.selectors import fitting
+
     place(model, images.device).train()
     given = torch.from_numpy(labels).to(images.device)
     targets: Tensor | None = None
 
-    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+    def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
         nonlocal targets
         logits = model(x).float()
         if targets is None:
@@ -48,9 +58,18 @@ def fit(
     return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
 
 
-def regulariser(p: Tensor, targets: Tensor) -> Tensor:
+def regulariser(p: "Tensor", targets: "Tensor") -> "Tensor":
     """Mean of ln(1 − ⟨p, t⟩) over a batch, both [n, C]; ≤ 0, and the lower the more p agrees with t."""
     return (1 - (p * targets).sum(dim=1)).log().mean()
 
 
-TRAINER = Trainer(vanilla.build, fit)
+SELECTOR = Selector(
+    name="elr",
+    title="Early-learning regularisation: held to what it learnt early",
+    reference="Liu et al. 2020",
+    build=vanilla.build,
+    fit=fit,
+    colour=GREEN,
+    dash="dash",
+    place=2,
+)

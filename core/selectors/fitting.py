@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.models.batches import Images
-from core.selectors import Progress, Settings, autocast
+from core.models.forward import autocast
+from core.selectors import Progress, Settings
 from data.errors import UserError
 
 PADDING = 4  # of the random crop, for 32 × 32 images; scaled with the side

@@ -2,50 +2,37 @@
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.models.architectures import Headed, Model
-from core.selectors import Shape, Trainer, vanilla
+from core.described import ORANGE
+from core.selectors import Selector, Shape, vanilla
 from data.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.models.architectures import Pretrained
 
 BACKBONES = {
     "mobilenet_v2": "classifier",
     "resnet18": "fc",
     "resnet50": "fc",
 }  # and the attribute that is their last layer
-SIDE = 128  # pixels that images are brought to: small ones lie too far from what the network has seen
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the weights expect
 
 
-class Pretrained(Headed):
-    """A network without its last layer as the embedding, dropout and a linear head."""
-
-    def __init__(self, backbone: nn.Module, size: int, n_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(size, n_classes)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """What the head sees, [N, D], of images that are normalised as ImageNet's."""
-        side = (SIDE, SIDE)
-        x = F.interpolate(x.expand(-1, 3, -1, -1), size=side, mode="bilinear", antialias=x.shape[2] > SIDE)
-        return self.backbone(x)
-
-
-def build(shape: Shape) -> Model:
+def build(shape: Shape) -> "Pretrained":
     """The network with its ImageNet weights and a fresh head.
 
     Raises `UserError` for a network that is not among `BACKBONES`, and for weights that cannot be had or do not fit.
     """
+    import torch
+    from torch import nn
+
+    from core.models.architectures import Pretrained
     from data.torchvision_import import torchvision
 
     name = shape.backbone
@@ -85,6 +72,10 @@ def _downloaded(name: str) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the weights of the backbone, a .pth or .safetensors file.")
     try:
@@ -97,17 +88,30 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds more than weights, which is not loaded for safety: give a state dict, or a .safetensors file."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict: give the file that torchvision's weights come in.")
     return state
 
 
-def statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+def statistics(images: NDArray[np.uint8]) -> "tuple[Tensor, Tensor]":
     """ImageNet's mean and standard deviation [C, 1, 1], for grey images their mean over the colours."""
+    import torch
+
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     if images.shape[3] == 1:
         mean, std = mean.mean(dim=0, keepdim=True), std.mean(dim=0, keepdim=True)
     return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
 
-TRAINER = Trainer(build, vanilla.fit, prepared=True, statistics=statistics)
+SELECTOR = Selector(
+    name="pretrained",
+    title="ImageNet embedding, linear head",
+    options=("backbone", "weights", "head"),
+    build=build,
+    fit=vanilla.fit,
+    prepared=True,
+    statistics=statistics,
+    colour=ORANGE,
+    dash="dash",
+    place=4,
+)

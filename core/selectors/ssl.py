@@ -3,15 +3,19 @@
 The views are kornia's, the contrastive loss pytorch-metric-learning's; both are imported when they are needed.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from core.models.architectures import Classifier
-from core.models.batches import Images
-from core.selectors import Progress, Settings, Trainer, fitting, place, vanilla
+from core.described import SKY
+from core.selectors import Progress, Selector, Settings, vanilla
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from core.models.architectures import Classifier
+    from core.models.batches import Images
 
 TEMPERATURE = 0.2  # of NT-Xent: lower than the paper's 0.5, which takes hundreds of epochs to pull views together
 # Of the images' side that views have: an epoch takes a third of the time, and after equal time the embedding knows more
@@ -22,8 +26,8 @@ BATCH = 128  # a larger one has more to tell views apart from, and fewer steps: 
 
 
 def prepare(
-    model: Classifier,
-    images: Images,
+    model: "Classifier",
+    images: "Images",
     settings: Settings,
     *,
     seed: int,
@@ -34,7 +38,12 @@ def prepare(
     Two random views of an image are to lie close together, and far from those of all others; the projection head that
     compares them is thrown away. Raises as `core.selectors.fitting.run`.
     """
+    import torch
     from pytorch_metric_learning.losses import SelfSupervisedLoss, SupConLoss
+    from torch import nn
+
+    from core.models.forward import place
+    from core.selectors import fitting
 
     place(model, images.device).train()
     width = model.stage_widths[-1]
@@ -49,9 +58,9 @@ def prepare(
     contrast = SelfSupervisedLoss(SupConLoss(temperature=TEMPERATURE))
     views = Views(images)
 
-    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+    def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
         first, second = projection(model.embed(x)).float().chunk(2)
-        return cast(Tensor, contrast(first, second))
+        return cast("Tensor", contrast(first, second))
 
     schedule = Settings(
         epochs=settings.epochs,
@@ -78,8 +87,9 @@ class Views:
     Views are smaller than the images: `SHARE` of their sides, at least `LEAST` pixels or the image's own side.
     """
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: "Images") -> None:
         from kornia import augmentation
+        from torch import nn
 
         height, width, channels = images.array.shape[1:]
         size = tuple(max(round(SHARE * side), min(LEAST, side)) for side in (height, width))
@@ -94,7 +104,9 @@ class Views:
             steps += [augmentation.RandomBrightness((0.6, 1.4), p=0.8), augmentation.RandomContrast((0.6, 1.4), p=0.8)]
         self.steps = nn.Sequential(*steps)
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, x: "Tensor", generator: "torch.Generator") -> "Tensor":
+        import torch
+
         twice = (x * self.std + self.mean).repeat(2, 1, 1, 1)  # colours are jittered on the 0 to 1 scale
         seed = int(torch.randint(2**31, (), generator=generator))
         devices = [x.device] if x.device.type == "cuda" else []
@@ -104,4 +116,15 @@ class Views:
         return ((varied - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-TRAINER = Trainer(vanilla.build, vanilla.fit, prepare=prepare, prepared=True)
+SELECTOR = Selector(
+    name="ssl",
+    title="Self-supervised embedding (SimCLR), linear head",
+    reference="Chen et al. 2020",
+    options=("pretrain_epochs", "head"),
+    build=vanilla.build,
+    fit=vanilla.fit,
+    prepare=prepare,
+    prepared=True,
+    colour=SKY,
+    place=3,
+)

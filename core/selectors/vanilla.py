@@ -1,25 +1,30 @@
 """Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.models import architectures
-from core.models.architectures import Classifier
-from core.models.batches import Images
-from core.selectors import Companion, Progress, Settings, Shape, Trainer, fitting, place
+from core.described import GREEN
+from core.selectors import Companion, Progress, Selector, Settings, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from core.models.architectures import Classifier
+    from core.models.batches import Images
 
 
-def build(shape: Shape) -> Classifier:
+def build(shape: Shape) -> "Classifier":
     """A freshly initialised model of `core.models.architectures`."""
+    from core.models import architectures
+
     return architectures.build(shape.model, shape.channels, shape.n_classes, shape.width, shape.seed, shape.dropout)
 
 
 def fit(
-    model: Classifier,
-    images: Images,
+    model: "Classifier",
+    images: "Images",
     index: NDArray[np.int64],
     labels: NDArray[np.int64],
     settings: Settings,
@@ -35,13 +40,19 @@ def fit(
     noise: not used · companion: a module trained with the model, its loss added to each batch's · frozen: train the
     companion alone, beside a model that stays as it is. Raises as `core.selectors.fitting.run`.
     """
+    import torch
+    from torch.nn import functional as F
+
+    from core.models.forward import place
+    from core.selectors import fitting
+
     place(model, images.device).train(not frozen)
     parts: list[nn.Module] = [] if frozen else [model]
     if companion is not None:
         parts.append(companion.to(images.device).train())
     targets = torch.from_numpy(labels).to(images.device)
 
-    def loss_of(x: Tensor, batch: Tensor, epoch: int, done: float) -> Tensor:
+    def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
         with torch.set_grad_enabled(not frozen):
             if companion is None:
                 logits, stages = model(x), []
@@ -57,4 +68,11 @@ def fit(
     return fitting.run(parts, images, index, settings, loss_of, seed=seed, progress=progress)
 
 
-TRAINER = Trainer(build, fit)
+SELECTOR = Selector(
+    name="vanilla",
+    title="Plain training",
+    build=build,
+    fit=fit,
+    colour=GREEN,
+    place=0,
+)

@@ -1,30 +1,103 @@
 """Acquisition strategies: which samples to label next.
 
-One a file, named as its strategy, each with a function `score(pool) -> float64 [n]`, high first, over the n unlabelled
-samples, and its `STRATEGY`, which says what it needs from training. The engine takes the K best. A strategy that
-chooses a set, one sample in view of those before, scores by the place in its choice.
+One a file, which exports its `STRATEGY`: what it is called and means, how figures draw it, what it needs from training, and
+`score(pool) -> float64 [n]`, high first, over the n unlabelled samples. The engine takes the K best. A strategy that chooses
+a set, one sample in view of those before, scores by the place in its choice. Their modules import torch when they score, not
+before: they are listed without it.
 """
 
-from importlib import import_module
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from core.strategies.pool import Strategy
+import numpy as np
+from numpy.typing import NDArray
 
-STRATEGIES = (
-    "random",
-    "mc-dropout",
-    "core-set",
-    "vaal",
-    "ll4al",
-    "sraal",
-    "expected-gradnorm",
-    "entropy-gradnorm",
-    "egl",
-    "badge",
-    "margin",
-)
+from core import described
+from core.described import Score
+from data.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Floats = NDArray[np.float64]
+UnlabelledLoss = Literal["entropy", "expected", "egl"]
+
+
+class Pool(Protocol):
+    """The n unlabelled samples that are ranked in a cycle, the m labelled ones, and the model trained on these.
+
+    Tensors are float32 on the accelerator; a position counts from 0 within the n, or within the m.
+    """
+
+    seed: int
+    """Differs between runs and cycles; the same on resume."""
+    budget: int
+    """K, the number of samples that will be chosen."""
+    n_labelled: int
+    """m."""
+    batch_size: int
+    """Of the model's training."""
+    steps: int
+    """Batches that the model's training took: the measure for whatever a strategy trains itself."""
+    width: int
+    """Of the model."""
+
+    def __len__(self) -> int:
+        """n."""
+
+    def probs(self) -> Floats:
+        """Posterior [n, C]."""
+
+    def mc_probs(self, passes: int) -> Floats:
+        """Posteriors [S, n, C] of so many passes with dropout before the head."""
+
+    def gradient_norms(self, loss: UnlabelledLoss) -> Floats:
+        """Gradient norms [n] over all parameters, `core.gradnorm.gradient_norms` with this loss."""
+
+    def embeddings(self) -> "Tensor":
+        """What the head sees of the unlabelled samples, [n, D]."""
+
+    def labelled_embeddings(self) -> "Tensor":
+        """The same of the labelled samples, [m, D]."""
+
+    def labels(self) -> "Tensor":
+        """Labels of the labelled samples, int64 [m]."""
+
+    def images(self, positions: NDArray[np.int64]) -> "Tensor":
+        """Normalised images of unlabelled samples, [b, C, H, W]."""
+
+    def labelled_images(self, positions: NDArray[np.int64]) -> "Tensor":
+        """The same of labelled samples."""
+
+    def companion(self) -> Floats:
+        """What the strategy's own companion predicts for the unlabelled samples, [n]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy(Score):
+    """A score of unlabelled samples, and what it needs from training: the engine gives it that without knowing its name."""
+
+    score: Callable[[Pool], Floats]
+    """float64 [n], high first."""
+    loss: UnlabelledLoss | None = None
+    """The unlabelled loss whose gradient norm is the score."""
+    dropout: float = 0.0
+    """Probability of dropout before the head."""
+    companion: Callable[[tuple[int, ...]], "nn.Module"] | None = None
+    """Makes a module, given the widths of the model's stages, to be trained with the model (`core.selectors.Companion`)."""
+
+    def of(self, pool: Pool) -> Floats:
+        """float64 [n]. Raises `UserError` as `checked` and as the strategy does."""
+        return self.checked(self.score(pool), len(pool))
+
+
+CATALOGUE = Catalogue(Strategy, "strategy", "STRATEGY", "core.strategies", "strategies", taken=described.COLUMNS)
 
 
 def load(name: str) -> Strategy:
-    """The strategy of this name. Imported when asked for: some need torch, which most commands and all pages do without."""
-    strategy: Strategy = import_module(f"core.strategies.{name.replace('-', '_')}").STRATEGY
-    return strategy
+    """The strategy of this name. Raises `UserError` where there is none."""
+    return CATALOGUE.named(name)
+
+
+STRATEGIES = tuple(CATALOGUE)

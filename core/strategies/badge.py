@@ -1,10 +1,14 @@
 """BADGE: Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds", ICLR 2020."""
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from core.strategies.pool import Floats, Pool, Strategy
+import numpy as np
+
+from core.described import BLUE
+from core.strategies import Floats, Pool, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def score(pool: Pool) -> Floats:
@@ -13,6 +17,8 @@ def score(pool: Pool) -> Floats:
     The choice is k-means++ seeding on gradient embeddings g = (p − e_ŷ) ⊗ h, the gradient of the head's weights for
     the suggested label ŷ.
     """
+    import torch
+
     h = pool.embeddings().double()
     p = torch.from_numpy(pool.probs()).to(h.device)
     a = p - torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1])
@@ -22,12 +28,14 @@ def score(pool: Pool) -> Floats:
     return found
 
 
-def kmeans_plus_plus(a: Tensor, h: Tensor, k: int, rng: np.random.Generator) -> list[int]:
+def kmeans_plus_plus(a: "Tensor", h: "Tensor", k: int, rng: np.random.Generator) -> list[int]:
     """Positions of at most k of the n products a ⊗ h (a [n, C], h [n, D]), drawn by squared distance to those before.
 
     The first has the largest norm. The products are never formed: ‖a⊗h − b⊗g‖² = |a|²|h|² + |b|²|g|² − 2 (a·b)(h·g).
     Ends early where all that is left lies on a chosen point.
     """
+    import torch
+
     squares = a.square().sum(dim=1) * h.square().sum(dim=1)
     chosen = [int(squares.argmax())]
     distance = torch.full_like(squares, torch.inf)
@@ -46,4 +54,15 @@ def kmeans_plus_plus(a: Tensor, h: Tensor, k: int, rng: np.random.Generator) -> 
     return chosen
 
 
-STRATEGY = Strategy(score)
+STRATEGY = Strategy(
+    name="badge",
+    title="BADGE",
+    formula="K − place",
+    higher="chosen early by k-means++ on gradient embeddings (p − e_ŷ) ⊗ h",
+    values="0 for those not chosen",
+    reference="Ash et al. 2020",
+    score=score,
+    colour=BLUE,
+    symbol="star",
+    place=9,
+)

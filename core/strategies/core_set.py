@@ -1,10 +1,14 @@
 """Core-set: Sener & Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018."""
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from core.strategies.pool import Floats, Pool, Strategy
+import numpy as np
+
+from core.described import BLUE
+from core.strategies import Floats, Pool, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 1024  # samples kept up to date at a time
 ROWS = 4096  # of a distance matrix held at once
@@ -22,13 +26,15 @@ def score(pool: Pool) -> Floats:
     return found
 
 
-def k_centre_greedy(x: Tensor, centres: Tensor, k: int) -> tuple[np.ndarray, Tensor]:
+def k_centre_greedy(x: "Tensor", centres: "Tensor", k: int) -> "tuple[np.ndarray, Tensor]":
     """Choose k of the points x [n, D], each the farthest from `centres` [m, D] and those chosen before.
 
     Returns (positions [k] in order, squared distance [n] to the nearest centre: of the chosen at their choice). Exact.
     A distance only falls as centres are added, so an old one is an upper bound: only the `BLOCK` largest are kept up to
     date, and the rest are looked at again when the best of the block falls below them.
     """
+    import torch
+
     n, k = len(x), min(k, len(x))
     norms = x.square().sum(dim=1)
     bound = x.new_full((n,), torch.inf)
@@ -69,11 +75,23 @@ def k_centre_greedy(x: Tensor, centres: Tensor, k: int) -> tuple[np.ndarray, Ten
     return np.asarray(chosen, dtype=np.int64), torch.where(taken, at_choice, bound)
 
 
-def _squared(a: Tensor, b: Tensor) -> Tensor:
+def _squared(a: "Tensor", b: "Tensor") -> "Tensor":
     """Squared distances [len(a), len(b)]; infinite where b is empty."""
     if len(b) == 0:
-        return a.new_full((len(a), 1), torch.inf)
+        return a.new_full((len(a), 1), np.inf)
     return (a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T).clamp_min_(0)
 
 
-STRATEGY = Strategy(score)
+STRATEGY = Strategy(
+    name="core-set",
+    title="Core-set",
+    formula="min_c ‖h − h_c‖",
+    higher="far from every labelled or earlier chosen sample c in embedding space",
+    values="≥ 0",
+    reference="Sener & Savarese 2018",
+    score=score,
+    colour=BLUE,
+    symbol="triangle-down-open",
+    dash="dash",
+    place=2,
+)

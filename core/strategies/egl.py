@@ -1,6 +1,7 @@
 """Expected gradient length: Settles & Craven, "An analysis of active learning strategies for sequence labeling", 2008."""
 
-from core.strategies.pool import Floats, Pool, Strategy
+from core.described import PURPLE
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -8,4 +9,17 @@ def score(pool: Pool) -> Floats:
     return pool.gradient_norms("egl")
 
 
-STRATEGY = Strategy(score, loss="egl")
+STRATEGY = Strategy(
+    name="egl",
+    title="Expected gradient length",
+    formula="Σ p_y ‖∇θ CE(·, y)‖",
+    higher="a label would change the model most",
+    values="≥ 0",
+    reference="Settles & Craven 2008",
+    options=("reduction",),
+    score=score,
+    loss="egl",
+    colour=PURPLE,
+    symbol="diamond",
+    place=8,
+)

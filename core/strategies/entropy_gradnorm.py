@@ -1,6 +1,7 @@
 """Entropy-gradnorm: Wang et al., "Boosting active learning via improving test performance", AAAI 2022, Eq. 7."""
 
-from core.strategies.pool import Floats, Pool, Strategy
+from core.described import GREEN
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -8,4 +9,16 @@ def score(pool: Pool) -> Floats:
     return pool.gradient_norms("entropy")
 
 
-STRATEGY = Strategy(score, loss="entropy")
+STRATEGY = Strategy(
+    name="entropy-gradnorm",
+    title="Entropy gradient norm",
+    formula="‖∇θ H(p)‖",
+    higher="would change the model most",
+    values="≥ 0. It vanishes for a sure posterior, and for a uniform one too",
+    reference="Wang et al. 2022, Eq. 7",
+    options=("reduction",),
+    score=score,
+    loss="entropy",
+    colour=GREEN,
+    place=7,
+)

@@ -1,7 +1,8 @@
 """Margin sampling: Scheffer, Decomain, Wrobel, "Active hidden Markov models for information extraction", 2001."""
 
 from core import scores
-from core.strategies.pool import Floats, Pool, Strategy
+from core.described import ORANGE
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -9,4 +10,15 @@ def score(pool: Pool) -> Floats:
     return scores.margin(pool.probs())
 
 
-STRATEGY = Strategy(score)
+STRATEGY = Strategy(
+    name="margin",
+    title="Margin (1 − gap)",
+    formula="1 − (p₁ − p₂)",
+    higher="two classes are close",
+    values="in [0, 1]",
+    reference="Scheffer et al. 2001",
+    score=score,
+    colour=ORANGE,
+    symbol="triangle-up",
+    place=10,
+)

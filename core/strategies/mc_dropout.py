@@ -1,12 +1,9 @@
 """MC-dropout: Gal & Ghahramani, ICML 2016, with the BALD score of Gal, Islam & Ghahramani, ICML 2017."""
 
 from core import scores
-from core.strategies.pool import Floats, Pool, Strategy
-
-DROPOUT = (
-    0.25  # before the head: the rate of the dense layers in the classifiers of Gal et al. 2017 lies at 0.25 to 0.5
-)
-PASSES = 50  # only the head is drawn anew, so that further passes cost next to nothing
+from core.described import GREY
+from core.label_scores.bald import DROPOUT, PASSES
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -14,4 +11,16 @@ def score(pool: Pool) -> Floats:
     return scores.bald(pool.mc_probs(PASSES))
 
 
-STRATEGY = Strategy(score, dropout=DROPOUT)
+STRATEGY = Strategy(
+    name="mc-dropout",
+    title="MC-dropout (BALD)",
+    formula="H[mean p] − mean H[p]",
+    higher="passes with dropout are each sure, and disagree",
+    values="in [0, ln C]",
+    reference="Gal et al. 2016, 2017",
+    score=score,
+    dropout=DROPOUT,
+    colour=GREY,
+    symbol="cross",
+    place=1,
+)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from core.strategies.pool import Floats, Pool, Strategy
+from core.described import VERMILLION
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -10,4 +11,14 @@ def score(pool: Pool) -> Floats:
     return np.random.default_rng(pool.seed).random(len(pool))
 
 
-STRATEGY = Strategy(score)
+STRATEGY = Strategy(
+    name="random",
+    title="Random",
+    formula="u ~ U[0, 1)",
+    higher="drawn first; no information: the lower bound",
+    score=score,
+    colour=VERMILLION,
+    symbol="x",
+    dash="dot",
+    place=0,
+)

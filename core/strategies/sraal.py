@@ -1,10 +1,9 @@
 """SRAAL: Zhang et al., "State-relabeling adversarial active learning", CVPR 2020."""
 
 import numpy as np
-import torch
 
-from core.strategies.adversarial import unfamiliarity
-from core.strategies.pool import Floats, Pool, Strategy
+from core.described import GREY
+from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
@@ -12,6 +11,10 @@ def score(pool: Pool) -> Floats:
 
     The supervised half t of the representation learns from the model's embeddings of the labelled samples.
     """
+    import torch
+
+    from core.strategies._adversarial import unfamiliarity
+
     told = torch.from_numpy(uncertainty(pool.probs())).float()
     embeddings = pool.embeddings(), pool.labelled_embeddings()
     return unfamiliarity(pool, uncertainty=told.to(embeddings[0].device), embeddings=embeddings)
@@ -32,4 +35,16 @@ def uncertainty(probs: Floats) -> Floats:
     return 1 - np.clip(ratio * top, 0, 1)
 
 
-STRATEGY = Strategy(score)
+STRATEGY = Strategy(
+    name="sraal",
+    title="SRAAL",
+    formula="1 − D(z, t)",
+    higher="looks unlabelled to a discriminator that was told how sure the model is",
+    values="in [0, 1]",
+    reference="Zhang et al. 2020",
+    score=score,
+    colour=GREY,
+    symbol="square-open",
+    dash="dash",
+    place=5,
+)

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from core.plots import curves
 from core.runs.run import TAKE, Run
 from core.runs.spec import Config
-from core.strategies import STRATEGIES
+from core.strategies import CATALOGUE
 from core.studies import published
 from data.errors import UserError
 
@@ -499,7 +499,8 @@ def _sorted(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _place(method: str) -> tuple[int, str]:
-    return (STRATEGIES.index(method) if method in STRATEGIES else len(STRATEGIES)), method  # the order of the paper
+    names = list(CATALOGUE)
+    return (names.index(method) if method in names else len(names)), method  # the order of the paper
 
 
 def _concatenated(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files.cache import cached
 from data.files.download import fetch
+from data.sources import Source
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
@@ -113,3 +114,14 @@ def _damaged(root: Path) -> Path | None:
 def _md5(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+SOURCE = Source(
+    name="cifar10",
+    title="CIFAR-10: 50,000 images, reference labels",
+    reference="Krizhevsky 2009",
+    load=load,
+    missing=missing,
+    n_images=50_000,
+    place=1,
+)

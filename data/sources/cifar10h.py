@@ -11,7 +11,7 @@ import numpy as np
 from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files.download import fetch
-from data.sources import cifar10
+from data.sources import Source, cifar10
 from data.votes import ambiguous, random_order
 
 FILE = "cifar10h-counts.npy"
@@ -80,3 +80,15 @@ def read_counts(root: Path) -> np.ndarray:
             f"{file} should hold int64 [10000, 10], one row a test image, but holds {found}; take it from {URL}"
         )
     return counts
+
+
+SOURCE = Source(
+    name="cifar10h",
+    title="CIFAR-10H: 5,000 CIFAR-10 test images with the votes of people",
+    reference="Peterson et al. 2019",
+    load=load,
+    missing=missing,
+    options=("size",),
+    n_images=5000,
+    place=2,
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import ImageDataset
+from data.sources import Source
 
 FILE = Path(__file__).parents[1] / "fashion" / "fashion.npz"
 CLASS_NAMES = [
@@ -31,3 +32,13 @@ def load() -> ImageDataset:
         annotators="simulated",
         annotators_source="Simulated: 51 classifiers of 17 kinds, each trained on other images, voted on every image.",
     )
+
+
+SOURCE = Source(
+    name="fashion",
+    title="Fashion-MNIST: 4,000 images with the votes of 51 simulated annotators, built in",
+    reference="Xiao et al. 2017",
+    load=lambda root: load(),
+    n_images=4000,
+    place=0,
+)

@@ -40,6 +40,7 @@ from data.errors import UserError
 from data.files import imagefile
 from data.files.cache import cached_images
 from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES, reason
+from data.sources import Source
 
 DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
 GREY = {"1", "L", "LA", "La", "F"} | DEEP
@@ -648,3 +649,13 @@ def _on_white(image: Image.Image) -> Image.Image:
         part = image.crop(box).convert("RGBA")
         made.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
     return made
+
+
+SOURCE = Source(
+    name="folder",
+    title="Your own images: class folders, or a metadata.csv with labels and votes",
+    load=load,
+    options=("size", "class_names", "votes", "labels", "test_share", "by_suffix"),
+    needs_root=True,
+    place=4,
+)

@@ -26,6 +26,7 @@ from data.dataset import ImageDataset, stratified
 from data.errors import UserError
 from data.files.cache import cached_images
 from data.files.imagefile import reason
+from data.sources import Source
 from data.sources.folder import decode
 
 RSNA = "kaggle.com/c/rsna-pneumonia-detection-challenge"
@@ -214,3 +215,14 @@ def _decode_dicom(pydicom: Any, path: Path, size: int) -> np.ndarray | str:
         return np.asarray(image).reshape(size, size, 1)
     except Exception as error:  # pydicom raises many kinds for broken files; one bad image must not stop the rest
         return reason(error)
+
+
+SOURCE = Source(
+    name="noisycxr",
+    title="NoisyCXR: chest X-rays with labels mined from reports, and the radiologists' to check them by",
+    reference="Bernhardt et al. 2022",
+    load=load,
+    missing=missing,
+    options=("size",),
+    place=3,
+)

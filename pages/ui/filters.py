@@ -5,8 +5,8 @@ import math
 
 import streamlit as st
 
+from core import methods
 from core.analysis.samples import LISTS, OUTCOMES, Filter, Samples
-from core.scores import REGISTRY
 from pages.ui.frame import FILTERS, Here
 
 WIDTH = 171  # pixels of a filter: two side by side on a phone
@@ -146,7 +146,7 @@ def _range(samples: Samples, score: str, kept: Filter) -> None:
         else:
             narrow(score, low, high)
 
-    st.slider(REGISTRY[score].title, least, most, key=f"filter-range-{score}", on_change=wrote, format="%.3f")
+    st.slider(methods.described(score).title, least, most, key=f"filter-range-{score}", on_change=wrote, format="%.3f")
 
 
 def _chips(here: Here, kept: Filter) -> None:
@@ -156,7 +156,7 @@ def _chips(here: Here, kept: Filter) -> None:
         return
     with st.container(horizontal=True):
         for score, low, high in kept.ranges:
-            text = f"{REGISTRY[score].title} {low:.3g} … {high:.3g} ✕"
+            text = f"{methods.described(score).title} {low:.3g} … {high:.3g} ✕"
             st.button(
                 text, key=f"chip-{score}", on_click=_drop, args=("range", texts[score]), help="Remove this filter"
             )

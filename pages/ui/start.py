@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from core import methods
 from core.runs import jobs, questions, settle
 from core.runs import run as runs
 from core.runs.spec import Config
-from core.scores import REGISTRY
 from core.strategies import STRATEGIES
 from pages.ui import frame
 
@@ -17,15 +17,6 @@ NOISE = {
     "asymmetric": "a similar class",
     "instance": "by what the image looks like",
 }
-SELECTORS = {
-    "vanilla": "plain training",
-    "co-teaching": "two networks, each learns what the other finds easy",
-    "elr": "held to what it learnt early",
-    "ssl": "self-supervised embedding, linear head",
-    "pretrained": "ImageNet embedding, linear head",
-    "clean": "trained on the reference labels, to compare with",
-}
-
 WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the votes of the minority, and "
     "so puts images on top whose majority is right."
@@ -75,7 +66,7 @@ def form(images: Images) -> None:
             list(STRATEGIES),
             index=list(STRATEGIES).index("entropy-gradnorm"),
             key="strategy",
-            format_func=lambda one: REGISTRY[one].title,
+            format_func=lambda one: methods.described(one).title,
         )
         share = min(preset["budget"], max(1, images.pool // 10)) if own else preset["budget"]  # of a few images, a few
         budget = right.number_input("Labels a cycle", 1, 1_000_000, share, 50, key=f"budget-{name}-{images.root}")
@@ -94,9 +85,9 @@ def form(images: Images) -> None:
     else:
         selector = left.selectbox(
             "Selector: how the model learns",
-            list(SELECTORS),
+            list(questions.SELECTORS),
             key="selector",
-            format_func=lambda one: f"{one} — {SELECTORS[one]}",
+            format_func=lambda one: f"{one} — {methods.selectors.CATALOGUE[one].title}",
         )
         usual = settle.default_score(images.votes is not None)
         method = right.selectbox(
@@ -104,7 +95,7 @@ def form(images: Images) -> None:
             list(questions.CLEANING_SCORES),
             index=questions.CLEANING_SCORES.index(usual),
             key="score" if images.votes is None else "score-votes",
-            format_func=lambda one: REGISTRY[one].title,
+            format_func=lambda one: methods.described(one).title,
         )
         if images.votes is not None:
             right.caption(WITH_VOTES)
@@ -137,7 +128,7 @@ def form(images: Images) -> None:
                 key=f"collect-{name}",
                 help="0: three for each wrong label, over all cycles together, as in the paper.",
             )
-    st.caption(REGISTRY[method].formula + " — " + REGISTRY[method].meaning)
+    st.caption(methods.described(method).formula + " — " + methods.described(method).meaning)
     test_share = None
     if own and people and not learning:
         everything = st.toggle(
@@ -165,8 +156,8 @@ def form(images: Images) -> None:
         columns = st.columns(4)
         model = columns[0].selectbox(
             "Model",
-            ["small-cnn", "resnet18"],
-            index=["small-cnn", "resnet18"].index(preset["model"]),
+            list(methods.models.CATALOGUE),
+            index=list(methods.models.CATALOGUE).index(preset["model"]),
             key=f"model-{name}",
         )
         width = columns[1].number_input("Width", 4, 256, preset["width"], 4, key=f"width-{name}")

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from core.scores import REGISTRY
+from core import methods
 from data.files import original
 from pages.ui.frame import Here
 from pages.ui.widgets import data_url, png
@@ -440,7 +440,7 @@ def zoom(here: Here, images: dict[int, pd.Series], at: int, total: int, score: s
         data={
             "at": at,
             "total": total,
-            "score": REGISTRY[score].title if score in REGISTRY else score.replace("_", " "),
+            "score": methods.described(score).title if score in methods.scores() else score.replace("_", " "),
             "images": {
                 place: {**labels(row), "score": number(row[score]), **_large(here, row)}
                 for place, row in images.items()

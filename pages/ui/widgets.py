@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
+from core import methods
 from core.analysis import budget, curves, figures, labelling, rankings
 from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason, table
 from core.files import bundle, export, printed
@@ -20,7 +21,6 @@ from core.plots import learn
 from core.relabel import Labels
 from core.runs import jobs
 from core.runs.run import Run, find
-from core.scores import REGISTRY
 from data.files import original
 from pages.ui import filters
 from pages.ui.frame import Here, errors, plain
@@ -283,7 +283,7 @@ def card(here: Here, row: pd.Series) -> None:
         note = figures.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
         drawn = learn.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
         figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
-        scores = [(REGISTRY[name].title, row[name], REGISTRY[name].meaning) for name in REGISTRY if name in row.index]
+        scores = [(one.title, row[name], one.meaning) for name, one in methods.scores().items() if name in row.index]
         st.dataframe(
             pd.DataFrame(scores, columns=["Score", "Value", "Meaning"]).dropna(subset="Value"),
             hide_index=True,
@@ -310,7 +310,7 @@ def _history(here: Here, position: int) -> None:
                 "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
                 "status": "Status",
                 "score": st.column_config.NumberColumn(
-                    "Score" if here.config.earlier else REGISTRY[here.config.method].title, format="%.4f"
+                    "Score" if here.config.earlier else methods.described(here.config.method).title, format="%.4f"
                 ),
             },
         )

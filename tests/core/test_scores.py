@@ -84,8 +84,3 @@ def test_pixels_are_averaged():
 def test_says_what_is_wrong(call, message):
     with pytest.raises(UserError, match=message):
         call()
-
-
-def test_every_score_says_what_it_means():
-    for name, score in scores.REGISTRY.items():
-        assert all((score.title, score.formula, score.meaning, score.source)), name

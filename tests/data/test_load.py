@@ -12,7 +12,7 @@ from data.errors import UserError
 
 
 def test_unknown_names_and_options_are_answered_with_the_known() -> None:
-    with pytest.raises(UserError, match="'mnist'; choose from fashion, cifar10, cifar10h, noisycxr, folder"):
+    with pytest.raises(UserError, match='"mnist": choose one of fashion, cifar10, cifar10h, noisycxr, folder'):
         data.load("mnist")
     with pytest.raises(UserError, match="no option 'seed'; its options are size, limit"):
         data.load("cifar10h", seed=1)

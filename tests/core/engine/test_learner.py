@@ -9,7 +9,7 @@ import data
 from core import graph
 from core.engine import loop
 from core.engine.learner import Learner, weights
-from core.runs import questions, run, settle
+from core.runs import run, settle
 from core.runs.spec import Config
 from core.scores import cleaning_score
 from data.errors import UserError
@@ -172,9 +172,3 @@ def test_selectors_belong_to_label_cleaning(pool):
     learning = config(task="active-learning", method="random", selector="elr")
     with pytest.raises(UserError, match="--selector belongs to label cleaning"):
         settle.prepare(learning, pool)
-
-
-def test_names_of_selectors_are_those_of_the_trainers():
-    from core import selectors
-
-    assert questions.SELECTORS == selectors.TRAINERS

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from core import models
 from core.models import architectures
 from data.errors import UserError
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", models.CATALOGUE)
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (3, 64)])
 def test_logits_for_grey_and_colour_of_any_size(name, channels, side):
     model = architectures.build(name, channels, 7, 8, seed=0)
@@ -24,7 +25,7 @@ def test_resnet18_of_the_paper_has_its_number_of_parameters():
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", models.CATALOGUE)
 def test_a_model_is_its_stages_an_embedding_and_a_head(name):
     model, x = architectures.build(name, 3, 7, 4, seed=0, dropout=0.5).eval(), torch.randn(2, 3, 32, 32)
     stages = model.stages(x)
@@ -37,9 +38,9 @@ def test_a_model_is_its_stages_an_embedding_and_a_head(name):
 
 STEP = """
 import torch
-from core import models
-from core.selectors import place
-model = place(models.build("resnet18", 3, 5, {width}, seed=0), torch.device("cpu"))
+from core.models import architectures
+from core.models.forward import place
+model = place(architectures.build("resnet18", 3, 5, {width}, seed=0), torch.device("cpu"))
 images = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last)
 model(images).square().mean().backward()
 """

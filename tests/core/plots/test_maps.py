@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core import methods
 from core.plots import curves, learn, maps, style
 from core.plots.curves import policy_curves
 from core.runs import questions
@@ -51,7 +52,7 @@ def bins(values, kept=None):
 def test_a_method_has_one_colour_everywhere():
     learning = curves.learning_curves(curve("accuracy", [0]), None, "")
     histogram = maps.distribution(bins([0.1, 0.2]), "margin", 0.15, "")
-    assert learning.data[0].line.color == histogram.data[0].marker.color == style.COLOURS["margin"]
+    assert learning.data[0].line.color == histogram.data[0].marker.color == methods.drawn("margin").colour
 
 
 def test_cleaning_curves_draw_bounds_and_areas():
@@ -358,4 +359,4 @@ def test_policies_are_named_with_their_areas_and_keep_their_colours():
         drawn = policy_curves(curves, areas, band, "note")
         lines = {trace.name: trace.line.color for trace in drawn.data if trace.name}
         assert lines["oracle (upper bound) · AUC 0.900"] == style.BLUE
-        assert lines["elr · AUC 0.850"] == style.COLOURS["elr"]
+        assert lines["elr · AUC 0.850"] == methods.drawn("elr").colour

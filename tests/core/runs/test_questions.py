@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import data
-from core import scores
 from core.runs import questions, reference, settle
 from core.runs.spec import Config
 from data import votes
@@ -163,9 +162,3 @@ def test_every_preset_runs_on_a_data_set_of_its_kind(pool):
         method = "margin" if task == "active-learning" else "cleaning"
         config = Config(**{"budget": 0, **settings, "task": task, "dataset": dataset or "folder", "method": method})
         settle.prepare(dataclasses.replace(config, budget=min(config.budget, 80)), pool)  # the pool here is small
-
-
-def test_every_score_of_labels_can_be_computed():
-    """From labels and posterior, by the engine from the model, or by the task itself."""
-    computed = {name for name, score in scores.REGISTRY.items() if score.compute is not None}
-    assert set(questions.CLEANING_SCORES) <= computed | set(questions.MODEL_SCORES) | {"random", "oracle"}

@@ -12,10 +12,10 @@ import time
 import pandas as pd
 import pytest
 
+from core import strategies
 from core.__main__ import main
 from core.runs import jobs, run, study
 from core.runs.study import Protocol
-from core.strategies.pool import Strategy
 from data.errors import UserError
 
 TINY = {
@@ -187,7 +187,8 @@ def test_a_run_that_fails_does_not_keep_the_others(home, capsys):
 
 def test_a_defect_of_ours_in_one_run_does_not_keep_the_others(home, capsys, monkeypatch):
     made = study.create(tiny())
-    monkeypatch.setattr("core.strategies.random.STRATEGY", Strategy(lambda pool: 1 / 0))
+    broken = dataclasses.replace(strategies.load("random"), score=lambda pool: 1 / 0)
+    monkeypatch.setattr(strategies, "load", {"random": broken, "margin": strategies.load("margin")}.get)
     assert main(["resume", made.id]) == 2
     assert "a defect of ours" in capsys.readouterr().err
     assert [one.status()[0] for one in made.runs] == ["failed", "finished", "failed", "finished"]

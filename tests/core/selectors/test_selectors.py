@@ -8,8 +8,9 @@ from safetensors.torch import load, save
 import data
 from core import selectors
 from core.models import architectures
-from core.models.batches import Images
-from core.selectors import TRAINERS, Settings, Shape, linear, place, predict, pretrained
+from core.models.batches import Images, channel_statistics
+from core.models.forward import place, predict
+from core.selectors import SELECTORS, Settings, Shape, linear
 from data.errors import UserError
 
 SHAPE = Shape("small-cnn", width=8, channels=1, n_classes=10, seed=0)
@@ -35,7 +36,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_side(monkeypatch):
     """Images are not blown up for the pretrained network, which takes most of the time otherwise."""
-    monkeypatch.setattr(pretrained, "SIDE", 32)
+    monkeypatch.setattr(architectures, "SIDE", 32)
 
 
 def shape(weights: str, **changes) -> Shape:
@@ -43,19 +44,21 @@ def shape(weights: str, **changes) -> Shape:
 
 
 def images(name: str, pool) -> Images:
-    return Images(pool.images, *selectors.load(name).statistics(pool.images), torch.device("cpu"))
+    return Images(
+        pool.images, *(selectors.load(name).statistics or channel_statistics)(pool.images), torch.device("cpu")
+    )
 
 
 def trained(name: str, pool, weights: str, seed: int = 0, dropout: float = 0.0) -> architectures.Model:
     """A selector trained as the engine does it."""
-    trainer, given, rows = selectors.load(name), images(name, pool), np.arange(len(pool))
-    model = place(trainer.build(shape(weights, seed=seed, dropout=dropout)), torch.device("cpu"))
-    if trainer.prepare is not None:
-        trainer.prepare(model, given, Settings(2, 0.05, 64, "one-cycle"), seed=seed)
-    if trainer.prepared:
+    selector, given, rows = selectors.load(name), images(name, pool), np.arange(len(pool))
+    model = place(selector.build(shape(weights, seed=seed, dropout=dropout)), torch.device("cpu"))
+    if selector.prepare is not None:
+        selector.prepare(model, given, Settings(2, 0.05, 64, "one-cycle"), seed=seed)
+    if selector.prepared:
         linear.fit(model, embeddings(model, given), pool.labels, seed=seed)
     else:
-        trainer.fit(model, given, rows, pool.labels, SETTINGS, seed=seed, noise=0.1)
+        selector.fit(model, given, rows, pool.labels, SETTINGS, seed=seed, noise=0.1)
     return model.eval()
 
 
@@ -64,7 +67,7 @@ def embeddings(model: architectures.Model, given: Images) -> torch.Tensor:
         return torch.cat([model.eval().embed(x) for _, x in given.batches(np.arange(len(given)), 100)])
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", SELECTORS)
 def test_a_selector_learns_and_repeats_bit_for_bit(name, pool, weights):
     before = torch.random.get_rng_state()
     first, second = (trained(name, pool, weights) for _ in range(2))
@@ -76,13 +79,13 @@ def test_a_selector_learns_and_repeats_bit_for_bit(name, pool, weights):
     assert (probs.argmax(axis=1) == pool.labels).mean() > 0.35  # chance is 0.1
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "pretrained"])
+@pytest.mark.parametrize("name", [name for name in SELECTORS if name != "pretrained"])
 def test_another_seed_gives_another_model(name, pool, weights):
     a, b = trained(name, pool, weights, seed=0), trained(name, pool, weights, seed=1)
     assert not np.array_equal(predict(a, images(name, pool)), predict(b, images(name, pool)))
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", SELECTORS)
 def test_a_posterior_survives_its_file_and_comes_from_embed_and_classify(name, pool, weights):
     model, given = trained(name, pool, weights, dropout=0.25), images(name, pool)
     copy = selectors.load(name).build(shape(weights, seed=9, dropout=0.25))
@@ -95,7 +98,7 @@ def test_a_posterior_survives_its_file_and_comes_from_embed_and_classify(name, p
     np.testing.assert_allclose(again, probs, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", SELECTORS)
 def test_dropout_acts_before_the_head_alone(name, pool, weights):
     model = selectors.load(name).build(shape(weights, dropout=0.5)).eval()
     x = images(name, pool)[np.arange(4)]
@@ -112,11 +115,11 @@ def test_an_unknown_selector_is_named():
         selectors.load("simclr")
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", SELECTORS)
 def test_a_loss_that_is_not_finite_and_nothing_to_learn_from_are_said(name, pool, weights):
-    trainer, given = selectors.load(name), images(name, pool)
-    model, wild = trainer.build(shape(weights)), Settings(2, 1e9, 32, "constant")
+    selector, given = selectors.load(name), images(name, pool)
+    model, wild = selector.build(shape(weights)), Settings(2, 1e9, 32, "constant")
     with pytest.raises(UserError, match="diverged"):
-        trainer.fit(model, given, np.arange(100), pool.labels[:100], wild, seed=0, noise=0.1)
+        selector.fit(model, given, np.arange(100), pool.labels[:100], wild, seed=0, noise=0.1)
     with pytest.raises(UserError, match="no labelled sample"):
-        trainer.fit(model, given, np.arange(0), pool.labels[:0], SETTINGS, seed=0, noise=0.1)
+        selector.fit(model, given, np.arange(0), pool.labels[:0], SETTINGS, seed=0, noise=0.1)

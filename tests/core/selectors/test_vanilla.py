@@ -6,7 +6,8 @@ import torch
 
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.selectors import Settings, fitting, predict, vanilla
+from core.models.forward import predict
+from core.selectors import Settings, fitting, vanilla
 from data.errors import UserError
 
 SETTINGS = Settings(epochs=6, lr=0.1, batch_size=16, schedule="one-cycle")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.strategies import adversarial, sraal
+from core.strategies import _adversarial as adversarial
+from core.strategies import sraal
 from tests.core.strategies.test_strategies import FakePool, M, N
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from core.strategies.ll4al import LossPrediction
+from core.strategies._learning_loss import LossPrediction
 
 
 def stages(n):

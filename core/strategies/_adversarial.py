@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.strategies.pool import Floats, Pool
+from core.strategies import Floats, Pool
 
 LATENT = 32  # as both papers
 LEARNING_RATE = 5e-4

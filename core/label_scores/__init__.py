@@ -1,0 +1,74 @@
+"""Scores of labels: which labels to check next.
+
+One a file, which exports its `SCORE`: what it is called and means, how figures draw it, and `compute(labelled) -> float64
+[N]`, high first, over all N samples. The formulas are functions of `core.scores`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import described
+from core.described import Score
+from core.scores import Array
+from data.catalogue import Catalogue
+
+
+class AskedModel(Protocol):
+    """What a score may ask of the trained model beyond its posterior."""
+
+    def bald(self, passes: int) -> Array:
+        """Mutual information [N] between label and dropped weights, by so many passes with dropout before the head."""
+
+    def neighbours(self) -> Array:
+        """Class shares [N, C] that the labels of the nearest neighbours in embedding space speak for (`core.graph`)."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a score of labels is computed from: N samples over C classes."""
+
+    histogram: NDArray[np.int64]  # [N, C] votes so far, the initial label included
+    labels: NDArray[np.int64]  # [N] the majority label, −1 where people's votes tie
+    probs: Array  # [N, C] the posterior
+    gamma: float = 0.0  # of the cleaning score, base-C scale
+    seed: int = 0  # of the votes that are collected
+    asked: AskedModel | None = None
+    counts: NDArray[np.int64] | None = None  # [N, C] of the true label distribution, where it is known
+
+    @property
+    def model(self) -> AskedModel:
+        """The trained model, of a score that says that it needs one."""
+        assert self.asked is not None, 'a score that asks the model declares needs="model"'
+        return self.asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScore(Score):
+    """A score of labels, and what it needs: a run computes it without knowing its name."""
+
+    compute: Callable[[Labelled], Array]
+    """float64 [N], high first."""
+    needs: Literal["posterior", "model"] = "posterior"
+    """What it asks. Scores that ask more of the model than its posterior are computed where they rank, or with `evidence`."""
+    dropout: float = 0.0
+    """Probability of dropout before the head, for a score that asks the model."""
+    ranks: bool = True
+    """Whether labels can be checked in its order; one that cannot is a column to read the others by."""
+    bound: bool = False
+    """Whether it is a bound to compare the others with, and computed only where it ranks."""
+
+    def of(self, labelled: Labelled) -> Array:
+        """float64 [N]. Raises `UserError` as `checked` and as the score does."""
+        return self.checked(self.compute(labelled), len(labelled.probs))
+
+
+CATALOGUE = Catalogue(LabelScore, "score", "SCORE", "core.label_scores", "scores", taken=described.COLUMNS)
+
+
+def load(name: str) -> LabelScore:
+    """The score of this name. Raises `UserError` where there is none."""
+    return CATALOGUE.named(name)

@@ -1,0 +1,28 @@
+"""Entropy of the posterior: the ambiguity term of Φ alone, which ranks no labels."""
+
+from core import scores
+from core.described import SKY
+from core.label_scores import Labelled, LabelScore
+from core.scores import Array
+
+
+def compute(it: Labelled) -> Array:
+    """H(p) in [0, ln C] nats, [N]."""
+    return scores.entropy(it.probs)
+
+
+SCORE = LabelScore(
+    name="entropy",
+    title="Entropy",
+    formula="H(p) = −Σ p ln p",
+    higher="the model is unsure",
+    values="nats in [0, ln C]",
+    unit="nats",
+    reference="Shannon 1948",
+    compute=compute,
+    ranks=False,
+    colour=SKY,
+    symbol="hexagon-open",
+    dash="dash",
+    place=2,
+)

@@ -1,0 +1,73 @@
+"""All that describes itself, in one place for pages, figures, files and the command line: listed without torch."""
+
+from collections.abc import Mapping
+
+import data
+from core import label_scores, models, selectors, strategies
+from core.described import Method, Score
+
+# What a run of active learning measures beside its strategy, with `evidence`
+EVIDENCE = {
+    score.name: score
+    for score in (
+        Score(
+            name="sum-gradnorm",
+            title="Gradient norm, summed",
+            formula="Σ_t ‖∇_t L‖",
+            higher="would change the model most",
+            values="the strategy's loss, the L2 norms of the parameter tensors t added; ≥ 0",
+            reference="Wang et al. 2022, public code",
+        ),
+        Score(
+            name="l2-gradnorm",
+            title="Gradient norm, global",
+            formula="‖∇θ L‖₂",
+            higher="would change the model most",
+            values="the strategy's loss, one L2 norm over all parameters; ≥ 0",
+            reference="Wang et al. 2022, text",
+        ),
+        Score(
+            name="head-gradnorm",
+            title="Head gradient norm",
+            formula="‖∇_head L‖",
+            higher="would change the last linear layer most",
+            values="the strategy's loss; ≥ 0",
+            reference="Wang et al. 2022, last layer",
+        ),
+        Score(
+            name="label-gradnorm",
+            title="True-label gradient norm",
+            formula="‖∇θ CE(y, p)‖",
+            higher="its reference label y would change the model most",
+            values="≥ 0. No strategy sees y: this is what the unlabelled losses stand in for",
+            reference="Wang et al. 2022, Table 1",
+        ),
+    )
+}
+
+
+def scores() -> Mapping[str, Score]:
+    """Every column of a ranking that is a score, in the order in which lists show them."""
+    return {name: described(name) for name in (*label_scores.CATALOGUE, *strategies.CATALOGUE, *EVIDENCE)}
+
+
+def described(name: str) -> Score:
+    """What is said of a score column; of one whose plug-in is not installed here, its name alone."""
+    for known in (label_scores.CATALOGUE, strategies.CATALOGUE, EVIDENCE):
+        if name in known:
+            return known[name]
+    return Score(name="unknown", title=name, formula="not installed here", higher="taken first")
+
+
+def drawn(name: str) -> Method:
+    """How figures draw a strategy, a score of labels or a selector; grey for anything else."""
+    for known in (strategies.CATALOGUE, label_scores.CATALOGUE, selectors.CATALOGUE):
+        if name in known:
+            return known[name]
+    return described(name)
+
+
+def refused() -> list[str]:
+    """One sentence for each plug-in that was left out, and why."""
+    catalogues = (strategies, selectors, label_scores, models, data)
+    return [sentence for one in catalogues for sentence in one.CATALOGUE.refused]

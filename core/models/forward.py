@@ -1,0 +1,39 @@
+"""Running a model: where it lies, in which precision, and what it says of images."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from core.models.batches import Images
+
+
+def predict(
+    model: nn.Module,
+    images: Images,
+    index: NDArray[np.int64] | None = None,
+    batch_size: int = 256,
+    progress: Callable[[float], None] = lambda share: None,
+) -> NDArray[np.float32]:
+    """Posterior of every row of `index` (all rows by default), float32 [n, K], the model left in eval mode."""
+    model.eval()
+    rows = np.arange(len(images)) if index is None else index
+    parts = []
+    with torch.inference_mode(), autocast(images.device):
+        for at, x in images.batches(rows, batch_size):
+            parts.append(model(x).float().softmax(dim=1).cpu())
+            progress((len(parts) - 1) * batch_size / len(rows) + len(at) / len(rows))
+    return torch.cat(parts).numpy()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the GPU computes in it natively; nothing elsewhere (on a CPU it was slower)."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on `device` with channels-last weights, which convolutions prefer on a GPU and on a CPU."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
