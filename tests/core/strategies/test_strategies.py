@@ -91,6 +91,10 @@ def test_margin_prefers_two_close_classes():
     assert score("margin").argmax() == (top[:, -1] - top[:, -2]).argmin()
 
 
+def test_entropy_prefers_the_flattest_posterior():
+    np.testing.assert_array_equal(score("entropy"), scores.entropy(FakePool().probs()))
+
+
 def test_mc_dropout_is_the_mutual_information_of_its_passes():
     assert strategies.load("mc-dropout").dropout > 0
     np.testing.assert_array_equal(score("mc-dropout"), scores.bald(FakePool().mc_probs(50)))
