@@ -85,7 +85,7 @@ def test_a_password_on_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys:
     typed = iter(
         ["correct horse battery", "correct horse battery", "short", "correct horse battery", "another long one"]
     )
-    monkeypatch.setattr("core.__main__.getpass.getpass", lambda _: next(typed))
+    monkeypatch.setattr("core.cli.machine.getpass.getpass", lambda _: next(typed))
     assert main(["password"]) == 0
     said = capsys.readouterr().out
     found = re.fullmatch(rf"{password.VARIABLE}='([^']+)'\n", said)

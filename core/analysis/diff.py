@@ -1,6 +1,5 @@
 """What differs between two cycles, of one run or of two: settings, measures, who was chosen, ranks and labels. Needs no torch."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,13 @@ import pyarrow.parquet
 
 from core.analysis import figures, peers
 from core.plots import maps
-from core.runs.run import SAME_IMAGES, Run, all_runs
-from core.runs.spec import Config
+from core.runs import same
+from core.runs.run import Run, all_runs
+from core.runs.spec import OPTIONS, Config
 from core.store.log import standing
 from data import ImageDataset
 from data.errors import UserError
 
-UNTOLD = (*SAME_IMAGES, "study", "parent", "branched_at", "earlier")  # settings that say nothing of the method
 NONE = -1  # rank or label of a sample that has none
 MEASURES = (
     *("n_labels", "correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy"),
@@ -56,16 +55,16 @@ class Diff:
 
 def comparable(run: Run) -> list[Run]:
     """The runs of the same images, whatever the task, this one first."""
-    mine = tuple(getattr(run.config, name) for name in SAME_IMAGES)
     others = [other for other in all_runs() if other.id != run.id and peers.readable(other)]
-    return [run, *(other for other in others if _data(other) == mine and len(other.cycles()))]
+    return [run, *(other for other in same.alike(run, others, same.IMAGES) if len(other.cycles()))]
 
 
 def diff(first: Side, second: Side) -> Diff:
     """Compare two cycles. Raises `UserError` where they are not of the same images, or a ranking cannot be read."""
-    if _data(first.run) != _data(second.run) or first.run.about["n_samples"] != second.run.about["n_samples"]:
+    if differing := same.differing(first.run, second.run, same.IMAGES):
         raise UserError(
-            f"Runs {first.run.id} and {second.run.id} are not of the same images: choose two of one data set and one limit."
+            f"Runs {first.run.id} and {second.run.id} are not of the same images ({', '.join(differing)}): choose two of one "
+            "data set and one limit."
         )
     table = pd.DataFrame()
     for name, side in (("first", first), ("second", second)):
@@ -157,10 +156,6 @@ def drawn(
     return drawn.update_layout(dragmode="lasso")
 
 
-def _data(run: Run) -> tuple[Any, ...]:
-    return tuple(getattr(run.config, name) for name in SAME_IMAGES)
-
-
 def _ranking(side: Side) -> tuple[np.ndarray, np.ndarray]:
     path = side.run.cycle_path(side.cycle) / "ranking.parquet"
     try:
@@ -179,12 +174,13 @@ def _chosen(side: Side) -> np.ndarray:
 
 
 def _settings(first: Config, second: Config) -> pd.DataFrame:
-    """setting, first, second: as text, those that differ."""
+    """setting, first, second: as text, those that differ, of those that say how a run works and not where it comes from."""
     rows = []
-    for field in dataclasses.fields(Config):
-        one, other = getattr(first, field.name), getattr(second, field.name)
-        if one != other and field.name not in UNTOLD:
-            rows.append({"setting": field.name.replace("_", " "), "first": _text(one), "second": _text(other)})
+    for name, one in OPTIONS.items():
+        values = [getattr(config, name) for config in (first, second)]
+        if values[0] != values[1] and one.option.identity not in ("data", "lineage") and one.option.level != "program":
+            title = one.named(first.task if first.task == second.task else None).replace("_", " ")
+            rows.append([title, *map(_text, values)])
     return pd.DataFrame(rows, columns=["setting", "first", "second"])
 
 

@@ -1,29 +1,25 @@
 """Which other runs a run can be compared with."""
 
+from core.runs import same
 from core.runs.run import Run, all_runs
 from data.errors import UserError
 
 
 def of_study(run: Run) -> list[Run]:
-    """The other runs of the run's study that have a ranking; those that differ in their seed alone where it has none."""
+    """The comparable runs of the run's study; those that differ in their seed alone where it has none."""
     if run.config.study is None:
         return same_experiment(run)
-    return [other for other in beside(run) if other.config.study == run.config.study and len(other.cycles())]
+    return [other for other in comparable(run) if other.config.study == run.config.study]
 
 
 def comparable(run: Run) -> list[Run]:
     """Other runs of the same task on the same data and noise, asking the same annotators, that have finished a cycle."""
-    task, origin = run.config.task, run.origin
-    return [one for one in beside(run) if one.config.task == task and one.origin == origin and len(one.cycles())]
+    return [other for other in same.alike(run, beside(run), same.START) if len(other.cycles())]
 
 
 def same_experiment(run: Run) -> list[Run]:
     """The other runs that differ from this one in their seed alone and have come at least as far."""
-    return [
-        other
-        for other in beside(run)
-        if other.config.experiment == run.config.experiment and len(other.cycles()) >= len(run.cycles())
-    ]
+    return [one for one in same.alike(run, beside(run), same.EXPERIMENT) if len(one.cycles()) >= len(run.cycles())]
 
 
 def beside(run: Run) -> list[Run]:

@@ -34,10 +34,10 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core import label_scores, selectors, strategies
+from core.runs import settle, spec
 from core.runs.branch import CHANGES
 from core.runs.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Run, examples, home
-from core.runs.settle import prepare
-from core.runs.spec import LARGEST, Config, check_types
+from core.runs.spec import LARGEST, Config
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from core.store.log import UNSURE
 from data import ImageDataset
@@ -69,6 +69,10 @@ ODD = (  # what odd contents raise where they are read
 NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 
+class NotInstalledError(UserError):
+    """A bundle that was made with a package or plug-in that is not here."""
+
+
 def write(
     run: Run, dataset: ImageDataset, file: Path | IO[bytes], *, images: bool = False, weights: bool = False
 ) -> None:
@@ -87,15 +91,13 @@ def write(
             f"The images take {size >> 20:,} MB, more than the {MOST_IMAGES >> 20:,} MB that a bundle holds: make it without "
             "them, and hand the images over beside it."
         )
-    config = dataclasses.replace(run.config, root=None, labels=None, votes=None, weights=None)  # paths of this machine
+    config = spec.without_paths(run.config)
     source = _without_paths(dataset.annotators_source, run.config)
     dataset = dataclasses.replace(dataset, annotators_source=source)
     facts = {key: value for key, value in run.log.facts("").items() if key not in PASSING}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         out = _Writer(archive)
-        out.text(
-            "config.json", {"config": dataclasses.asdict(config), "about": {**run.about, "annotators_source": source}}
-        )
+        out.text("config.json", {**spec.for_file(config), "about": {**run.about, "annotators_source": source}})
         out.text("facts.json", facts)
         out.text("phases.json", run.log.phases().to_dict("records"))
         out.bytes("events.parquet", _parquet(run.log.events()))
@@ -292,7 +294,7 @@ def _manifest(content: bytes) -> dict[str, Any]:
 def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     """Make the run's folder at `target` from the unpacked files; may raise all that odd contents raise."""
     start = json.loads((raw / "config.json").read_text())
-    config, about = _config(start["config"]), _about(start["about"])
+    config, about = _config(start), _about(start["about"])
     n_classes = len(about["class_names"])
     target.mkdir()
     if (raw / "data").is_dir():
@@ -316,14 +318,29 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     run = Run(target)
     run.log.create()
     run.log.restore(events, phases, facts)
-    start = {"config": dataclasses.asdict(config), "about": about}
-    write_atomically(target / "config.json", json.dumps(start, indent=1).encode())
+    write_atomically(target / "config.json", json.dumps({**spec.for_file(config), "about": about}, indent=1).encode())
 
 
-def _config(found: dict[str, Any]) -> Config:
-    """What its types allow; `_check_config` says whether it can run."""
-    check_types(found, "The bundle's configuration")
-    config = dataclasses.replace(Config(**found), root=None, labels=None, votes=None, weights=None)
+def _config(start: dict[str, Any]) -> Config:
+    """What the specification allows; `_check_config` says whether it can run. Raises as `spec.of_file`."""
+    try:
+        config = spec.without_paths(spec.of_file(start))
+        _check_installed(config)
+        settle.check(dataclasses.asdict(config), where="")
+    except NotInstalledError:
+        raise
+    except spec.LaterVersionError as error:
+        raise UserError(f"This bundle cannot be opened: {error}.") from error
+    except UserError as error:
+        raise _cannot_run(error) from error
+    for name in (config.study, config.parent):
+        if name is not None and not NAME.fullmatch(name):
+            raise _odd("its configuration names what cannot be")
+    return config
+
+
+def _check_installed(config: Config) -> None:
+    """Raise `UserError` for a strategy, score, selector or data set that is not installed here."""
     ranked_by = strategies.CATALOGUE if config.task == "active-learning" else label_scores.CATALOGUE
     for name, known in (
         (config.method, ranked_by),
@@ -331,14 +348,10 @@ def _config(found: dict[str, Any]) -> Config:
         (config.dataset, data.CATALOGUE),
     ):
         if name not in known:
-            raise UserError(
+            raise NotInstalledError(
                 f'The bundle needs the {known.word} "{name[:100]}", which is not installed here: install the package or plug-in '
                 "that it was made with."
             )
-    for other in (config.study, config.parent):
-        if other is not None and not NAME.fullmatch(other):
-            raise _odd("its configuration names what cannot be")
-    return config
 
 
 def _check_config(config: Config, dataset: ImageDataset) -> None:
@@ -348,12 +361,16 @@ def _check_config(config: Config, dataset: ImageDataset) -> None:
         if not {"until"} <= set(past) <= {"until", *CHANGES} or type(past["until"]) is not int or past["until"] < 1:
             raise _odd("its configuration cannot run")
         settings.append({name: value for name, value in past.items() if name != "until"})
-        check_types(settings[-1], "The bundle's configuration")
     try:
         for changes in settings:
-            prepare(dataclasses.replace(config, **changes), dataset)
+            settle.check({**dataclasses.asdict(config), **changes}, where="")
+            settle.prepare(dataclasses.replace(config, **changes), dataset)
     except UserError as error:
-        raise _odd(f"its configuration cannot run: {str(error).rstrip('.')}") from error
+        raise _cannot_run(error) from error
+
+
+def _cannot_run(error: UserError) -> UserError:
+    return _odd(f"its configuration cannot run: {str(error).rstrip('.')}")
 
 
 def _about(found: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from typing import Any
 
 from core.runs import settle
 from core.runs.run import TAKE, Run, home, new_folder, write_start
+from core.runs.spec import OPTIONS
 from core.store.atomic import writing
 from data import ImageDataset
 from data.errors import UserError
 
-CHANGES = ("method", "selector", "budget", "gamma", "annotator")  # what may differ, beside the number of cycles
+CHANGES = tuple(
+    name for name, one in OPTIONS.items() if one.option.branch
+)  # what may differ, beside the number of cycles
 
 
 def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = None, **changes: Any) -> Run:

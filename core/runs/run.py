@@ -44,8 +44,6 @@ SIGNALS = {  # by what it calls them; nobody can write anything of SIGKILL, by w
     "illegal instruction": signal.SIGILL,
 }
 ORDINALS = {2: "second", 3: "third"}
-SAME_IMAGES = ("dataset", "root", "limit", "classes", "test_share")  # settings that decide which images a run is on
-SAME_LABELS = ("labels", "votes", "noise", "noise_kind", "temperature")  # and which labels it starts from
 
 
 def home() -> Path:
@@ -85,34 +83,23 @@ class Run:
 
     @property
     def config(self) -> spec.Config:
-        """The configuration the run was started with. Raises `UserError` where the file is damaged."""
+        """The configuration the run was started with.
+
+        Raises `UserError` where the file is damaged, or a later version wrote it.
+        """
         brought = self.path / "data"  # by the bundle that the run came in
-        found = self._start()["config"]
+        content = self._start()
         try:
-            spec.check_types(found, "config.json")
-            config = spec.Config(**found)
-        except (TypeError, KeyError, UserError) as error:
+            config = spec.of_file(content)
+        except (TypeError, KeyError) as error:
             raise self._damaged() from error
-        if config.dataset == "folder" and SKIPPED_COUNTS not in self.about:
+        except spec.LaterVersionError as error:
+            raise UserError(f"Run {self.id} cannot be read: {error}.") from error
+        except UserError as error:
+            raise self._damaged(str(error)) from error
+        if config.dataset == "folder" and SKIPPED_COUNTS not in content["about"]:
             config = dataclasses.replace(config, by_suffix=True)
         return dataclasses.replace(config, root=str(brought)) if brought.is_dir() else config
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What decides the images and the labels that the run starts from, its seed aside, and whether people answer.
-
-        Runs that agree in it can be compared. A data set that has a name is the same in every place, and so are images that a
-        bundle brought; folders are told apart by their place.
-        """
-        config, about = self.config, self.about
-        moved = config.dataset != "folder" or (self.path / "data").is_dir()
-        return {
-            **{name: getattr(config, name) for name in (*SAME_IMAGES, *SAME_LABELS)},
-            "root": None if moved else config.root,
-            "annotator": "person" if config.annotator == "person" else None,
-            "n_samples": about["n_samples"],
-            "class_names": about["class_names"],
-        }
 
     def config_at(self, cycle: int) -> spec.Config:
         """The configuration by which a cycle was ranked, and the budget that was or will be taken from that ranking.
@@ -151,8 +138,11 @@ class Run:
             raise self._damaged() from error
         return dict(content)
 
-    def _damaged(self) -> UserError:
-        return UserError(f"Run {self.id} cannot be read, its config.json is damaged: restore it or delete {self.path}.")
+    def _damaged(self, reason: str = "") -> UserError:
+        why = f" ({reason.rstrip('.')})" if reason else ""
+        return UserError(
+            f"Run {self.id} cannot be read, its config.json is damaged{why}: restore it or delete {self.path}."
+        )
 
     def cycle_path(self, cycle: int) -> Path:
         """Where the files of a cycle lie: ranking.parquet, posterior.npy, weights.safetensors."""
@@ -494,7 +484,7 @@ def write_start(path: Path, config: spec.Config, about: dict[str, Any]) -> Run:
     with writing(path):
         path.mkdir(exist_ok=True)
     run.log.create()
-    content = {"config": dataclasses.asdict(config), "about": about}
+    content = {**spec.for_file(config), "about": about}
     write_atomically(path / "config.json", json.dumps(content, indent=1).encode())  # last: it marks a whole run
     return run
 

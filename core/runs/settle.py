@@ -5,19 +5,17 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 import data
 from core import metrics
-from core.runs import questions
+from core.runs import spec
 from core.runs.reference import clean_labels, initial_labels, reference_counts
 from core.runs.run import SKIPPED_COUNTS
 from core.runs.spec import Config
-from core.strategies import STRATEGIES
 from data import ImageDataset, annotations, votes
 from data.errors import UserError
 from data.files import skipped
 
+STRATEGY = "entropy-gradnorm"  # of active learning, where nobody chose another
 # What a newcomer gets: minutes on two CPU cores. Data sets that are not named take their task's last line. Active learning
 # trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
 FEW_LABELS = {"lr": 0.05, "batch_size": 32}
@@ -42,15 +40,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
-CLEANING_ONLY = {
-    "selector": "vanilla",
-    "folds": 1,
-    "ensemble": 1,
-    "static": False,
-    "relabel_seed": None,
-    "votes": None,
-    "forget_rate": None,
-}  # settings, and their value in active learning
+SIZED = ("folder", "noisycxr")  # data sets whose images come to a size that is given
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
@@ -69,8 +59,10 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def default_score(votes: bool) -> str:
-    """The score of label cleaning that nobody chose; votes: whether the labels to check are a table of people's votes."""
+def default_method(task: str, votes: bool = False) -> str:
+    """The strategy or score that nobody chose; votes: whether the labels to check are a table of people's votes."""
+    if task == "active-learning":
+        return STRATEGY
     return VOTES_SCORE if votes else "cleaning"
 
 
@@ -95,10 +87,12 @@ def loader() -> Callable[[Config], ImageDataset]:
 def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> tuple[Config, ImageDataset]:
     """The configuration of what was given, defaults for the rest, ready to run; and the data set that it asks for.
 
-    given: fields of `Config`, at least task, dataset and method. Where people check labels that may be wrong, every image of
-    a folder is ranked, and by a model that has not learnt from its label. Raises `UserError` as `prepare` and `load` do.
+    given: options, at least task, dataset and method. Where people check labels that may be wrong, every image of a folder is
+    ranked, and by a model that has not learnt from its label. Raises `UserError` as `spec.check`, `prepare` and `load` do.
     """
+    spec.check({"task": given["task"]})
     settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
+    check(settings)
     everything = given["task"] == "label-cleaning" and given["dataset"] == "folder" and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)
     dataset = load(first)
@@ -112,57 +106,44 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     return config, dataset
 
 
+def check(settings: Mapping[str, Any], where: str | None = None) -> None:
+    """Raise `UserError` where options of one run, its task among them, cannot be as they are, whatever the data.
+
+    where: the file they were written in, "" where the sentence says so already, None where they are named as on the command line.
+    """
+    task = settings["task"]
+
+    def spell(name: str) -> str:
+        return spec.flag(name, task) if where is None else spec.OPTIONS[name].named(task)
+
+    spec.check(settings, spell, where=where or "", task=task)
+    before = f"{where}: " if where else ""
+    for name, one in spec.OPTIONS.items():
+        if one.only not in (None, task) and settings.get(name, one.default) != one.default:
+            raise UserError(
+                f"{before}{spell(name)} belongs to {str(one.only).replace('-', ' ')}: leave it out, or choose that task."
+            )
+    if settings.get("warm_start") and settings.get("finetune_epochs"):
+        raise UserError(
+            f"{before}A warm start and {spell('finetune_epochs')} are two ways to go on from the last weights: give one of them."
+        )
+    if settings.get("image_size") and settings.get("dataset") not in SIZED:
+        raise UserError(f"{before}{spell('image_size')} is for the data sets {' and '.join(SIZED)}: leave it out.")
+
+
 def prepare(config: Config, dataset: ImageDataset) -> Config:
     """Check a configuration against its data and fill in what depends on both.
 
     What it returns may be given to it again, with other settings: what is filled in stays. Raises `UserError` for what
-    cannot run: an unknown method, a budget larger than the pool, noise out of reach.
+    cannot run: as `check`, a budget larger than the pool, noise out of reach.
     """
-    n = len(dataset.ids)
-    least = {"cycles": 1, "epochs": 1, "batch_size": 2, "width": 1, "folds": 1, "ensemble": 1, "pretrain_epochs": 1}
-    least |= dict.fromkeys(("budget", "initial", "finetune_epochs", "seed"), 0)
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {bound}.")
-    for name in ("seed", "relabel_seed"):
-        value = getattr(config, name) or 0
-        if not 0 <= value < 2**32:
-            said = "at least 0" if value < 0 else f"at most {2**32 - 1}"
-            raise UserError(f"--{name.replace('_', '-')} is {value}: give {said}.")
-    if not np.isfinite(config.lr) or config.lr <= 0:
-        raise UserError(f"--lr is {config.lr}: give a number above 0, such as 0.1.")
-    if config.warm_start and config.finetune_epochs:
-        raise UserError(
-            "A warm start and --finetune-epochs are two ways to go on from the last weights: give one of them."
-        )
-    choices: dict[str, tuple[str, ...]] = {
-        "schedule": ("one-cycle", "step"),
-        "reduction": ("sum", "l2"),
-        "noise_kind": votes.NOISE_KINDS,
-        "head": ("linear", "fine-tuned"),
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            option = name.replace("_", "-")
-            raise UserError(f'--{option} is "{getattr(config, name)}": choose one of {", ".join(allowed)}.')
-    if config.selector not in questions.SELECTORS:
-        raise UserError(f'There is no selector "{config.selector}": choose one of {", ".join(questions.SELECTORS)}.')
-    return (
-        _prepare_learning(config, dataset)
-        if config.task == "active-learning"
-        else _prepare_cleaning(config, dataset, n)
-    )
+    check(dataclasses.asdict(config))
+    if config.task == "active-learning":
+        return _prepare_learning(config, dataset)
+    return _prepare_cleaning(config, dataset, len(dataset.ids))
 
 
 def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
-    if config.method not in STRATEGIES:
-        hint = " (that is a score of label cleaning)" if config.method in questions.CLEANING_SCORES else ""
-        raise UserError(f'There is no strategy "{config.method}"{hint}: choose one of {", ".join(STRATEGIES)}.')
-    if config.noise or config.temperature is not None:
-        raise UserError("Noise and temperature belong to label cleaning: leave them out, or choose that task.")
-    for name, plain in CLEANING_ONLY.items():
-        if getattr(config, name) != plain:
-            raise UserError(f"--{name.replace('_', '-')} belongs to label cleaning: leave it out, or choose that task.")
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
     if config.annotator == "simulated":
@@ -207,23 +188,10 @@ def _prepare_people(config: Config, dataset: ImageDataset, known: int) -> Config
 
 
 def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
-    if config.method not in questions.CLEANING_SCORES:
-        hint = " (that is a strategy of active learning)" if config.method in STRATEGIES else ""
-        raise UserError(
-            f'There is no score "{config.method}"{hint}: choose one of {", ".join(questions.CLEANING_SCORES)}.'
-        )
-    if not 0 <= config.gamma <= 1:
-        raise UserError(f"--gamma is {config.gamma}: it lies between 0 (the paper) and 1; the paper's code uses 0.30.")
-    if not 0 <= config.noise < 1:
-        raise UserError(f"--noise is {config.noise}: give a share of wrong labels from 0 up to, not including, 1.")
-    if config.temperature is not None and not config.temperature > 0:
-        raise UserError(f"--temperature is {config.temperature}: give a number above 0; the paper uses 2 and 10.")
     if config.temperature is not None and dataset.label_counts is None:
         raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
     if config.temperature is not None and config.noise and config.temperature != _temperature(config, dataset):
         raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
-    if config.forget_rate is not None and not 0 <= config.forget_rate < 1:
-        raise UserError(f"--forget-rate is {config.forget_rate}: give a share from 0 up to, not including, 1.")
     if config.folds > n:
         raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
     unlabelled = (dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels) < 0

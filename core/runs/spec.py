@@ -1,88 +1,455 @@
-"""Everything that decides what a run does."""
+"""The specification of a run: every option once, with its type, bounds, description, level and identity.
 
-import dataclasses
+From it follow the options of the command line and their help (`core.cli.options`), the form of New run, protocols, what a
+configuration file or a bundle may hold, which runs can be compared (`core.runs.same`), and what Diff lists. An option is a
+field of one of the groups below; `Config` is all groups together, with flat names. Needs no torch.
+"""
+
+import difflib
 import functools
-import json
-from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import dataclasses as pydantic
+from pydantic.fields import FieldInfo
+
+import data
+from core import label_scores
+from core import models as architectures
+from core import selectors as learners
+from core import strategies as acquisition
 from data.errors import UserError
+from data.votes import NOISE_KINDS
+
+VERSION = 2  # of configurations that are written; files of version 1 name none
+LARGEST = 10**12  # of a whole number: more than anybody has of anything
+STRICT = ConfigDict(strict=True)
 
 Task = Literal["active-learning", "label-cleaning"]
+Level = Literal["basic", "advanced", "program"]
+Identity = Literal["data", "labels", "arm", "method", "plan", "nuisance", "lineage"]
+TASKS: tuple[Task, ...] = get_args(Task)
+LEARNING, CLEANING = TASKS
+
+
+# The names that options can have: one function for each kind of thing.
+
+
+def datasets() -> Sequence[str]:
+    """Data sets that NextLabel knows."""
+    return list(data.CATALOGUE)
+
+
+def strategies() -> Sequence[str]:
+    """Acquisition strategies."""
+    return list(acquisition.CATALOGUE)
+
+
+def scores() -> Sequence[str]:
+    """Scores of label cleaning."""
+    return [name for name, score in label_scores.CATALOGUE.items() if score.ranks]
+
+
+def selectors() -> Sequence[str]:
+    """Selectors of label cleaning."""
+    return list(learners.CATALOGUE)
+
+
+def models() -> Sequence[str]:
+    """Architectures."""
+    return list(architectures.CATALOGUE)
+
+
+def backbones() -> Sequence[str]:
+    """Backbones of the selector `pretrained`."""
+    return ("mobilenet_v2", "resnet18", "resnet50")
+
+
+def noise_kinds() -> Sequence[str]:
+    """Ways of injecting noise."""
+    return NOISE_KINDS
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything that decides what a run does. Equal configurations give equal label logs on one CPU."""
+class Flag:
+    """The name that an option has where one question is asked, its description, and the names it can have there.
 
+    several: as of `Option`.
+    """
+
+    name: str
     task: Task
-    dataset: str
-    method: str  # the acquisition strategy, or the score that ranks labels to check
-    budget: int  # labels to collect between two cycles
-    cycles: int  # training rounds; cycle 0 trains on the initial labels
-    seed: int = 0
-    # data
-    root: str | None = None  # where the data set lies; None: $NEXTLABEL_DATA
-    limit: int | None = None  # use only so many of the pool's images
-    test_share: float | None = None  # of a folder: share of the labelled images held out as test set; None: a fifth
-    by_suffix: bool = (
-        False  # of a folder: the usual suffixes alone, as runs took them that were started before SKIPPED_COUNTS
-    )
-    classes: list[str] | None = None  # of a folder whose labels do not name them all, in this order
-    initial: int = 0  # active learning: labels at the start, drawn at random
-    subset: int | None = (
-        None  # active learning: rank so many of the unlabelled images, drawn anew each cycle; None: all
-    )
-    noise: float = 0.0  # label cleaning: share of wrong initial labels
-    noise_kind: Literal["symmetric", "asymmetric", "instance"] = (
-        "symmetric"  # where there are no votes to draw them from
-    )
-    temperature: float | None = None  # label cleaning: initial labels are drawn from counts^(1/T)
-    labels: str | None = None  # a table of labels that lies elsewhere than a folder of images
-    votes: str | None = None  # a table of annotators' votes, for a folder of images
-    annotator: Literal["simulated", "person"] | None = (
-        None  # who is asked; None: in label cleaning simulated where the truth is known, else the reference labels
-    )
-    relabel_seed: int | None = None  # of the votes that are collected; None: `seed`
-    # selector
-    selector: str = "vanilla"
-    folds: int = 1  # posteriors of each sample by a model that has not seen it; 1: by one that has
-    ensemble: int = 1  # models whose posteriors are averaged
-    forget_rate: float | None = None  # of co-teaching; None: estimated
-    pretrain_epochs: int = 30  # of the self-supervised selector
-    head: Literal["linear", "fine-tuned"] = "linear"  # on embeddings that were there before the labels
-    backbone: str = "mobilenet_v2"  # of the pretrained selector
-    weights: str | None = None  # file of the backbone's weights; None: torchvision's, downloaded
-    gamma: float = 0.0  # of the cleaning score, base-C scale
-    model: str = "small-cnn"
-    width: int = 32
-    epochs: int = 20
-    finetune_epochs: int = 0  # cycles after the first start from the last weights; 0: train anew
-    warm_start: bool = False  # cycles after the first start from the last weights, and train as long as the first
-    static: bool = False  # label cleaning: the first model ranks all cycles
-    lr: float = 0.1
-    nesterov: bool = True
-    batch_size: int = 128
-    schedule: Literal["one-cycle", "step"] = "one-cycle"
-    # gradient norms
-    reduction: Literal["sum", "l2"] = "sum"  # of the parameter tensors' norms: the paper's code, or its text
-    evidence: bool = (
-        False  # also measure what `core.studies.comparison` tabulates: true-label norms, and how norms fall
-    )
-    study: str | None = None  # the study that the run belongs to
-    # a branch (`core.runs.branch`)
-    parent: str | None = None  # the run it shares its first cycles with
-    branched_at: int | None = None  # the first cycle that is its own
-    earlier: list[dict[str, Any]] | None = None  # what ranked the cycles below "until", the first of them that fits
+    description: str
+    choices: Callable[[], Sequence[str]]
+    several: bool = False
 
-    @property
-    def experiment(self) -> str:
-        """Names what runs that differ only in their seed have in common."""
-        return json.dumps(
-            {**dataclasses.asdict(self), "seed": None, "relabel_seed": None, "root": None, "by_suffix": None},
-            sort_keys=True,
-        )
+
+@dataclass(frozen=True)
+class Option:
+    """What is said of a field besides its type, bounds and description.
+
+    level: basic options are in sight in the form of New run, advanced ones below "Advanced"; nobody gives what the program
+    sets · identity: what the field decides; of `deciding` · only: the question it belongs to, by default its group's ·
+    choices: the names it can have · unset: what 0 or no value means, for the user · flags: names of its own for each
+    question · several: the command line takes several values and makes a run for each · path: a path on this machine ·
+    branch: a branch may change it · loads: the option of `data.load` that it is · compared: its value as runs are compared by.
+    """
+
+    level: Level = "advanced"
+    identity: Identity = "method"
+    only: Task | None = None
+    choices: Callable[[], Sequence[str]] | None = None
+    unset: str = ""
+    flags: tuple[Flag, ...] = ()
+    several: bool = False
+    path: bool = False
+    branch: bool = False
+    loads: str = ""
+    compared: Callable[[Any], Any] = lambda value: value
+
+
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Asked:
+    """The question, and what is asked of which data set."""
+
+    title: ClassVar = "Run"
+
+    task: Annotated[Task, Field(description="question asked of the data"), Option("basic", "labels")]
+    dataset: Annotated[
+        str, Field(description="data set, see `datasets`"), Option("basic", "data", choices=datasets, unset="fashion")
+    ]
+    method: Annotated[
+        str,
+        Field(description="what ranks the samples"),
+        Option(
+            "basic",
+            "arm",
+            branch=True,
+            flags=(
+                Flag(
+                    "strategy", LEARNING, "acquisition strategy: which images to label next", strategies, several=True
+                ),
+                Flag("score", CLEANING, "score: which labels to check first; ties come first by any", scores),
+            ),
+        ),
+    ]
+    budget: Annotated[
+        Whole,
+        Field(description="labels to collect between two cycles"),
+        Option(
+            "basic",
+            branch=True,
+            unset="by data set; label cleaning: three for each wrong label, over all cycles together",
+        ),
+    ]
+    cycles: Annotated[
+        int,
+        Field(ge=1, le=LARGEST, description="training rounds; cycle 0 trains on the initial labels"),
+        Option("basic", "plan"),
+    ]
+    seed: Annotated[
+        Seed,
+        Field(description="random seed; runs that differ in their seed alone are averaged in the curves"),
+        Option("basic", "nuisance", several=True),
+    ] = 0
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Data:
+    """Which images, and which labels came with them."""
+
+    title: ClassVar = "Data"
+
+    root: Annotated[
+        str | None,
+        Field(description="folder that holds the data set"),
+        Option("basic", "data", path=True, unset="$NEXTLABEL_DATA"),
+    ] = None
+    limit: Annotated[
+        int | None,
+        Field(ge=1, le=LARGEST, description="use at most so many images of the pool"),
+        Option(identity="data", unset="all", loads="limit"),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Field(ge=1, le=4096, description="height and width in pixels to which a folder's images are stretched"),
+        Option(
+            identity="data", unset="that of the images where they agree and it is at most 64, else 64", loads="size"
+        ),
+    ] = None
+    test_share: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of a folder's labelled images held out as test set and not ranked; a test tree is taken as it is",
+        ),
+        Option(
+            identity="data",
+            unset="0.2; where people check the labels 0: every image is ranked, those of a test tree too",
+            loads="test_share",
+        ),
+    ] = None
+    by_suffix: Annotated[
+        bool,
+        Field(
+            description="take a folder's files by their usual suffixes alone, as runs did before their content was read"
+        ),
+        Option("program", "nuisance", loads="by_suffix"),
+    ] = False
+    classes: Annotated[
+        list[str] | None,
+        Field(description="classes of a folder whose labels do not name them all, for people to choose from"),
+        Option("basic", "data", unset="those of the labels", loads="class_names"),
+    ] = None
+    labels: Annotated[
+        str | None,
+        Field(description="table of labels of a folder's images, used instead of its metadata.csv"),
+        Option("basic", "labels", path=True, loads="labels"),
+    ] = None
+    votes: Annotated[
+        str | None,
+        Field(description="table of several people's annotations of a folder's images, CSV or Parquet"),
+        Option("basic", "labels", only=CLEANING, path=True, loads="votes"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Noise:
+    """How wrong the initial labels are."""
+
+    title: ClassVar = "Noise"
+    only: ClassVar = CLEANING
+
+    noise: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of wrong initial labels, such as 0.15; drawn from the annotations where there are some",
+        ),
+        Option("basic", "labels", unset="0.15 where there are annotations to draw from"),
+    ] = 0.0
+    noise_kind: Annotated[
+        str,
+        Field(description="how wrong labels are injected where there are no annotations to draw them from"),
+        Option("basic", "labels", choices=noise_kinds),
+    ] = NOISE_KINDS[0]
+    temperature: Annotated[
+        float | None,
+        Field(
+            gt=0, allow_inf_nan=False, description="draw initial labels from counts^(1/T), instead of by a noise rate"
+        ),
+        Option(identity="labels", unset="that which gives the noise rate"),
+    ] = None
+
+
+def _person(annotator: str | None) -> str | None:
+    """The annotator as runs are compared by: who is simulated gives the answers that nobody's choice would give too."""
+    return annotator if annotator == "person" else None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Annotator:
+    """Who gives the labels."""
+
+    title: ClassVar = "Annotator"
+
+    annotator: Annotated[
+        Literal["simulated", "person"] | None,
+        Field(description="who is asked for labels"),
+        Option(
+            "basic",
+            "labels",
+            branch=True,
+            compared=_person,
+            unset="label cleaning: simulated where annotations or clean labels are known; active learning: the reference labels",
+        ),
+    ] = None
+    relabel_seed: Annotated[
+        Seed | None,
+        Field(description="random seed of the annotations that are collected"),
+        Option(identity="nuisance", only=CLEANING, several=True, unset="the seed"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class LabelNext:
+    """Active learning: the pool is unlabelled."""
+
+    title: ClassVar = "Active learning"
+    only: ClassVar = LEARNING
+
+    initial: Annotated[
+        Whole,
+        Field(description="labels at the start, drawn at random"),
+        Option("basic", unset="the budget; where people label, all that are there"),
+    ] = 0
+    subset: Annotated[
+        int | None,
+        Field(ge=1, le=LARGEST, description="rank so many of the unlabelled images, drawn again every cycle"),
+        Option(unset="all"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class CheckNext:
+    """Label cleaning: every image has a label that may be wrong."""
+
+    title: ClassVar = "Label cleaning"
+    only: ClassVar = CLEANING
+
+    selector: Annotated[
+        str,
+        Field(description="how the model learns from noisy labels"),
+        Option("basic", "arm", choices=selectors, branch=True),
+    ] = "vanilla"
+    gamma: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="exponent of the cleaning score on the base-C scale: 0 in the paper, 0.30 in its code",
+        ),
+        Option(branch=True),
+    ] = 0.0
+    folds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=LARGEST,
+            description="models of cross-validation: 1 ranks images in-sample, which hides noise that was memorised; 5 ranks "
+            "each image out of fold, at five times the cost",
+        ),
+        Option(unset="1; 5 where people check the labels"),
+    ] = 1
+    ensemble: Annotated[
+        int, Field(ge=1, le=LARGEST, description="models whose predicted probabilities are averaged"), Option()
+    ] = 1
+    static: Annotated[bool, Field(description="rank all cycles by the first model"), Option()] = False
+    forget_rate: Annotated[
+        float | None, Field(ge=0, lt=1, description="co-teaching: share of wrong labels"), Option(unset="estimated")
+    ] = None
+    pretrain_epochs: Annotated[
+        int, Field(ge=1, le=LARGEST, description="ssl: epochs on the images alone"), Option()
+    ] = 30
+    head: Annotated[
+        Literal["linear", "fine-tuned"],
+        Field(description="ssl and pretrained: what is trained on the embedding"),
+        Option(),
+    ] = "linear"
+    backbone: Annotated[
+        str, Field(description="pretrained: network with ImageNet weights"), Option(choices=backbones)
+    ] = "mobilenet_v2"
+    weights: Annotated[
+        str | None,
+        Field(description="pretrained: file of the backbone's ImageNet weights"),
+        Option(path=True, unset="downloaded"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Model:
+    """The network."""
+
+    title: ClassVar = "Model"
+
+    model: Annotated[str, Field(description="architecture"), Option(choices=models)] = "small-cnn"
+    width: Annotated[int, Field(ge=1, le=LARGEST, description="channels of the first layer"), Option()] = 32
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Training:
+    """How the network is trained."""
+
+    title: ClassVar = "Training"
+
+    epochs: Annotated[int, Field(ge=1, le=LARGEST, description="training epochs of a cycle"), Option()] = 20
+    finetune_epochs: Annotated[
+        Whole,
+        Field(description="fine-tuning epochs of cycles after the first, from the last weights"),
+        Option(unset="retrain from scratch"),
+    ] = 0
+    warm_start: Annotated[
+        bool,
+        Field(description="start cycles after the first from the last weights, and train as long as the first"),
+        Option(),
+    ] = False
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False, description="learning rate, such as 0.1"), Option()] = 0.1
+    nesterov: Annotated[bool, Field(description="SGD with Nesterov momentum"), Option()] = True
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST, description="images in a training batch"), Option()] = 128
+    schedule: Annotated[Literal["one-cycle", "step"], Field(description="learning-rate schedule"), Option()] = (
+        "one-cycle"
+    )
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Scoring:
+    """How gradient norms are scored, and what is measured as well."""
+
+    title: ClassVar = "Gradient norms"
+
+    reduction: Annotated[
+        Literal["sum", "l2"],
+        Field(
+            description="gradient norm: sum of the parameter tensors' norms, as in the paper's code, or one global L2 norm"
+        ),
+        Option(),
+    ] = "sum"
+    evidence: Annotated[
+        bool,
+        Field(description="also measure what `compare` tabulates: true-label norms, and how norms fall"),
+        Option(identity="nuisance"),
+    ] = False
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Lineage:
+    """Where the run comes from; set by the program."""
+
+    title: ClassVar = "Lineage"
+
+    study: Annotated[str | None, Field(description="study that the run belongs to"), Option("program", "plan")] = None
+    parent: Annotated[
+        str | None, Field(description="run that a branch shares its first cycles with"), Option("program", "lineage")
+    ] = None
+    branched_at: Annotated[
+        Whole | None, Field(description="first cycle of a branch that is its own"), Option("program", "lineage")
+    ] = None
+    earlier: Annotated[
+        list[dict[str, Any]] | None,
+        Field(description='what ranked the cycles below "until", the first of them that fits'),
+        Option("program", "lineage"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator, Noise, Data, Asked):
+    """Everything that decides what a run does. Equal configurations give equal label logs on one CPU.
+
+    Raises `UserError` for a value that an option cannot have, here and where one is replaced.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_sentence(cls, value: Any, handler: Callable[[Any], "Config"]) -> "Config":
+        try:
+            return handler(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            if name not in OPTIONS or first["type"] == "missing_argument":
+                raise TypeError(f"{name}: {first['msg']}") from error  # of who wrote the call, not of who runs it
+            raise UserError(_sentence(flag(name), name, first["input"], first["type"])) from None
 
     @property
     def arm(self) -> str:
@@ -99,19 +466,163 @@ class Config:
     @property
     def load_options(self) -> dict[str, Any]:
         """What `data.load` takes beside name and root."""
-        options = {
-            "limit": self.limit,
-            "labels": self.labels,
-            "votes": self.votes,
-            "class_names": self.classes,
-            "test_share": self.test_share,
-            "by_suffix": self.by_suffix or None,
-        }
-        return {name: value for name, value in options.items() if value is not None}
+        given = {one.option.loads: getattr(self, name) for name, one in OPTIONS.items() if one.option.loads}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
-LARGEST = 10**12  # of a whole number in a configuration: more than anybody has of anything
-KINDS: dict[Any, str] = {
+@dataclass(frozen=True)
+class Described:
+    """A field of `Config`, with all that follows from its declaration.
+
+    group: the title of its group · only: the question it belongs to, None for both · kind: the type of its value where it is
+    not None · literals: the texts it can be, empty where its type names none · low, high: the bounds of a number, None where
+    there is none · default: None where it must be given.
+    """
+
+    name: str
+    group: str
+    description: str
+    option: Option
+    only: Task | None
+    kind: type
+    literals: tuple[str, ...]
+    low: float | None
+    high: float | None
+    optional: bool
+    default: Any
+
+    def named(self, task: str | None) -> str:
+        """What it is called where a question is asked."""
+        flag = self._flag(task)
+        return flag.name if flag else self.name
+
+    def describe(self, task: str | None) -> str:
+        """Its description where a question is asked."""
+        flag = self._flag(task)
+        return flag.description if flag else self.description
+
+    def several(self, task: str | None) -> bool:
+        """Whether the command line takes several values of it, where a question is asked."""
+        flag = self._flag(task)
+        return flag.several if flag else self.option.several
+
+    def choices(self, task: str | None = None) -> Sequence[str]:
+        """The names it can have where a question is asked; empty where any text will do."""
+        flag = self._flag(task)
+        found = flag.choices if flag else self.option.choices
+        return self.literals if found is None else found()
+
+    def _flag(self, task: str | None) -> Flag | None:
+        return next((one for one in self.option.flags if one.task == task), None)
+
+    def applies(self, task: str) -> bool:
+        """Whether a user gives it where this question is asked."""
+        return self.option.level != "program" and self.only in (None, task)
+
+
+def _described() -> dict[str, Described]:
+    hints, found = get_type_hints(Config, include_extras=True), {}
+    groups = {name: group for group in Config.__bases__ for name in group.__annotations__}
+    for field in fields(Config):
+        group, metadata = vars(groups[field.name]), list(_metadata(hints[field.name]))
+        (option,) = (one for one in metadata if isinstance(one, Option))
+        (description,) = (one.description for one in metadata if isinstance(one, FieldInfo) and one.description)
+        optional, kind, literals = _kind(hints[field.name])
+        found[field.name] = Described(
+            name=field.name,
+            group=group["title"],
+            description=description,
+            option=option,
+            only=option.only or group.get("only"),
+            kind=kind,
+            literals=literals,
+            low=next(
+                (getattr(one, "ge", getattr(one, "gt", None)) for one in metadata if isinstance(one, Ge | Gt)), None
+            ),
+            high=next(
+                (getattr(one, "le", getattr(one, "lt", None)) for one in metadata if isinstance(one, Le | Lt)), None
+            ),
+            optional=optional,
+            default=None if field.default is MISSING else field.default,
+        )
+    return found
+
+
+def _metadata(hint: Any) -> Iterator[Any]:
+    """All that annotates a type hint, or a part of it."""
+    for one in getattr(hint, "__metadata__", ()):
+        yield one
+        yield from one.metadata if isinstance(one, FieldInfo) else ()
+    for part in get_args(hint):
+        yield from _metadata(part)
+
+
+def _kind(hint: Any) -> tuple[bool, type, tuple[str, ...]]:
+    """(whether None is allowed, type of any other value, the texts that it can be) of a type hint."""
+    if get_origin(hint) is Annotated:
+        return _kind(get_args(hint)[0])
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return False, str, parts
+    if NoneType in parts:
+        ((_, kind, literals),) = (_kind(part) for part in parts if part is not NoneType)
+        return True, kind, literals
+    return False, get_origin(hint) or hint, ()
+
+
+OPTIONS: dict[str, Described] = _described()
+"""All options by name, group by group."""
+
+
+def flag(name: str, task: str | None = None) -> str:
+    """An option as it is written on the command line."""
+    return f"--{OPTIONS[name].named(task).replace('_', '-')}"
+
+
+def parsed(name: str, text: str, task: str | None = None) -> Any:
+    """The value that a text on the command line stands for; of a list, one of its items. Raises as `check`."""
+    kind = OPTIONS[name].kind
+    value: Any = text
+    if kind in (int, float):
+        with suppress(ValueError):  # `check` says what to give instead
+            value = kind(text)
+    check({name: [value] if kind is list else value}, lambda name: flag(name, task), task=task or "")
+    return value
+
+
+def check(
+    settings: Mapping[str, Any], spell: Callable[[str], str] = flag, *, where: str = "", task: str | None = None
+) -> None:
+    """Raise `UserError` for an option that does not exist, a value that it cannot have, or a name that is not there.
+
+    spell: how the user wrote an option of this name · where: the file it was written in · task: of which question the names
+    must be; where it is None, names are not looked up, so that a run can be read whose strategy is not installed here.
+    """
+    before = f"{where}: " if where else ""
+    for name, value in settings.items():
+        if name not in OPTIONS:
+            raise UserError(f'{before}there is no option "{name}"{nearest(name, list(OPTIONS))}')
+        try:
+            _adapter(name).validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserError(before + _sentence(spell(name), name, value, first["type"])) from None
+        if task is not None and value is not None and (names := OPTIONS[name].choices(task)) and value not in names:
+            raise UserError(f"{before}{spell(name)} is {_shown(value)}: {_choose(names)}")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The rest of a sentence about a name that is not among others: which of them is meant, as far as one can tell."""
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    return f": did you mean {close[0]}?" if close else ": remove or rename it."
+
+
+@functools.cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(Config, include_extras=True)[name], config=STRICT)
+
+
+KINDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -120,32 +631,69 @@ KINDS: dict[Any, str] = {
 }
 
 
-def check_types(settings: dict[str, Any], name: str) -> None:
-    """Raise `UserError` for a setting whose value `Config` cannot hold."""
-    hints = _hints()
-
-    def choices(hint: Any) -> list[Any]:
-        several = get_origin(hint) in (Union, UnionType)
-        return [part for one in get_args(hint) for part in choices(one)] if several else [hint]
-
-    def fits(value: Any, hint: Any) -> bool:
-        if get_origin(hint) is Literal:
-            return value in get_args(hint)
-        if get_origin(hint) is list:
-            (item,) = get_args(hint)
-            return isinstance(value, list) and all(fits(one, get_origin(item) or item) for one in value)
-        if type(value) is int and abs(value) > LARGEST:
-            return False
-        return type(value) in ((int, float) if hint is float else (hint,))
-
-    for key, value in settings.items():
-        allowed = choices(hints[key])
-        if not any(fits(value, hint) for hint in allowed):
-            kinds = [get_origin(hint) if get_origin(hint) is list else hint for hint in allowed if hint is not NoneType]
-            said = [KINDS.get(kind) or " or ".join(map(str, get_args(kind))) for kind in kinds]
-            raise UserError(f"{name}: {key} is {repr(value)[:60]}, but must be {' or '.join(said)}.")
+def _sentence(spelled: str, name: str, value: Any, fault: str) -> str:
+    """What is wrong with a value and what to give instead; fault: the type of pydantic's error."""
+    about = OPTIONS[name]
+    said = {
+        "greater_than_equal": f"give at least {about.low}",
+        "greater_than": f"give a number above {about.low}",
+        "less_than_equal": f"give at most {about.high}",
+        "less_than": f"give a number below {about.high}",
+        "finite_number": "give a finite number",
+        "literal_error": _choose(about.literals)[:-1],
+    }
+    return f"{spelled} is {_shown(value)}: {said.get(fault, f'give {KINDS[about.kind]}')}."
 
 
-@functools.cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Config)
+def _choose(names: Sequence[str]) -> str:
+    return f"choose one of {', '.join(names)}."
+
+
+def _shown(value: Any) -> str:
+    return f'"{value[:60]}"' if isinstance(value, str) else repr(value)[:60]
+
+
+def deciding(config: Config, *identities: Identity) -> dict[str, Any]:
+    """The options that decide something, as they are compared: data (which images), labels (which of them at the start and
+    who gives the others), method (how it works) and arm (what a comparison compares), plan (how far it goes, and in which
+    study), lineage (what it branched from), nuisance (what changes nothing that is compared, or what is averaged over)."""
+    return {
+        name: one.option.compared(getattr(config, name))
+        for name, one in OPTIONS.items()
+        if one.option.identity in identities
+    }
+
+
+class LaterVersionError(UserError):
+    """A configuration that a later version of NextLabel wrote."""
+
+
+def for_file(config: Config) -> dict[str, Any]:
+    """A configuration as `of_file` reads it, for JSON."""
+    return {"version": VERSION, "config": asdict(config)}
+
+
+def without_paths(config: Config) -> Config:
+    """A configuration without the paths of the machine it was made on."""
+    changes: dict[str, Any] = {name: None for name, one in OPTIONS.items() if one.option.path}
+    return replace(config, **changes)
+
+
+def of_file(content: Mapping[str, Any]) -> Config:
+    """The configuration that a file holds: its table "config", of the version it names.
+
+    Files of version 1 name none; options of the other question, which had no effect, are dropped from them. Raises
+    `LaterVersionError`, `UserError` for an option that does not exist or a value that it cannot have, `TypeError` or `KeyError`
+    for what is no configuration.
+    """
+    version, settings = content.get("version", 1), dict(content["config"])
+    if type(version) is not int or version < 1:
+        raise TypeError(f"version {version!r}")
+    if version > VERSION:
+        raise LaterVersionError(
+            f"its configuration has version {version}, and this NextLabel reads up to {VERSION}: install a later one"
+        )
+    check(settings, str)
+    if version == 1:
+        settings = {name: value for name, value in settings.items() if OPTIONS[name].only in (None, settings["task"])}
+    return Config(**settings)

@@ -19,24 +19,23 @@ from typing import Any
 
 import filelock
 
-from core.runs import settle
+from core.runs import settle, spec
 from core.runs.run import START_SECONDS, Run, home, is_held, new_folder, write_start
-from core.runs.spec import Config, check_types
+from core.runs.spec import Config
 from core.store.atomic import write_atomically
-from core.strategies import STRATEGIES
 from data.errors import UserError
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 KEYS = ("title", "seeds", "run")
 TEXTS = ("reproduces", "takes")  # what a protocol may say of itself
-DECIDED = ("method", "seed", "study")  # settings of a run that its protocol does not give
+ARMS = ("strategies", "arms")  # two ways to say them
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a study is made: a TOML file with `title`, `seeds`, a table `run` of settings (`Config`), and its arms.
+    """How a study is made: a TOML file with `title`, `seeds`, a table `run` of options (`core.runs.spec`), and its arms.
 
-    Arms are `strategies`, a list of names, or `[[arms]]`, tables of the settings in which they differ. It may say what it
+    Arms are `strategies`, a list of names, or `[[arms]]`, tables of the options in which they differ. It may say what it
     `reproduces` and how long one arm and seed `takes`.
     """
 
@@ -92,11 +91,15 @@ class Study:
             if not {"title", "about", "runs"} <= set(content) or not isinstance(content["runs"], dict):
                 raise ValueError
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"Study {self.id} cannot be read, its study.json is damaged: restore it or delete {self.path}; its runs "
-                "are kept."
-            ) from error
+            raise self._damaged() from error
         return dict(content)
+
+    def _damaged(self, reason: str = "") -> UserError:
+        why = f" ({reason})" if reason else ""
+        return UserError(
+            f"Study {self.id} cannot be read, its study.json is damaged{why}: restore it or delete {self.path}; its runs "
+            "are kept."
+        )
 
     def complete(self) -> list[Run]:
         """All its runs; those that are missing are made anew, as after a crash in the middle of `create`."""
@@ -104,7 +107,11 @@ class Study:
         for name, config in plan["runs"].items():
             path = home() / name
             if not (path / "config.json").is_file():
-                write_start(path, Config(**config), plan["about"])
+                try:
+                    found = spec.of_file({"version": plan.get("version", 1), "config": config})
+                except (UserError, TypeError, KeyError) as error:
+                    raise self._damaged(str(error).rstrip(".")) from error
+                write_start(path, found, plan["about"])
         return self.runs
 
     def status(self) -> tuple[str, str]:
@@ -177,38 +184,56 @@ def read(name: str) -> Protocol:
         raise UserError(f"{path.name} is no text: give a TOML file.") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name} is no valid TOML ({error}): mend that line.") from error
-    settings = content.get("run", {})
+    settings, arms = content.get("run", {}), content.get("arms", [])
     if not isinstance(settings, dict):
-        raise UserError(f"{path.name}: run must be a table of settings, below a line [run].")
-    arms = content.get("arms", [])
+        raise UserError(f"{path.name}: run must be a table of options, below a line [run].")
     if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
-        raise UserError(f"{path.name}: arms must be tables of settings, each below a line [[arms]].")
-    fields = {field.name for field in dataclasses.fields(Config)} - set(DECIDED)
-    unknown = [key for key in content if key not in (*KEYS, *TEXTS, "strategies", "arms")]
-    unknown += [f"run.{key}" for key in settings if key not in fields]
-    unknown += [f"arms.{key}" for arm in arms for key in arm if key not in fields | {"method"}]
-    if unknown:
-        raise UserError(f"{path.name} has settings that do not exist: {', '.join(unknown)}; remove or rename them.")
+        raise UserError(f"{path.name}: arms must be tables of options, each below a line [[arms]].")
+    for key in content:
+        if key not in (*KEYS, *TEXTS, *ARMS):
+            raise UserError(f'{path.name}: there is no option "{key}"{spec.nearest(key, (*KEYS, *TEXTS, *ARMS))}')
     missing = [key for key in KEYS if not content.get(key)] + [
         f"run.{key}" for key in ("task", "dataset") if key not in settings
     ]
-    if not content.get("strategies") and not arms:
+    if not any(content.get(key) for key in ARMS):
         missing.append("strategies (or arms)")
     if missing:
         raise UserError(f"{path.name} does not say {', '.join(missing)}: add it.")
     if "strategies" in content and not _is_list(content["strategies"], str):
-        raise UserError(
-            f'{path.name}: strategies must be a list of names, such as ["{STRATEGIES[0]}", "{STRATEGIES[-1]}"].'
-        )
+        names = spec.strategies()
+        raise UserError(f'{path.name}: strategies must be a list of names, such as ["{names[0]}", "{names[-1]}"].')
     if not _is_list(content["seeds"], int):
         raise UserError(f"{path.name}: seeds must be a list of whole numbers, such as [0, 1, 2].")
-    for table in (settings, *arms):
-        check_types(table, path.name)
+    _check_table(settings, settings, f"{path.name}, [run]")
+    for arm in arms:
+        _check_table({"method": "cleaning", **arm}, {**settings, **arm}, f"{path.name}, [[arms]]")
+    for name in content.get("strategies", []):
+        settle.check({**settings, "method": name}, path.name)
+    for seed in content["seeds"]:
+        spec.check({"seed": seed}, str, where=path.name)
     arms = [{"method": name} for name in content.get("strategies", [])] + [
         {"method": "cleaning", **arm} for arm in arms
     ]
     texts = {key: str(content.get(key, "")) for key in TEXTS}
     return Protocol(path.stem, str(content["title"]), arms, content["seeds"], settings, **texts)
+
+
+def _check_table(table: dict[str, Any], settings: dict[str, Any], where: str) -> None:
+    """Raise `UserError` for an option of a table that a protocol does not give, or a value that it cannot have.
+
+    settings: all that hold where the table does.
+    """
+    names = [
+        name for name, one in spec.OPTIONS.items() if one.option.level != "program" and name not in ("seed", "method")
+    ]
+    for name in table:
+        if name == "seed" or (name == "method" and table is settings):
+            raise UserError(
+                f"{where}: {name} is given by {'seeds' if name == 'seed' else ' or '.join(ARMS)}: remove it."
+            )
+        if name not in (*names, "method"):
+            raise UserError(f'{where}: there is no option "{name}"{spec.nearest(name, names)}')
+    settle.check(settings, where)
 
 
 def _is_list(value: Any, kind: type) -> bool:
@@ -231,7 +256,6 @@ def create(
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
     settings = {**settle.defaults(settings["task"], settings["dataset"]), **settings}
-    check_types(settings, protocol.name)
     known = dict(zip(protocol.names, protocol.arms, strict=True))
     if settings["task"] == "active-learning":
         known = {name: {"method": name} for name in known if arms is None} | {
@@ -253,6 +277,7 @@ def create(
         "title": protocol.title,
         "command": command,
         "about": settle.about(dataset),
+        "version": spec.VERSION,
         "runs": {run_id: dataclasses.asdict(config) for run_id, config in runs.items()},
     }
     write_atomically(study.path / "study.json", json.dumps(plan, indent=1).encode())

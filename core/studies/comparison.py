@@ -5,7 +5,6 @@ may differ. A strategy is shown as far as all of its seeds have come, so that no
 A value that is not finite counts as not measured.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core.plots import curves
+from core.runs import same
 from core.runs.run import TAKE, Run
 from core.runs.spec import Config
 from core.strategies import CATALOGUE
@@ -54,7 +54,6 @@ VERDICTS = [
 UNCLEAR = "no clear difference"
 POWER = 0.8  # probability with which a difference as large as the detectable one is found
 CORRELATIONS = ["pair", "method", "cycle", "n_labels", "mean", "low", "high", "n_seeds", "how"]
-MAY_DIFFER = {"method", "seed", "root", "cycles", "study", "evidence"}  # evidence is measured and changes nothing
 
 NORM_RUNS = ("expected-gradnorm", "entropy-gradnorm")
 PAIRS = {  # of score columns, and the runs that have both
@@ -126,12 +125,10 @@ def setting(run: Run) -> str:
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    shared = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in MAY_DIFFER}
-    shared |= run.origin
     taken = [
         f"{labels:,} after cycle {key.removeprefix(TAKE)}" for key, labels in run.log.facts(TAKE).items() if labels
     ]
-    return shared | {"labels of single steps": " and ".join(taken) or "the budget"}
+    return same.deciding(run, same.SETTING) | {"labels of single steps": " and ".join(taken) or "the budget"}
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from core import metrics, relabel
 from core.relabel import Floats, Ints
+from core.runs import same
 from core.runs.reference import initial_labels, reference_counts, relabel_seed
 from core.runs.run import Run
 from core.studies import published
@@ -65,18 +66,16 @@ def tables(runs: Sequence[Run], dataset: ImageDataset) -> dict[str, pd.DataFrame
 def comparable(runs: Sequence[Run]) -> list[Run]:
     """Those that have a ranking, one for each arm and seed. Raises `UserError` where they differ in data or noise."""
     found: dict[tuple[str, int], Run] = {}
-    first: tuple[str, dict[str, Any]] | None = None
+    first: Run | None = None
     for run in runs:
         config = run.config
         if config.task != "label-cleaning":
             raise UserError(f"Run {run.id} is no label cleaning: it has no ranking of labels to check.")
         if len(run.cycles()) and config.earlier is None:  # the first ranking of a branch is another run's
-            origin = run.origin
-            first = first or (run.id, origin)
-            differing = [name for name, value in origin.items() if value != first[1][name]]
-            if differing:
+            first = first or run
+            if differing := same.differing(first, run, same.START):
                 raise UserError(
-                    f"Runs {first[0]} and {run.id} differ in their data or their noise ({', '.join(differing)}): compare "
+                    f"Runs {first.id} and {run.id} differ in their data or their noise ({', '.join(differing)}): compare "
                     "like with like."
                 )
             found.setdefault((config.arm, config.seed), run)

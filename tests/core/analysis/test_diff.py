@@ -82,7 +82,7 @@ def test_labels_that_changed_between_two_cycles(runs, pool):
 def test_settings_and_measures(runs):
     parent, other, _ = runs
     found = diff.diff(Side(parent, 2), Side(other, 2))
-    assert found.settings.to_dict("records") == [{"setting": "method", "first": "cleaning", "second": "random"}]
+    assert found.settings.to_dict("records") == [{"setting": "score", "first": "cleaning", "second": "random"}]
     assert diff.diff(Side(parent, 0), Side(other, 0)).settings.empty  # a branch's first cycles were its parent's
     row = found.measures.set_index("measure").loc["correctness"]
     assert row["change"] == pytest.approx(row["second"] - row["first"])

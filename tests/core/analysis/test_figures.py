@@ -9,7 +9,7 @@ import pytest
 import data
 from core.analysis import curves, figures, labelling, peers, rankings, samples
 from core.engine import loop
-from core.runs import questions, run, settle
+from core.runs import questions, run, same, settle, spec
 from core.runs.spec import Config
 from core.store import atomic
 from core.studies import policies
@@ -124,16 +124,16 @@ def test_what_each_cycle_changed(cleaning, pool):
 
 
 def test_runs_that_differ_in_their_seed_belong_together(cleaning, second_seed, learning):
-    assert second_seed.config.experiment != cleaning.config.experiment  # another number of cycles
+    assert peers.same_experiment(cleaning) == []  # another number of cycles
     assert [one.id for one in peers.comparable(cleaning)] == [second_seed.id]
     twin = dataclasses.replace(cleaning.config, seed=9)
-    assert twin.experiment == cleaning.config.experiment
+    assert spec.deciding(twin, *same.EXPERIMENT) == spec.deciding(cleaning.config, *same.EXPERIMENT)
 
 
 def test_a_default_cleaning_budget_is_the_same_for_all_seeds(pool):
     settings = {**TINY, "task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 3}
     one, two = (settle.prepare(Config(**settings, seed=s), pool) for s in (0, 1))
-    assert one.experiment == two.experiment
+    assert spec.deciding(one, *same.EXPERIMENT) == spec.deciding(two, *same.EXPERIMENT)
 
 
 def test_curves_average_seeds_as_far_as_all_go(cleaning, second_seed, pool):

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import data
-from core.__main__ import load, main
+from core.__main__ import main
 from core.analysis import curves
 from core.analysis.figures import FIGURES, figure
+from core.cli.shared import load
 from core.engine import loop
 from core.files import bundle
 from core.runs import run, settle
@@ -285,16 +286,19 @@ def test_pickles_are_refused(home, good):
     ("manifest.json", {"run": ".hidden"}, "manifest"),
     ("manifest.json", {"format": "other"}, "manifest"),
     ("manifest.json", {"version": 99}, "another version"),
-    ("config.json", {"config__method": "no-such"}, "configuration"),
-    ("config.json", {"config__dataset": "no-such"}, "configuration"),
-    ("config.json", {"config__epochs": "many"}, "epochs"),
-    ("config.json", {"config__invented": 1}, "do not fit"),
-    ("config.json", {"config__cycles": 0}, "cannot run"),
-    ("config.json", {"config__seed": 10**29}, "seed"),
-    ("config.json", {"config__seed": 2**32}, "--seed is 4294967296"),
-    ("config.json", {"config__relabel_seed": -1}, "--relabel-seed is -1"),
-    ("config.json", {"config__lr": float("nan")}, "--lr is nan"),
-    ("config.json", {"config__budget": [20]}, "budget is"),
+    ("config.json", {"version": 3}, "has version 3, and this NextLabel reads up to 2: install a later one"),
+    ("config.json", {"version": "2"}, "do not fit"),
+    ("config.json", {"config__method": "no-such"}, 'strategy is "no-such": choose one of random'),
+    ("config.json", {"config__dataset": "no-such"}, 'dataset is "no-such": choose one of fashion'),
+    ("config.json", {"config__epochs": "many"}, 'epochs is "many": give a whole number'),
+    ("config.json", {"config__invented": 1}, 'there is no option "invented"'),
+    ("config.json", {"config__folds": 2}, "folds belongs to label cleaning"),
+    ("config.json", {"config__cycles": 0}, "cycles is 0: give at least 1"),
+    ("config.json", {"config__seed": 10**29}, "seed is 1000.*: give at most 4294967295"),
+    ("config.json", {"config__seed": 2**32}, "seed is 4294967296: give at most 4294967295"),
+    ("config.json", {"config__relabel_seed": -1}, "relabel_seed is -1: give at least 0"),
+    ("config.json", {"config__lr": float("nan")}, "lr is nan: give a finite number"),
+    ("config.json", {"config__budget": [20]}, r"budget is \[20\]: give a whole number"),
     ("config.json", {"config__budget": 10**6}, "asks for"),
     ("config.json", {"config__study": 7}, "study is 7"),
     ("config.json", {"config__study": "../evil"}, "names what cannot be"),

@@ -152,7 +152,7 @@ def test_an_example_can_be_branched(tmp_path, monkeypatch):
     [
         (3, {}, "has no finished cycle 3: it has 3, counted from 0"),
         (-1, {}, "has no finished cycle -1"),
-        (1, {"method": "badge"}, 'There is no score "badge"'),
+        (1, {"method": "badge"}, '--score is "badge": choose one of cleaning'),
         (1, {"cycles": 1}, "has at least 2 cycles in all"),
         (1, {"gamma": 2.0}, "--gamma is 2.0"),
     ],

@@ -84,11 +84,13 @@ def test_unknown_data_sets_have_defaults_too():
 
 
 @pytest.mark.parametrize(("config", "change", "message"), [
-    (LEARN, {"method": "best"}, "no strategy"), (LEARN, {"budget": 0}, "--budget is 0"), (LEARN, {"budget": -1}, "at least 0"),
+    (LEARN, {"method": "best"}, '--strategy is "best": choose one of random'), (LEARN, {"budget": 0}, "--budget is 0"),
+    (LEARN, {"budget": -1}, "at least 0"),
     (LEARN, {"budget": 200}, "asks for 600 labels"), (LEARN, {"lr": 0.0}, "--lr"), (LEARN, {"lr": float("nan")}, "--lr"),
     (LEARN, {"cycles": 0}, "--cycles is 0"), (LEARN, {"batch_size": 1}, "--batch-size is 1"),
-    (CLEAN, {"method": "best"}, "no score"), (CLEAN, {"gamma": 2.0}, "--gamma"), (CLEAN, {"noise": 1.0}, "--noise"),
-    (CLEAN, {"temperature": 0.0}, "--temperature"), (CLEAN, {"selector": "magic"}, "no selector"),
+    (CLEAN, {"method": "best"}, '--score is "best": choose one of cleaning'), (CLEAN, {"gamma": 2.0}, "--gamma"),
+    (CLEAN, {"noise": 1.0}, "--noise"), (CLEAN, {"temperature": 0.0}, "--temperature"),
+    (CLEAN, {"selector": "magic"}, '--selector is "magic": choose one of vanilla'),
 ])  # fmt: skip
 def test_says_what_cannot_run(pool, config, change, message):
     with pytest.raises(UserError, match=message):

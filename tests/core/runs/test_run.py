@@ -101,12 +101,6 @@ def test_a_run_on_a_disk_that_takes_nothing_more_is_listed_and_shown(small_disk,
     assert "delete" not in said
 
 
-def test_the_experiment_does_not_know_the_seed():
-    other = Config("active-learning", "fashion", "margin", 20, 2, seed=5)
-    assert other.experiment == CONFIG.experiment
-    assert Config("active-learning", "fashion", "egl", 20, 2).experiment != CONFIG.experiment
-
-
 def test_status_without_a_worker(one):
     assert one.status()[0] == "stopped"
     for cycle in range(2):

@@ -232,8 +232,12 @@ def test_a_study_is_started_paused_cancelled_and_resumed_as_a_job(home):
         ("title = ", "no valid TOML"),
         ('title = "x"', "does not say seeds, run, .*, strategies .or arms."),
         ('title = "x"\nstrategies = ["random"]\nseeds = [0]\nrun = {task = "active-learning"}', "run.dataset"),
-        ('colour = "red"', "settings that do not exist: colour"),
-        ("[run]\nmethod = 3", "run.method"),
+        ('colour = "red"', "no option .colour.: remove or rename it"),
+        (
+            'title = "x"\nseeds = [0]\nstrategies = ["egl"]\n'
+            'run = {task = "active-learning", dataset = "fashion", method = "egl"}',
+            "by strategies or arms",
+        ),
         (
             'title = "x"\nstrategies = ["random"]\nseeds = ["a"]\nrun = {task = "t", dataset = "d"}',
             "seeds must be a list",
@@ -248,10 +252,10 @@ def test_a_wrong_protocol_is_named(tmp_path, text, message):
 
 def test_what_cannot_be_made_is_refused_before_anything_is_written(home):
     for changes, message in (
-        ({"arms": ["coreset"]}, "no strategy"),
+        ({"arms": ["coreset"]}, '--strategy is "coreset": choose one of'),
         ({"seeds": []}, "at least one"),
         ({"settings": {"budget": 400}}, "lower the budget"),
-        ({"settings": {"budget": "many"}}, "budget is 'many', but must be a whole number"),
+        ({"settings": {"budget": "many"}}, '--budget is "many": give a whole number'),
         ({"seeds": [2**32]}, "give at most"),
     ):
         with pytest.raises(UserError, match=message):

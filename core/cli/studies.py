@@ -1,0 +1,150 @@
+"""Commands that set several runs side by side: compare, evaluate."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from core.analysis.figures import BANDS, policy_figure
+from core.cli.options import Parser, add_choice
+from core.cli.printing import print_layout, print_options
+from core.cli.shared import load, named, tell
+from core.files import export
+from core.runs import spec
+from core.runs.run import Run
+from core.studies import comparison, policies, published
+from data.errors import UserError
+
+SHOWN_ROWS = 200  # of a table that is printed
+
+
+def compare_options(sub: Parser) -> None:
+    """Of runs side by side."""
+    sub.set_defaults(command=compare)
+    sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study, or runs")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument(
+        "--out", type=Path, help="a folder for the tables as CSV, the figures as PNG, and how they were made"
+    )
+    print_options(sub)
+
+
+def evaluate_options(sub: Parser) -> None:
+    """Of classifiers before and after cleaning."""
+    sub.set_defaults(command=evaluate)
+    sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study of label cleaning, or runs")
+    add_choice(
+        sub,
+        "--classifier",
+        spec.selectors(),
+        "selectors by which classifiers are trained (default: the rows of the paper's Table 1 that the arms allow)",
+        nargs="+",
+    )
+    sub.add_argument(
+        "--relabelled",
+        type=float,
+        help="clean this share of the images, 0.327 in the paper (default: all collected)",
+    )
+    sub.add_argument(
+        "--seed", type=int, nargs="+", default=[0], help="random seed of the classifiers' training (default: 0)"
+    )
+    sub.add_argument(
+        "--model-selection",
+        action="store_true",
+        help="choose among classifiers on noisy and on cleaned validation labels",
+    )
+
+
+def compare(options: argparse.Namespace) -> None:
+    """The tables of the page Compare."""
+    studies, members = named(options.what)
+    if any(member.config.task == "label-cleaning" for member in members):
+        members = policies.comparable(members)
+        dataset = load(members[0]) if members else None
+        if dataset is None:
+            raise UserError("None of these runs has a ranking yet: wait for its first cycle.")
+        tables = policies.tables(members, dataset)
+        texts = dict(policies.DEFINITIONS)
+        titles, said = policies.TITLES, f"{len(members)} runs of label cleaning."
+        figures = {f"curves-{band}": policy_figure(members, dataset, band) for band in BANDS}
+    else:
+        tables = comparison.tables(members)
+        texts, titles, said = comparison.texts(tables), comparison.TITLES, comparison.coverage(members)
+        figures = {
+            name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
+        }
+    if options.json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+    else:
+        print(f"{said}\n")
+        for name, table in tables.items():
+            if len(table) > SHOWN_ROWS:  # curves, a row a label
+                continue
+            shown = "" if table.empty else f"\n{table.to_string(index=False, float_format='%.3f')}"
+            print(f"# {titles[name]}\n{texts[name]}{shown}\n")
+    if options.out is not None:
+        about = {
+            "studies": [{"id": one.id, "title": one.title, "command": portable(one.command)} for one in studies],
+            "runs": [member.id for member in members],
+            "machines": sorted({str(member.log.fact("machine")) for member in members}),
+            "compare": shlex.join(["python", "-m", "core", "compare", *options.what, "--out", options.out.name]),
+            "tables": texts,
+        }
+        if "accuracy" in tables:
+            tables["runs"] = comparison.accuracy(members)
+        tables = {name: table.round(6) for name, table in tables.items() if not table.empty}
+        for path in export.write_folder(options.out, tables, figures, about, print_layout(options)):
+            print(path, file=sys.stderr)
+
+
+def portable(command: str) -> str:
+    """A command as another machine would be given it: of files that lie elsewhere, their names."""
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in shlex.split(command))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Train classifiers on labels before and after cleaning, or choose among classifiers."""
+    from core.engine import evaluation, loop
+
+    loop.stop_on_signals()
+    _, members = named(options.what)
+    members = policies.comparable(members)
+    if not members:
+        raise UserError("None of these runs has a ranking yet: wait for its first cycle.")
+    dataset = load(members[0])
+
+    if options.model_selection:
+        for member in members:
+            for seed in options.seed:
+                evaluation.select_models(member, dataset, seed=seed, report=tell)
+        return
+    arms = {member.config.arm: member for member in members}
+    rows: list[tuple[Run, str, evaluation.Labelled]] = []
+    if options.classifier:
+        rows = [
+            (one, name, which) for one in members for name in options.classifier for which in evaluation.LABELLED[:2]
+        ]
+    else:  # the rows of Table 1
+        for row in published.TABLE_1_CLEANING:
+            arm, classifier = arms.get(row["arm"]), row["classifier"]
+            if row["arm"] == "clean":
+                rows.append((members[0], classifier, "clean"))
+            else:
+                rows.append((members[0], classifier, "before"))
+                rows += [(arm, classifier, "after")] if arm is not None else []
+    # A classifier is trained as the selector of its name was, where the study has one
+    known = {
+        member.config.selector: member.config for member in reversed(members) if member.config.method == "cleaning"
+    }
+    for seed in options.seed:
+        for member, name, which in dict.fromkeys(rows):
+            classifier = known.get(name) or dataclasses.replace(member.config, selector=name)
+            evaluation.evaluate(
+                member, dataset, classifier, which, seed=seed, relabelled=options.relabelled, report=tell
+            )
+    print(policies.before_after(members).to_string(index=False, float_format="%.2f"))
+
+
+COMMANDS = {"compare": compare_options, "evaluate": evaluate_options}
