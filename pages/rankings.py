@@ -8,6 +8,7 @@ from core.analysis import figures, rankings
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
 from core.scores import REGISTRY
+from data.files import preview
 from pages.ui import filters, frame, widgets
 
 PAGE = 100  # images a page
@@ -240,7 +241,7 @@ def title(name: str) -> str:
 
 def with_images(here: frame.Here, shown):
     """The table with a small picture a row."""
-    return shown.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in shown.index])
+    return shown.assign(image=[preview.data_url(preview.png(here.dataset.images[row])) for row in shown.index])
 
 
 if (place := frame.here("Rankings")) is not None:
