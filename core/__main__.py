@@ -21,6 +21,7 @@ import data
 from core import password
 from core.analysis import budget, curves, diff, figures, labelling, measures, peers, samples
 from core.analysis.figures import BANDS, policy_figure
+from core.cli import cache
 from core.files import bundle, export, handout, printed, report
 from core.files.printed import Layout
 from core.runs import branch, jobs, questions, run, settle, study
@@ -319,6 +320,7 @@ def parser() -> argparse.ArgumentParser:
     command("password", make_password, "make the hash of a password, for a dashboard that other machines reach")
 
     command("bench", bench, "measure this machine against the named rivals")
+    cache.add(commands)
     return top
 
 
