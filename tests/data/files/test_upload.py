@@ -60,8 +60,9 @@ def test_a_table_beside_the_images(top: str) -> None:
 
 
 def test_the_same_archive_is_unpacked_once(cache: Path) -> None:
-    first = upload.unpack(packed(*GOOD))
-    assert upload.unpack(packed(*GOOD)) == first
+    archive = packed(*GOOD)
+    first = upload.unpack(archive)
+    assert upload.unpack(archive) == first
     assert list(cache.iterdir()) == [first]
 
 
