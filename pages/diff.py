@@ -5,6 +5,7 @@ import streamlit as st
 from core.analysis import diff, measures
 from core.runs import run as runs
 from core.runs.run import Run
+from data.files import preview
 from pages.ui import frame, tiles, widgets
 
 POINTS = 5_000  # on the plane of ranks
@@ -172,7 +173,7 @@ def tables(here: frame.Here, heading: str, samples, name: str) -> None:
         st.caption("None.")
         return
     table = diff.named(samples.head(ROWS), here.dataset)
-    pictures = [widgets.data_url(widgets.png(here.dataset.images[row])) for row in table.index]
+    pictures = [preview.data_url(preview.png(here.dataset.images[row])) for row in table.index]
     st.dataframe(
         table.assign(image=pictures)[["image", *table.columns]],
         hide_index=True,

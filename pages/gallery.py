@@ -14,7 +14,7 @@ from core import methods
 from core.analysis import figures
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from pages.ui import filters, frame, tiles, widgets
+from pages.ui import assets, filters, frame, tiles, widgets
 
 POINTS = 4_000  # of the map: what a browser draws in no time
 CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
@@ -32,14 +32,6 @@ NAMES = {
     "n_votes": "Number of votes",
 }
 NOTHING = "No image passes these filters: widen a range, or remove a filter or the selection above."
-# What is beside the grid stays in sight while the grid is scrolled; on a narrow page the two stand one above the other
-STICKY = """<style>
-@media (min-width: 700px) {
-  [data-testid="stColumn"]:has(.st-key-gallery-side) {
-    position: sticky; top: 3.75rem; align-self: flex-start; max-height: calc(100vh - 4.5rem); overflow-y: auto;
-  }
-}
-</style>"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def outcomes(here: frame.Here, samples: Samples, kept: Filter) -> None:
 def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
     """Everything below the filters; a click in it draws nothing else anew."""
     with frame.errors():
-        st.html(STICKY)
+        assets.style("gallery")
         wish = wishes(here, samples)
         if wish.gamma != here.config.gamma:
             samples = samples.at_gamma(wish.gamma)

@@ -8,6 +8,7 @@ from core.plots import learn
 from core.runs import run as runs
 from core.runs.run import Run
 from data import ImageDataset
+from data.files import preview
 from pages.ui import frame, widgets
 
 GAMMAS = {0.0: "γ = 0, the paper", 0.3: "γ = 0.30, its code"}
@@ -24,7 +25,7 @@ def picture(column, dataset: ImageDataset, sample: pd.Series, title: str, lines:
     """An image with a heading and some lines below."""
     with column.container(border=True):
         st.markdown(f"**{title}**")
-        st.image(widgets.png(dataset.images[int(sample.name)], 112), width=112)
+        st.image(preview.png(dataset.images[int(sample.name)], 112), width=112)
         st.caption("  \n".join(lines))
 
 
@@ -182,7 +183,7 @@ def majority(run: Run, dataset: ImageDataset) -> None:
             r"\begin{gathered} \hat l \leftarrow \hat l + e_y, \; y \sim \text{annotators} \\ \text{until} \quad "
             r"\hat l_{(1)} > \hat l_{(2)} \end{gathered}"
         )
-        st.image(widgets.png(dataset.images[found.row], 140), width=140)
+        st.image(preview.png(dataset.images[found.row], 140), width=140)
         lines = [f"0. It came as **{frame.plain(found.given)}**; Φ = {found.score:.2f}: asked."]
         for step, vote in enumerate(found.votes, start=1):
             end = " — a majority." if found.agreed[step] else " — none has more yet."

@@ -8,14 +8,16 @@ from core import methods
 from core.analysis import figures, rankings
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
+from data.files import preview
 from pages.ui import filters, frame, widgets
 
 PAGE = 100  # images a page
 POINTS = 5_000  # of the scatter: what a browser draws in no time
 VIEWS = {"table": "Table", "confusion": "Confusion", "scatter": "Two scores", "disagreement": "Two rankings"}
 COLUMNS = {
-    "image": st.column_config.ImageColumn("Image", width="small"),
-    "rank": st.column_config.NumberColumn("Rank", format="localized"),
+    # Pinned: the scores scroll beside the image that they are of
+    "image": st.column_config.ImageColumn("Image", width="small", pinned=True),
+    "rank": st.column_config.NumberColumn("Rank", format="localized", pinned=True),
     "given": "Given",
     "suggested": "Suggested",
     "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
@@ -58,7 +60,8 @@ def show(here: frame.Here) -> None:
 
 def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
     """The sorted table, the distribution of what it is sorted by, and the card of one image."""
-    left, right = st.columns([3, 2])
+    # The table takes the room of the card until one is opened
+    left, right = st.columns([3, 2] if st.session_state.get("card-open") else [4, 1])
     with left:
         orders = ["rank", *samples.scores, "confidence", "n_votes"]
         first, second = st.columns([3, 2], vertical_alignment="bottom")
@@ -87,6 +90,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
 
         def chosen() -> None:
             """A click on a header sorts all images, not only those of the page; a second one the other way round."""
+            st.session_state["card-open"] = bool(st.session_state[key]["selection"]["rows"])
             header = next(iter(st.session_state[key]["selection"]["columns"]), None)
             if header == order:
                 st.session_state[direction] = not ascending
@@ -240,7 +244,7 @@ def title(name: str) -> str:
 
 def with_images(here: frame.Here, shown):
     """The table with a small picture a row."""
-    return shown.assign(image=[widgets.data_url(widgets.png(here.dataset.images[row])) for row in shown.index])
+    return shown.assign(image=[preview.data_url(preview.png(here.dataset.images[row])) for row in shown.index])
 
 
 if (place := frame.here("Rankings")) is not None:

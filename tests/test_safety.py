@@ -48,6 +48,33 @@ def test_nothing_that_can_run_code_is_loaded(source: Path) -> None:
         assert keywords.get("shell") is not True
 
 
+ASSETS = sorted((ROOT / "pages" / "ui" / "assets").iterdir())
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_script_style_or_html_stands_in_python(source: Path) -> None:
+    """They are files of their own; HTML made of strings escapes nothing."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and source.name != "__init__.py":
+            assert not re.search(r"</?(style|script|div|span|td|h[1-6])\b|addEventListener|@media", node.value), (
+                node.lineno
+            )
+
+
+@pytest.mark.parametrize("script", [path for path in ASSETS if path.suffix == ".js"], ids=lambda path: path.name)
+def test_scripts_make_no_html_of_names(script: Path) -> None:
+    """Names come from files and people: they are set as text."""
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script.read_text()
+    )
+
+
+def test_the_report_escapes_all_but_the_figure_that_it_draws_itself() -> None:
+    template = (ROOT / "core" / "files" / "report.html").read_text()
+    assert re.findall(r"(\w+)\s*\|\s*safe", template) == ["interactive"]
+    assert "autoescape=True" in (ROOT / "core" / "files" / "report.py").read_text()
+
+
 def test_the_server_listens_on_this_machine_alone() -> None:
     assert 'address = "127.0.0.1"' in (ROOT / ".streamlit" / "config.toml").read_text()
     assert "ADDRESS ?= 127.0.0.1" in (ROOT / "Makefile").read_text()

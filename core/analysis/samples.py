@@ -23,6 +23,7 @@ from core import methods, scores, tsne
 from core.relabel import Floats, Ints
 from core.runs.reference import reference_counts
 from core.runs.run import Run, home
+from core.store import cache
 from core.store.atomic import write_table
 from data import ImageDataset, votes
 from data.errors import UserError
@@ -268,6 +269,7 @@ class Samples:
 
     def _run(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyConnection:
         source, first = self._source()
+        cache.touch(self.path)
         try:
             return _cursor().execute(f"WITH samples AS ({source}) {sql}", [*first, *values])
         except duckdb.Error as error:
@@ -295,8 +297,11 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
     name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
     with _making:  # two tabs ask at the same time
         path = _folder() / name
-        if not path.exists():
+        if path.exists():
+            cache.touch(path)
+        else:
             write_table(path, _made(run, dataset, cycle))
+            cache.tidy(path.parents[1])
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
     scores = tuple(name for name in methods.scores() if name in columns and name in own)
@@ -390,8 +395,8 @@ def _folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = Path(tempfile.gettempdir()) / "nextlabel-samples"
-        folder.mkdir(exist_ok=True)
+        folder = Path(tempfile.gettempdir()) / "nextlabel-cache" / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -29,6 +29,7 @@ COMMANDS = {  # name: (module of core.cli, what it does)
     "report": ("files", "write a run on one page"),
     "bundle": ("files", "write a whole run as one file, which another installation opens"),
     "open": ("files", "open the bundle of a run: it is listed and shown like those made here"),
+    "cache": ("cache", "show how much room the cache takes, and prune it; runs need nothing of it"),
     "password": ("machine", "make the hash of a password, for a dashboard that other machines reach"),
     "bench": ("machine", "measure this machine against the named rivals"),
 }

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from data.words import count
+
 
 def describe() -> str:
     """Processor, threads, GPU, torch version and commit, in one line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"{_processor()}, {torch.get_num_threads()} CPU threads, {gpu}, torch {torch.__version__}, commit {_commit()}"
-    )
+    return f"{_processor()}, {count(torch.get_num_threads(), 'CPU thread')}, {gpu}, torch {torch.__version__}, commit {_commit()}"
 
 
 def _processor() -> str:

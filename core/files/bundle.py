@@ -16,12 +16,7 @@ import platform
 import re
 import shutil
 import sqlite3
-import stat
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +37,7 @@ from core.store.atomic import write_array, write_atomically, write_table, writin
 from core.store.log import UNSURE
 from data import ImageDataset
 from data.errors import UserError
-from data.files import packed
+from data.files import archive, packed
 
 FORMAT, VERSION = "nextlabel-run", 1
 MANIFEST = "manifest.json"
@@ -54,7 +49,6 @@ MEASURED = {  # what `core.engine.evaluation` keeps as facts, and what is in eac
 }
 MOST_IMAGES = 1 << 30  # bytes of images in a bundle
 MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, bytes of one JSON file
-PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes and than that ratio: a bomb
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
@@ -95,35 +89,34 @@ def write(
     source = _without_paths(dataset.annotators_source, run.config)
     dataset = dataclasses.replace(dataset, annotators_source=source)
     facts = {key: value for key, value in run.log.facts("").items() if key not in PASSING}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        out = _Writer(archive)
-        out.text("config.json", {**spec.for_file(config), "about": {**run.about, "annotators_source": source}})
-        out.text("facts.json", facts)
-        out.text("phases.json", run.log.phases().to_dict("records"))
-        out.bytes("events.parquet", _parquet(run.log.events()))
+    with archive.Writer(file) as out:
+        start = {**spec.for_file(config), "about": {**run.about, "annotators_source": source}}
+        out.add("config.json", _json(start))
+        out.add("facts.json", _json(facts))
+        out.add("phases.json", _json(run.log.phases().to_dict("records")))
+        out.add("events.parquet", _parquet(run.log.events()))
         if not embedded:
-            out.text(f"data/{packed.MARK}", packed.describe(dataset, images=images))
+            out.add(f"data/{packed.MARK}", _json(packed.describe(dataset, images=images)))
             for name, array in packed.arrays(dataset, images=images).items():
-                out.array(f"data/{name}.npy", array)
+                with out.entry(f"data/{name}.npy") as entry:
+                    np.save(entry, array, allow_pickle=False)
         for cycle in range(n_cycles):
             here = run.cycle_path(cycle)
             kept = ["ranking.parquet", "posterior.npy", "embedding.npy"]
             kept += [path.name for path in sorted(here.glob("weights*.safetensors"))] if weights else []
             for name in kept:
                 if (here / name).is_file():  # a ranking that did not train has no embedding
-                    out.bytes(f"{here.name}/{name}", (here / name).read_bytes())
-        out.text(
-            MANIFEST,
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "run": run.id,
-                "images": "embedded" if embedded else "included" if images else LEFT_OUT,
-                "made with": {"python": platform.python_version()}
-                | {name: version(name) for name in ("numpy", "pandas", "pyarrow", "plotly")},
-                "files": out.files,
-            },
-        )
+                    out.add(f"{here.name}/{name}", (here / name).read_bytes())
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "run": run.id,
+            "images": "embedded" if embedded else "included" if images else LEFT_OUT,
+            "made with": {"python": platform.python_version()}
+            | {name: version(name) for name in ("numpy", "pandas", "pyarrow", "plotly")},
+            "files": out.files,
+        }
+        out.add(MANIFEST, _json(manifest))
 
 
 def _without_paths(text: str, config: Config) -> str:
@@ -141,45 +134,8 @@ def to_bytes(run: Run, dataset: ImageDataset, *, images: bool = False, weights: 
     return content.getvalue()
 
 
-class _Writer:
-    """Files into a zip, and the digest of each. Equal contents make equal zips: none has a date."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-        self.files: dict[str, dict[str, Any]] = {}
-
-    def text(self, name: str, content: Any) -> None:
-        self.bytes(name, json.dumps(content, indent=1).encode())
-
-    def bytes(self, name: str, content: bytes) -> None:
-        with self._entry(name) as entry:
-            entry.write(content)
-
-    def array(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        with self._entry(name) as entry:
-            np.save(entry, array, allow_pickle=False)
-
-    @contextmanager
-    def _entry(self, name: str) -> Iterator[Any]:
-        info = zipfile.ZipInfo(name)
-        info.compress_type = zipfile.ZIP_DEFLATED
-        info.external_attr = 0o644 << 16
-        with self.archive.open(info, "w", force_zip64=True) as entry:
-            counted = _Counted(entry)
-            yield counted
-        self.files[name] = {"bytes": counted.n, "sha256": counted.digest.hexdigest()}
-
-
-class _Counted(io.RawIOBase):
-    """Passes on what is written, and knows its length and digest."""
-
-    def __init__(self, entry: IO[bytes]) -> None:
-        self.entry, self.n, self.digest = entry, 0, hashlib.sha256()
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        self.n += len(content)
-        return self.entry.write(content)
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
@@ -231,21 +187,25 @@ def _odd(what: str) -> UserError:
 def _unpack(file: Path | IO[bytes], target: Path) -> dict[str, Any]:
     """Check every entry and write it below `target`; returns the manifest."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]  # which other zip programs add
-            _check_entries(entries)
-            names = {entry.filename for entry in entries}
-            if MANIFEST not in names:
+        with archive.Archive(file, files=MOST_FILES, size=MOST) as opened:
+            opened.check(opened.entries)
+            entries = {str(entry.path): entry for entry in opened.entries}
+            for name, entry in entries.items():
+                if name != MANIFEST and not MEMBER.fullmatch(name):
+                    raise _odd(f'"{name[:60]}" does not belong there')
+                if name.endswith(".json") and entry.size > MOST_TEXT:
+                    raise _odd(f"{name} is too large")
+            if MANIFEST not in entries:
                 raise _odd("it has no manifest")
-            manifest = _manifest(archive.read(MANIFEST))
-            if set(manifest["files"]) | {MANIFEST} != names:
+            manifest = _manifest(b"".join(opened.blocks(entries[MANIFEST])))
+            if set(manifest["files"]) | {MANIFEST} != set(entries):
                 raise _odd("its files are not those of its manifest")
             for name, said in manifest["files"].items():
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 digest, n = hashlib.sha256(), 0
-                with archive.open(name) as source, path.open("wb") as copy:
-                    while block := source.read(1 << 20):
+                with path.open("wb") as copy:
+                    for block in opened.blocks(entries[name]):
                         digest.update(block)
                         n += len(block)
                         with writing(target):
@@ -255,25 +215,8 @@ def _unpack(file: Path | IO[bytes], target: Path) -> dict[str, Any]:
             return manifest
     except FileNotFoundError as error:
         raise UserError(f"There is no file {file}: give the path of a bundle.") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
-        raise _odd("the zip file is damaged, or is none") from error
-
-
-def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
-    """Raise `UserError` for names that are not ours, links, and more than a run can be."""
-    if len(entries) > MOST_FILES or len({entry.filename for entry in entries}) != len(entries):
-        raise _odd("it holds too many files, or one twice")
-    size, packed_size = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
-    if size > MOST or (size > SMALL and size > PACKED_TIGHT * packed_size):
-        raise _odd(f"it would unpack to {size >> 20:,} MB")
-    for entry in entries:
-        mode = entry.external_attr >> 16
-        if (mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode)) or entry.flag_bits & 1:
-            raise _odd("it holds a link, or something encrypted")
-        if entry.filename != MANIFEST and not MEMBER.fullmatch(entry.filename):
-            raise _odd(f'"{entry.filename[:60]}" does not belong there')
-        if entry.filename.endswith(".json") and entry.file_size > MOST_TEXT:
-            raise _odd(f"{entry.filename} is too large")
+    except archive.Unsafe as error:
+        raise _odd(f"it {error.what}") from error
 
 
 def _manifest(content: bytes) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import io
 import tempfile
-import zipfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from core.runs.questions import TASKS
 from core.runs.run import Run
 from data import ImageDataset
 from data.errors import UserError
+from data.files.archive import Writer
 
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
 
@@ -59,10 +59,10 @@ def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = 
     with tempfile.TemporaryDirectory() as folder:
         label_studio(run, dataset, cycle, Path(folder), top)
         content = io.BytesIO()
-        with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as bundle:
+        with Writer(content, compressed=False) as bundle:
             for path in sorted(Path(folder).rglob("*")):
                 if path.is_file():
-                    bundle.write(path, path.relative_to(folder))
+                    bundle.add(path.relative_to(folder).as_posix(), path.read_bytes())
     return content.getvalue()
 
 

@@ -3,7 +3,6 @@
 Pure functions on tables, and the files they make. Needs no torch.
 """
 
-import io
 import json
 import re
 from collections import Counter
@@ -18,12 +17,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from core.files.export import unguarded, write_file
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
+from data.files import preview
 
 LARGEST = 500_000_000  # bytes of a file that is read in whole
 
@@ -99,9 +98,7 @@ def write_label_studio(
     except OSError as error:
         raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
     for sample_id, image in (images or {}).items():
-        buffer = io.BytesIO()
-        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-        write_file(folder / file_address(sample_id), buffer.getvalue())
+        write_file(folder / file_address(sample_id), preview.png(image, level=6))
     write_file(folder / "config.xml", config.encode())
     write_file(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False, indent=1).encode())
     return [folder / "tasks.json", folder / "config.xml", *([folder / "images"] if images else [])]

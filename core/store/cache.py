@@ -1,8 +1,19 @@
-"""What was computed once for equal content: scores, embeddings, trained models."""
+"""What was computed once for equal content: scores, embeddings, trained models, and the tables that pages ask.
+
+All of it lies below `.cache` and can be computed again. Scores and tables are kept within a bound: those that were used least
+recently go first. Whoever has read an array holds it in memory, so that no worker is hurt by what another process removes.
+"""
 
 import hashlib
 import json
+import os
+import re
+import shutil
+import time
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +21,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.store import atomic
+from data.errors import UserError
+
+BOUND = "NEXTLABEL_CACHE_BYTES"
+DEFAULT = "5GB"
+MEMORY = 1_000_000_000  # bytes of arrays that a process keeps at hand
+SPARED = 3600.0  # seconds after its last use in which nothing goes by itself
+ABANDONED = 86_400.0  # seconds after which what a process left half-written goes
+TOUCHED = 600.0  # seconds to which the time of the last use is kept
+SHARE = 0.05  # of the bound, which a process writes between two looks at what lies there
+KINDS = {"scores": "??/*.npy", "samples": "samples/*.parquet", "trainings": "trainings/*.json"}
+PRUNED = ("scores", "samples")  # the others are a few bytes each, and save whole trainings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache: its kind, of `KINDS`; its size in bytes; when it was last used, in seconds since 1970."""
+
+    path: Path
+    kind: str
+    size: int
+    used: float
+
+
+def bytes_of(text: str, where: str) -> int:
+    """A size such as "5GB", "500 MB" or "1000" in bytes. Raises `UserError`, which says where it was given."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
+    if found is None:
+        raise UserError(f"{where} is {text[:50]!r}, which is no size: give one such as 5GB or 500MB.")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit or " "))
+
+
+def bound() -> int:
+    """How many bytes the cache may take: $NEXTLABEL_CACHE_BYTES, else 5 GB. Raises `UserError` for what is no size."""
+    return bytes_of(os.environ.get(BOUND) or DEFAULT, f"${BOUND}")
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The files of the cache in `folder`."""
+    found = []
+    for kind, pattern in KINDS.items():
+        for path in folder.glob(pattern):
+            with suppress(OSError):  # another process has removed it just now
+                stat = path.stat()
+                found.append(Entry(path, kind, stat.st_size, stat.st_mtime))
+    return found
+
+
+def prune(folder: Path, keep: int, *, before: float) -> list[Entry]:
+    """Remove scores and samples until all takes at most `keep` bytes, least recently used first; returns what went.
+
+    before: what was used at this time or later stays, whatever it takes. What a process left half-written goes too.
+    """
+    found = entries(folder)
+    total = sum(entry.size for entry in found)
+    gone = []
+    for entry in sorted((one for one in found if one.kind in PRUNED), key=lambda one: one.used):
+        if total <= keep or entry.used >= before - TOUCHED:
+            break
+        with suppress(OSError):  # it cannot be removed, or is gone
+            if entry.path.stat().st_mtime == entry.used:  # else somebody has used it since
+                entry.path.unlink()
+                total -= entry.size
+                gone.append(entry)
+    for left in [*folder.glob("*/.*.part"), *folder.glob("opening-*")]:
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return gone
+
+
+def tidy(folder: Path) -> None:
+    """Bring the cache within its bound; what was used within the hour stays. Raises as `bound`."""
+    prune(folder, bound(), before=time.time() - SPARED)
+
+
+def touch(path: Path) -> None:
+    """Note that a file of the cache was used just now."""
+    with suppress(OSError):  # it is read-only, or another user's
+        if time.time() - path.stat().st_mtime > TOUCHED:
+            os.utime(path)
 
 
 class ScoreCache:
-    """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`."""
+    """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`.
+
+    Both are bounded: `MEMORY`, and `bound`, whose errors it raises.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.memory: dict[str, NDArray[Any]] = {}
+        self.memory: OrderedDict[str, NDArray[Any]] = OrderedDict()
+        self.share = SHARE * bound()
+        self.written = self.share  # so that the first write looks at what lies there
 
     def get(self, key: dict[str, Any], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The array of this key; `compute` is called where neither memory nor disk has it."""
@@ -30,8 +127,22 @@ class ScoreCache:
                 with atomic.writing(self.folder):
                     self.folder.mkdir(exist_ok=True)
                 atomic.write_array(path, stored)
+                self.written += stored.nbytes
+                if self.written >= self.share:
+                    self.written = 0.0
+                    tidy(self.folder)
+            else:
+                touch(path)
             self.memory[name] = stored
+            self._forget()
+        self.memory.move_to_end(name)
         return self.memory[name]
+
+    def _forget(self) -> None:
+        """Let go of the arrays that were asked for least recently; the newest stays, whatever it takes."""
+        size = sum(one.nbytes for one in self.memory.values())
+        while size > MEMORY and len(self.memory) > 1:
+            size -= self.memory.popitem(last=False)[1].nbytes
 
 
 class Trainings:

@@ -16,7 +16,8 @@ from core.runs import run as runs
 from core.runs.run import Run
 from core.runs.spec import Config
 from data.errors import UserError
-from pages.ui import login
+from data.words import count
+from pages.ui import assets, login
 
 PAGES = {
     "app.py": "Home",
@@ -36,17 +37,6 @@ MOST = 1e6  # of the price of a label
 PRICE = ("price", "unit")  # of a label, from the page Curves; in the URL, so that every page knows what was spent
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 PLAY_SECONDS = 1.5  # from cycle to cycle
-# More of the page, and the whole time line with the budget, in a window of 900 pixels; images that do not touch
-CLOSER = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 4rem; }
-[data-testid="stMainBlockContainer"] h1 { padding-top: 0; }
-[data-testid="stSidebarHeader"] { height: 2.5rem; min-height: 0; margin: 0; padding-block: .5rem 0; }
-[data-testid="stSidebarUserContent"] [data-testid="stVerticalBlock"] { gap: .55rem; }
-[data-testid="stSidebarUserContent"] h3 { padding: 0 0 .6rem; }
-[data-testid="stSidebarUserContent"] hr { margin: .3rem 0; }
-[data-testid="stSidebarUserContent"] [data-testid="stPageLink"] { margin-block: -.1rem; }
-[data-testid="stImage"] { column-gap: .5rem; }
-</style>"""
 STATES = {
     "running": "● running",
     "pausing": "◐ pausing",
@@ -75,7 +65,7 @@ class Here:
 def setup(title: str) -> None:
     """Page title and width, and who may see it; the first call of every page."""
     st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
-    st.html(CLOSER)
+    assets.style("frame")
     login.require()
     st.session_state["page"] = title
 
@@ -146,9 +136,9 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     state, _ = run.status()
     n = len(run.cycles())
     if state == "finished" and run.config.annotator == "person":  # whose cycles nobody has counted before
-        st.caption(f"○ waits for labels · {n} cycle{'' if n == 1 else 's'}", help=plain(run.id))
+        st.caption(f"○ waits for labels · {count(n, 'cycle')}", help=plain(run.id))
     else:
-        st.caption(f"{STATES[state]} · {n} of {run.target()} cycles", help=plain(run.id))
+        st.caption(f"{STATES[state]} · {n} of {count(run.target(), 'cycle')}", help=plain(run.id))
     if n == 0:
         return None
     given = st.query_params.get("cycle", "")
@@ -191,14 +181,14 @@ def _metric(run: Run, cycle: int) -> None:
     labels = int(table["n_labels"].iloc[cycle])
     name, shown = next(iter(measures.measures(run.config, table.iloc[cycle]).items()), (None, None))
     if name is None or shown is None:
-        st.caption(f"{labels:,} labels")
+        st.caption(count(labels, "label"))
         return
     values = 100 * table[name]
     if not shown.certain:
-        hint(shown, f"{shown.title} · {labels:,} labels")
+        hint(shown, f"{shown.title} · {count(labels, 'label')}")
         return
     st.metric(
-        f"{shown.title} · {labels:,} labels",
+        f"{shown.title} · {count(labels, 'label')}",
         shown.text,
         f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
         chart_data=values.tolist() if len(values) > 1 else None,

@@ -1,7 +1,5 @@
-"""Figures and tables with their exports, thumbnails, and the card of one image."""
+"""Figures and tables with their exports, and the card of one image."""
 
-import base64
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +7,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
-from PIL import Image
 
 from core import methods
 from core.analysis import budget, curves, figures, labelling, rankings
@@ -21,7 +18,7 @@ from core.plots import learn
 from core.relabel import Labels
 from core.runs import jobs
 from core.runs.run import Run, find
-from data.files import original
+from data.files import preview
 from pages.ui import filters
 from pages.ui.frame import Here, errors, plain
 
@@ -188,7 +185,11 @@ def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     return table(_here.run, _here.dataset, _here.cycle)
 
 
-@st.cache_resource(max_entries=64, show_spinner="Reading the cycle…")
+@st.cache_resource(
+    max_entries=64,
+    show_spinner="Reading the cycle…",
+    validate=lambda found: found.path.is_file(),  # it may be pruned
+)
 def cycle_samples(_here: Here, key: tuple[str, int, int]) -> Samples:
     """The samples of the cycle we stand at, on disk."""
     return of_cycle(_here.run, _here.dataset, _here.cycle)
@@ -250,22 +251,6 @@ def relabels(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     return labelling.relabels(_here.run, _here.dataset, _here.cycle)
 
 
-def png(image: np.ndarray, side: int | None = None) -> bytes:
-    """A uint8 image [H, W, C] as PNG, enlarged to at least `side` pixels without smoothing."""
-    picture = Image.fromarray(np.asarray(image)[:, :, 0] if image.shape[2] == 1 else np.asarray(image))
-    if side is not None and max(picture.size) < side:
-        factor = side // max(picture.size)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def data_url(content: bytes, kind: str = "png") -> str:
-    """An encoded image as a URL that needs no request."""
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
-
-
 def card(here: Here, row: pd.Series) -> None:
     """One image, large, with the reason for its place, its votes, posterior, scores, history and neighbours.
 
@@ -275,8 +260,8 @@ def card(here: Here, row: pd.Series) -> None:
     with st.container(border=True):
         st.markdown("**Image**")
         st.code(sample_id, language=None)
-        file = original.picture(here.config.dataset, here.config.root, sample_id, 448)  # in the shape it was taken
-        st.image(png(here.dataset.images[position], 224) if file is None else png(file), width=224)
+        file = preview.file_pixels(here.config.dataset, here.config.root, sample_id, 448)  # in the shape it was taken
+        st.image(preview.png(here.dataset.images[position], 224) if file is None else preview.png(file), width=224)
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
         votes = _labels(here, here.key).histogram[position]
@@ -325,7 +310,7 @@ def _neighbours(here: Here, position: int) -> None:
     labels = _labels(here, here.key).majority[near]
     with st.expander("Nearest in the model's embedding"):
         captions = [plain(names[label]) for label in labels]  # −1, no label, is the last
-        st.image([png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
+        st.image([preview.png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
 
 
 def _layers(here: Here, sample_id: str) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.store import atomic, cache
-from core.store.cache import ScoreCache
+from core.store import atomic
 from core.store.log import Log
 from data.errors import UserError
 
@@ -70,29 +69,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         atomic.write_atomically(tmp_path / "runs" / "x" / "file", b"")
 
 
-def test_cache_computes_once_for_the_same_content(tmp_path):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return np.arange(3.0)
-
-    cache = ScoreCache(tmp_path)
-    for _ in range(2):
-        np.testing.assert_array_equal(cache.get({"weights": "a"}, compute), [0, 1, 2])
-    np.testing.assert_array_equal(ScoreCache(tmp_path).get({"weights": "a"}, compute), [0, 1, 2])  # from disk
-    assert len(calls) == 1
-    cache.get({"weights": "b"}, compute)
-    assert len(calls) == 2
-
-
-def test_a_damaged_cache_file_is_computed_again(tmp_path):
-    cache.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.arange(3.0))
-    (file,) = tmp_path.rglob("*.npy")
-    file.write_bytes(file.read_bytes()[:20])
-    np.testing.assert_array_equal(cache.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.ones(2)), [1, 1])
-
-
 @pytest.mark.parametrize("content", [None, b"not a database, but long enough to look like a file of some kind"])
 def test_a_missing_or_damaged_log_is_said_and_not_made_anew(log, content):
     log.path.unlink()
@@ -142,18 +118,3 @@ def test_nobody_is_told_to_delete_an_intact_run(log, monkeypatch, code, match):
     with pytest.raises(UserError, match=match) as raised:
         log.phases()
     assert ("delete the folder" in str(raised.value)) == (code == sqlite3.SQLITE_CORRUPT_VTAB)
-
-
-def test_an_equal_training_is_found_until_its_weights_change(tmp_path):
-    key, trainings = {"rows": "abc", "seed": 1}, cache.Trainings(tmp_path)
-    weights = tmp_path / "a-run" / "cycle-002" / "weights.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
-    assert trainings.find(key) is None
-    trainings.add(key, weights, {"train_loss": 0.5})
-    assert cache.Trainings(tmp_path).find(key) == (b"weights", {"train_loss": 0.5})
-    assert trainings.find({**key, "seed": 2}) is None
-    weights.write_bytes(b"changed")
-    assert trainings.find(key) is None
-    weights.unlink()
-    assert trainings.find(key) is None

@@ -152,7 +152,8 @@ def test_what_an_image_costs(tmp_path: Path, name: str, bytes_a_pixel: int) -> N
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from data import folder, imagefile
+from data.files import imagefile
+from data.sources import folder
 imagefile.budget = imagefile.Budget(40 << 20)
 root = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

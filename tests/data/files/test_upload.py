@@ -60,8 +60,9 @@ def test_a_table_beside_the_images(top: str) -> None:
 
 
 def test_the_same_archive_is_unpacked_once(cache: Path) -> None:
-    first = upload.unpack(packed(*GOOD))
-    assert upload.unpack(packed(*GOOD)) == first
+    archive = packed(*GOOD)
+    first = upload.unpack(archive)
+    assert upload.unpack(archive) == first
     assert list(cache.iterdir()) == [first]
 
 
@@ -119,7 +120,7 @@ def test_a_list_of_what_was_left_out_that_is_damaged(cache: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_few_bytes_that_would_unpack_to_gigabytes_at_once(cache: Path, method: int) -> None:
     """Python reads such an entry whole pieces at a time, however little of it is asked for."""
-    with pytest.raises(UserError, match="packed in an unusual way; pack the images anew"):
+    with pytest.raises(UserError, match="packed in an unusual way; pack the files again"):
         upload.unpack(packed(*GOOD, ("cat/zeros", bytes(1000)), method=method))
     assert not cache.exists() or list(cache.iterdir()) == []
 

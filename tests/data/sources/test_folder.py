@@ -13,7 +13,7 @@ from PIL import Image
 
 import data
 from data.errors import UserError
-from data.files import imagefile, original
+from data.files import imagefile, preview
 from data.sources import folder
 
 
@@ -437,7 +437,7 @@ def test_twelve_bits_in_sixteen_are_spread_alike_over_the_folder(tmp_path: Path)
     save(tmp_path, "dog/bright.png", np.full((8, 8), 4095, np.uint16))
     save(tmp_path, "cat/x.png", np.full((8, 8), 1024, np.uint16))
     assert one(tmp_path)[0, 0].tolist() == [64]
-    seen = original.picture("folder", tmp_path, "cat/x.png", 8)
+    seen = preview.file_pixels("folder", tmp_path, "cat/x.png", 8)
     assert seen is not None
     assert seen[0, 0].tolist() == [64, 64, 64]  # as the model sees it
     save(tmp_path, "dog/bright.png", np.full((8, 8), 65535, np.uint16))
