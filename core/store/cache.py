@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,21 @@ class ScoreCache:
         self.folder = folder
         self.memory: dict[str, NDArray[Any]] = {}
 
-    def get(self, key: dict[str, Any], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array of this key; `compute` is called where neither memory nor disk has it."""
+    def get(
+        self,
+        key: dict[str, Any],
+        compute: Callable[[], NDArray[Any]],
+        enough: Callable[[NDArray[Any]], bool] = lambda stored: True,
+    ) -> NDArray[Any]:
+        """The array of this key; `compute` is called where neither memory nor disk has it.
+
+        enough: whether the array that is there will do, such as a curve that is long enough; else it is computed, and replaced.
+        """
         name = _name(key)
-        if name not in self.memory:
+        if name not in self.memory or not enough(self.memory[name]):
             path = self.folder / name[:2] / f"{name}.npy"
             stored = _read_array(path)
-            if stored is None:
+            if stored is None or not enough(stored):
                 stored = compute()
                 with atomic.writing(self.folder):
                     self.folder.mkdir(exist_ok=True)
@@ -63,6 +72,18 @@ class Trainings:
 
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{_name(key)}.json"
+
+
+def below(home: Path, name: str) -> Path:
+    """The folder for what pages compute, made where it is missing: in the home, or among the system's temporary files where
+    that cannot be written."""
+    folder = home / ".cache" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"nextlabel-{name}"
+        folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _name(key: dict[str, Any]) -> str:
