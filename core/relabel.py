@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.scores import distribution, total_votes
+from core.scores import total_votes
 from data import votes
 from data.errors import UserError
 
@@ -178,22 +178,101 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike | Oracle
     """
     counts = np.asarray(label_counts)
     total_votes(counts)  # refuses a sample that nobody voted on
-    oracle = priority if isinstance(priority, Oracle) else None
-    if oracle is not None:
-        first = oracle[np.arange(len(counts)), state.majority]
+    if isinstance(priority, Oracle):
+        first = priority[np.arange(len(counts)), state.majority]
     else:
-        first = np.asarray(priority, dtype=np.float64)
-        if np.isnan(first).any():
-            raise UserError(
-                f"{np.isnan(first).sum()} samples have no score (NaN), so they cannot be ranked: score them again."
-            )
-        first = np.where(state.cleaned, -np.inf, first)
-    first = np.where(state.tied, np.inf, first)
-    # Each chain gives at least one vote, so that only the `budget` best can ever be reached.
-    rows = np.argsort(-first, kind="stable")[:budget]
-    rows = rows[first[rows] > -np.inf]
+        first = np.where(state.cleaned, -np.inf, _ranked(priority))
+    queue = _queue(np.where(state.tied, np.inf, first), budget)
+    held = state.histogram[queue.rows].astype(np.int64), state.majority[queue.rows]
+    return _collect(counts, *held, queue, priority, budget=budget, seed=seed)
 
-    histogram, majority, key = state.histogram[rows].astype(np.int64), state.majority[rows].copy(), first[rows]
+
+@dataclass(frozen=True)
+class _Queue:
+    """The samples that a budget can reach, the next first: each of them gives at least one label."""
+
+    rows: Ints  # [R]
+    priority: Floats  # [R]
+
+
+def _queue(priority: Floats, budget: int) -> _Queue:
+    """Of priorities [N], those of −∞ left out. Equal ones: lower row first."""
+    rows = np.flatnonzero(priority > -np.inf)
+    if 0 < budget < len(rows):  # sorting a million for the sake of a thousand takes most of a simulation
+        least = np.partition(priority[rows], len(rows) - budget)[len(rows) - budget]
+        rows = rows[priority[rows] >= least]
+    rows = rows[np.argsort(-priority[rows], kind="stable")][:budget]
+    return _Queue(rows, priority[rows])
+
+
+def _ranked(priority: ArrayLike) -> Floats:
+    """A fixed ranking as float64 [N]. Raises `UserError` where it is NaN."""
+    scores = np.asarray(priority, dtype=np.float64)
+    if np.isnan(scores).any():
+        raise UserError(
+            f"{np.isnan(scores).sum()} samples have no score (NaN), so they cannot be ranked: score them again."
+        )
+    return scores
+
+
+def _collect(
+    counts: Ints,
+    histogram: Ints,
+    majority: Ints,
+    queue: _Queue,
+    priority: ArrayLike | Oracle,
+    *,
+    budget: int,
+    seed: int,
+) -> Votes:
+    """Algorithm 1 on a queue; histogram [R, C] and majority [R] of its samples at the start."""
+    if isinstance(priority, Oracle):
+        return _served_again(counts, histogram, majority, queue, priority, budget=budget, seed=seed)
+    return _served_once(counts, histogram, majority, queue.rows, budget=budget, seed=seed)
+
+
+def _served_once(counts: Ints, histogram: Ints, majority: Ints, rows: Ints, *, budget: int, seed: int) -> Votes:
+    """The labels of samples that are taken one after the other, each until a majority forms."""
+    eye = np.eye(counts.shape[1], dtype=np.int64)
+    parts, collected, start = (
+        [np.empty((0, 5), dtype=np.int64)],
+        0,
+        0,
+    )  # a line a label: place, draw, label, majority, formed
+    while collected < budget and start < len(rows):
+        # Each gives a label at least, and few more than two: so no round draws many more than the budget has left
+        active = np.arange(start, min(len(rows), start + max(256, (budget - collected) // 2)))
+        start = int(active[-1]) + 1
+        running = histogram[active]
+        drawn = running.sum(axis=1) - 1  # the initial label is not a draw
+        last = drawn + budget
+        while len(active):
+            width = max(1, min(budget, 512 // len(active)))  # few samples left: many labels of each at once
+            row = rows[active]
+            draw = drawn[:, None] + np.arange(width)
+            label = votes.draw_votes(counts[row], seed, row, draw)  # [A, W]
+            after = running[:, None, :] + np.cumsum(eye[label], axis=1)  # [A, W, C]
+            top = after.max(axis=2)
+            formed = (after == top[:, :, None]).sum(axis=2) == 1
+            done = formed.any(axis=1)
+            kept = np.arange(width) <= np.where(done, formed.argmax(axis=1), width)[:, None]
+            stands = np.where(formed, after.argmax(axis=2), majority[active, None])
+            place = np.broadcast_to(active[:, None], draw.shape)
+            new = np.stack([place, draw, label, stands, formed], axis=-1)[kept]
+            parts.append(new)
+            collected += len(new)
+            going = ~done & (draw[:, -1] + 1 < last)
+            active, running, drawn, last = active[going], after[going, -1], drawn[going] + width, last[going]
+    table = np.concatenate(parts)
+    place, draw, label, stands, formed = table[np.lexsort((table[:, 1], table[:, 0]))][:budget].T
+    return Votes(rows[place], label, stands, formed.astype(bool))
+
+
+def _served_again(
+    counts: Ints, histogram: Ints, majority: Ints, queue: _Queue, oracle: Oracle, *, budget: int, seed: int
+) -> Votes:
+    """The labels of samples whose priority changes with their majority label, so that one may be taken again."""
+    rows, key, majority = queue.rows, queue.priority.copy(), majority.copy()
     drawn = histogram.sum(axis=1) - 1  # the initial label is not a draw
     table = np.empty((0, 6))  # one line a vote: key, row, draw, label, majority, whether it formed
     active = np.arange(len(rows))
@@ -213,8 +292,7 @@ def collect(label_counts: ArrayLike, state: Labels, priority: ArrayLike | Oracle
             last >= 0, np.take_along_axis(running.argmax(axis=2), np.maximum(last, 0), 1), majority[i, None]
         )
         # A vote that follows a formed majority begins a new visit, with the priority of that majority.
-        again = np.full(after.shape, -np.inf) if oracle is None else oracle[row[:, None], after]
-        begins = np.where(formed, again, np.inf)
+        begins = np.where(formed, oracle[row[:, None], after], np.inf)
         keys = np.minimum.accumulate(np.concatenate([key[i, None], begins], axis=1), axis=1)
         of = np.broadcast_to(row[:, None], draw.shape)
         new = np.stack([keys[:, :-1], of, draw, label, after, formed], axis=-1).reshape(-1, 6)
@@ -266,13 +344,21 @@ def simulate_votes(
         raise UserError(f"Initial labels must be {n} numbers from 0 to {n_classes - 1}, one a row of the label counts.")
     if budget < 0:
         raise UserError(f"A budget of {budget} labels is negative: give 0 or more.")
-    start = Labels(
-        np.eye(n_classes, dtype=np.int64)[initial], initial, np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    )
-    fixed = None if isinstance(policy, str) and policy == "random" else priorities(policy, counts)
+    total_votes(counts)  # refuses a sample that nobody voted on
+    eye = np.eye(n_classes, dtype=np.int64)
+    shuffled = isinstance(policy, str) and policy == "random"
+    priority: Floats | Oracle = np.empty(0) if shuffled else priorities(policy, counts)
+    # The queue of a policy that does not depend on the seed is the same for all sets of votes
+    queue = None if shuffled else _queue(_at_start(priority, initial), budget)
     for seed in seeds:
-        priority = random_order(n, seed) if fixed is None else fixed
-        yield collect(counts, start, priority, budget=budget, seed=seed)
+        mine = _queue(random_order(n, seed), budget) if queue is None else queue
+        held = eye[initial[mine.rows]], initial[mine.rows]
+        yield _collect(counts, *held, mine, priority, budget=budget, seed=seed)
+
+
+def _at_start(priority: Floats | Oracle, initial: Ints) -> Floats:
+    """Priorities [N] before any label is collected."""
+    return priority[np.arange(len(initial)), initial] if isinstance(priority, Oracle) else _ranked(priority)
 
 
 def priorities(policy: str | ArrayLike, label_counts: ArrayLike) -> Floats | Oracle:
@@ -358,31 +444,48 @@ def statistics_curves(label_counts: ArrayLike, initial: Ints, taken: Votes) -> C
     The label histogram of a sample holds its initial label and those collected. Raises `UserError` on a sample without
     true votes. Bernhardt et al. 2022, Methods.
     """
-    counts = np.asarray(label_counts)
-    n, n_classes = counts.shape
-    q = distribution(counts)  # refuses a sample that nobody voted on
-    truth, difficult = counts.argmax(axis=1), votes.ambiguous(counts)
-    eye = np.eye(n_classes, dtype=np.int64)
-    order = np.argsort(taken.sample, kind="stable")
-    sample, label, majority = taken.sample[order], taken.label[order], taken.majority[order]
-    new = np.concatenate([[True], sample[1:] != sample[:-1]])[: len(sample)]
-    start = np.maximum.accumulate(np.where(new, np.arange(len(sample)), 0)) if len(sample) else np.arange(0)
-    every = np.cumsum(eye[label], axis=0)
-    histogram = every - (every - eye[label])[start] + eye[initial[sample]]  # [T, C] after each label
-    variation = 0.5 * np.abs(histogram / histogram.sum(axis=1, keepdims=True) - q[sample]).sum(axis=1)
-    at_start = 0.5 * np.abs(eye[initial] - q).sum(axis=1)
-    wrong, was_wrong = majority != truth[sample], initial != truth
+    return Statistics(label_counts, initial).after(taken)
 
-    def curve(after: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
-        """Sum over all samples: `first` [N], changed to `after` [T] by each label."""
-        change = after - np.where(new, first[sample], np.roll(after, 1))
-        in_time = np.empty_like(change)
-        in_time[order] = change
-        return first.sum() + np.concatenate([np.zeros(1, change.dtype), np.cumsum(in_time)])
 
-    clear = curve((wrong & ~difficult[sample]).astype(np.int64), (was_wrong & ~difficult).astype(np.int64))
-    hard = curve((wrong & difficult[sample]).astype(np.int64), (was_wrong & difficult).astype(np.int64))
-    return Curves(1 - (clear + hard) / n, clear, hard, curve(variation, at_start) / n)
+class Statistics:
+    """How labels stand against the true counts [N, C] from the same initial labels [N], whatever is collected.
+
+    Raises `UserError` on a sample without true votes.
+    """
+
+    def __init__(self, label_counts: ArrayLike, initial: Ints) -> None:
+        self.counts, self.initial = np.asarray(label_counts), initial
+        self.total = total_votes(self.counts)  # refuses a sample that nobody voted on
+        self.truth, self.difficult = self.counts.argmax(axis=1), votes.ambiguous(self.counts)
+        # ½ Σ |e_c − q| = 1 − q[c] for a sample with one label
+        own = self.counts[np.arange(len(initial)), initial] / self.total[:, 0]
+        self.variation = 1 - own
+
+    def after(self, taken: Votes) -> Curves:
+        """`statistics_curves` of these collected labels."""
+        n, n_classes = self.counts.shape
+        eye = np.eye(n_classes, dtype=np.int64)
+        order = np.argsort(taken.sample, kind="stable")
+        sample, label, majority = taken.sample[order], taken.label[order], taken.majority[order]
+        new = np.concatenate([[True], sample[1:] != sample[:-1]])[: len(sample)]
+        start = np.maximum.accumulate(np.where(new, np.arange(len(sample)), 0)) if len(sample) else np.arange(0)
+        every = np.cumsum(eye[label], axis=0)
+        histogram = every - (every - eye[label])[start] + eye[self.initial[sample]]  # [T, C] after each label
+        q = self.counts[sample] / self.total[sample]
+        variation = 0.5 * np.abs(histogram / histogram.sum(axis=1, keepdims=True) - q).sum(axis=1)
+        wrong, was_wrong = majority != self.truth[sample], self.initial != self.truth
+
+        def curve(after: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+            """Sum over all samples: `first` [N], changed to `after` [T] by each label."""
+            change = after - np.where(new, first[sample], np.roll(after, 1))
+            in_time = np.empty_like(change)
+            in_time[order] = change
+            return first.sum() + np.concatenate([np.zeros(1, change.dtype), np.cumsum(in_time)])
+
+        difficult = self.difficult
+        clear = curve((wrong & ~difficult[sample]).astype(np.int64), (was_wrong & ~difficult).astype(np.int64))
+        hard = curve((wrong & difficult[sample]).astype(np.int64), (was_wrong & difficult).astype(np.int64))
+        return Curves((n - clear - hard) / n, clear, hard, curve(variation, self.variation) / n)
 
 
 def labels_per_correction(curves: Curves) -> float | None:
@@ -408,15 +511,49 @@ def replay(
     for; by default all but a sample's first · ties_keep: a tie keeps the majority label that stood before it, as in
     Algorithm 1; if not, it has no label (−1), so that nothing depends on the order in which votes were given.
     """
-    n, n_classes = shape
     order = np.argsort(sample, kind="stable")
     rows, given = sample[order], label[order]
+    instead = np.full(len(rows), -1) if replaced is None else replaced[order]
     opens = np.concatenate([[True], rows[1:] != rows[:-1]])[: len(rows)]
+    closes = np.roll(opens, -1)
     asked = ~opens if relabels is None else relabels[order]
-    at = np.arange(len(rows))
-    start = np.maximum.accumulate(np.where(opens, at, 0)) if len(rows) else at
+    state = Labels(
+        np.zeros(shape, dtype=np.int64),
+        np.full(shape[0], -1),
+        np.zeros(shape[0], dtype=bool),
+        np.zeros(shape[0], dtype=bool),
+    )
+    # Most samples of a large pool have one label, and nothing is to be counted
+    alone = opens & closes & (instead < 0)
+    after, formed = given.copy(), np.ones(len(rows), dtype=bool)
+    state.histogram[rows[alone], given[alone]] = 1
+    several = np.flatnonzero(~alone)
+    running, after[several], formed[several] = _majorities(
+        given[several], instead[several], opens[several], shape[1], ties_keep
+    )
+    last = closes[several]
+    state.histogram[rows[several][last]] = running[last]
+
+    final = rows[closes]
+    state.majority[final] = after[closes]
+    state.tied[final] = ~formed[closes]
+    state.cleaned[final] = formed[closes] & asked[closes]
+    majority, had_formed = np.empty_like(label), np.empty(len(label), dtype=bool)
+    majority[order], had_formed[order] = after, formed
+    return state, Votes(sample, label, majority, had_formed)
+
+
+def _majorities(
+    given: Ints, instead: Ints, opens: NDArray[np.bool_], n_classes: int, ties_keep: bool
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """(label histogram [T, C], majority label, whether one class has more votes) after each of T events, sample by sample.
+
+    instead: the label that an event takes the place of, −1 for none · opens: whether it is the first of its sample.
+    """
+    at = np.arange(len(given))
+    start = np.maximum.accumulate(np.where(opens, at, 0)) if len(given) else at
     one_hot = np.concatenate([np.eye(n_classes, dtype=np.int64), np.zeros((1, n_classes), dtype=np.int64)])  # −1: none
-    change = one_hot[given] - (0 if replaced is None else one_hot[replaced[order]])
+    change = one_hot[given] - one_hot[instead]
     votes_so_far = np.cumsum(change, axis=0)
     before = votes_so_far - change  # up to, but without, each event
     running = votes_so_far - before[start]
@@ -424,16 +561,7 @@ def replay(
     formed = (running == top[:, None]).sum(axis=1) == 1  # always so at a sample's first vote
     after = running.argmax(axis=1)
     if ties_keep:
-        after = after[np.maximum.accumulate(np.where(formed, at, 0))] if len(rows) else after
+        after = after[np.maximum.accumulate(np.where(formed, at, 0))] if len(given) else after
     else:
         after[~formed] = -1
-
-    closes = np.roll(opens, -1)
-    final = rows[closes]
-    state = Labels(np.zeros(shape, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
-    state.histogram[final], state.majority[final] = running[closes], after[closes]
-    state.tied[final] = ~formed[closes]
-    state.cleaned[final] = formed[closes] & asked[closes]
-    majority, had_formed = np.empty_like(label), np.empty(len(label), dtype=bool)
-    majority[order], had_formed[order] = after, formed
-    return state, Votes(sample, label, majority, had_formed)
+    return running, after, formed

@@ -3,7 +3,7 @@
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.analysis import budget, curves, figures, peers
+from core.analysis import budget, curves, figures, labelling, peers
 from core.runs import run as runs
 from pages.ui import frame, widgets
 
@@ -68,22 +68,10 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
     widgets.figure(widgets.budget_figure(here, here.key, tuple(chosen), at, target / 100), f"{here.run.id}-budget")
     table = budget.plan(found, at, target / 100, None if learning else len(here.dataset))
     st.markdown(f"**{at:,} labels**" + (f" cost **{frame.plain(budget.money(at * price, unit))}**" if price else ""))
-    shown = table[["policy", "value"]].copy()
-    if not learning:
-        shown["per_correction"] = table["labels_per_correction"]
-        if price:
-            shown["cost_per_correction"] = [amount(n * price, unit) for n in table["labels_per_correction"]]
-    shown["for_target"] = [amount(n) if n == n else "not reached" for n in table["labels_for_target"]]
-    if price:
-        shown["cost_for_target"] = [amount(n * price, unit) for n in table["labels_for_target"]]
-    if table["saved"].notna().any():
-        signs = ["more than " if more else "" for more in table["saved_at_least"]]
-        shown["saved"] = [sign + amount(n) if n == n else "" for sign, n in zip(signs, table["saved"], strict=True)]
-        if price:
-            saved = zip(signs, table["saved"], strict=True)
-            shown["cost_saved"] = [sign + amount(n * price, unit) if n == n else "" for sign, n in saved]
+    if text := labelling.untrained_text(here.run, here.n_cycles - 1, "not counted here"):
+        st.caption(text)
     st.dataframe(
-        shown,
+        budget.priced(table, price, unit, learning),
         hide_index=True,
         column_config={
             "policy": "Policy",
@@ -134,17 +122,13 @@ def unknown(here: frame.Here) -> None:
     collected, changed = budget.spent(here.run, here.dataset, here.cycle)
     st.info(
         "Nobody knows the right labels of these images, so what more labels would correct cannot be said. So far "
-        f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them."
+        f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them. "
+        + labelling.untrained_text(here.run, here.cycle, "not counted here")
     )
     price, unit = priced(*st.columns(2))
     if price and changed:
         spent, each = (frame.plain(budget.money(labels * price, unit)) for labels in (collected, collected / changed))
         st.markdown(f"**{spent}** in all, {each} for each changed label")
-
-
-def amount(value: float, unit: str | None = None) -> str:
-    """A number of labels, or an amount of money or time; "" for NaN."""
-    return "" if value != value else f"{value:,.0f}" if unit is None else budget.money(value, unit)
 
 
 def show(here: frame.Here) -> None:

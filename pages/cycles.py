@@ -247,7 +247,7 @@ def history(run: Run, cycle: int) -> None:
         )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
-    changes = widgets.changes(here, here.key).merge(table.drop(columns="seconds"), on="cycle", how="left")
+    changes = widgets.changes(here, here.key)
     st.dataframe(
         changes,
         hide_index=True,

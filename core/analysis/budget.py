@@ -93,6 +93,35 @@ def plan(found: pd.DataFrame, budget: int, target: float, n_samples: int | None 
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("value", ascending=False, kind="stable", ignore_index=True)
 
 
+def priced(found: pd.DataFrame, price: float, unit: str, learning: bool) -> pd.DataFrame:
+    """The `plan` of each policy as people read it: policy, value, then labels, and what they cost where a label has a price.
+
+    per_correction and cost_per_correction not in active learning, saved and cost_saved where the random order is among the
+    policies. Amounts are texts, those that are not known "".
+    """
+    table = found[["policy", "value"]].copy()
+    if not learning:
+        table["per_correction"] = found["labels_per_correction"]
+        if price:
+            table["cost_per_correction"] = [amount(n * price, unit) for n in found["labels_per_correction"]]
+    table["for_target"] = [amount(n) or "not reached" for n in found["labels_for_target"]]
+    if price:
+        table["cost_for_target"] = [amount(n * price, unit) for n in found["labels_for_target"]]
+    if found["saved"].notna().any():
+        saved = [
+            ("more than " if more else "", n) for more, n in zip(found["saved_at_least"], found["saved"], strict=True)
+        ]
+        table["saved"] = [sign + amount(n) if amount(n) else "" for sign, n in saved]
+        if price:
+            table["cost_saved"] = [sign + amount(n * price, unit) if amount(n) else "" for sign, n in saved]
+    return table
+
+
+def amount(value: float, unit: str | None = None) -> str:
+    """A number of labels, or an amount of money or time; "" for NaN."""
+    return "" if math.isnan(value) else f"{value:,.0f}" if unit is None else money(value, unit)
+
+
 def progress(run: Run, cycle: int) -> tuple[int, int | None]:
     """(labels up to a cycle, labels that the run is to have in all): in active learning with those it started from.
 

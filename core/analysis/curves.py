@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
-from core.runs.reference import initial_labels, reference_counts
+from core.runs.reference import reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies
+from core.studies.simulation import Simulator
 from data import ImageDataset
-
-ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 
 
 def learning_curve(runs: list[Run]) -> pd.DataFrame:
@@ -54,29 +53,21 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
 def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:
     """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
 
-    Oracle and random by `core.relabel.simulate` over five sets of votes on the run's own initial labels; minimal is the
+    Oracle and random simulated over `VOTE_SETS` sets of votes on the run's own initial labels; minimal is the
     straight line that corrects one sample with every two labels. Empty where nobody knows the true labels.
     """
-    reference = reference_counts(config, dataset)
-    if reference is None:
+    if reference_counts(config, dataset) is None:
         return pd.DataFrame(columns=["policy", "n_labels", "mean", "sd"])
-    initial = initial_labels(config, dataset)
-    x = np.arange(budget + 1)
-    seeds = config.seed + np.arange(ENVELOPE_SEEDS)
+    simulator, x = Simulator(config, dataset), np.arange(budget + 1)
     parts = []
     for policy in ("oracle", "random"):
-        curves = relabel.simulate(reference, initial, policy, budget=budget, seeds=seeds).correctness
+        curves = simulator.correctness(policy, budget)
         parts.append(
             pd.DataFrame(
                 {"policy": policy, "n_labels": x, "mean": curves.mean(axis=0), "sd": curves.std(axis=0, ddof=1)}
             )
         )
-    start = metrics.correctness(initial, reference)
-    parts.append(
-        pd.DataFrame(
-            {"policy": "minimal", "n_labels": x, "mean": np.minimum(1.0, start + x / 2 / len(initial)), "sd": 0.0}
-        )
-    )
+    parts.append(pd.DataFrame({"policy": "minimal", "n_labels": x, "mean": simulator.minimal(budget), "sd": 0.0}))
     return pd.concat(parts, ignore_index=True)
 
 

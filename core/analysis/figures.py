@@ -14,7 +14,7 @@ from core.plots.curves import budget, cleaning_curves, estimates, learning_curve
 from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
-from core.studies import policies
+from core.studies import policies, simulation
 from data import ImageDataset
 from data.errors import UserError
 
@@ -71,7 +71,10 @@ def figure(
     if name == "embedding":
         (score,) = _scores(run, cycle, chosen, (config.method,))
         return embedding_map(run, samples.table(run, dataset, cycle), score, methods.described(score).title, cycle)
-    scored = samples.with_noise_scores(run, samples.table(run, dataset, cycle), cycle)
+    there = samples.of_cycle(run, dataset, cycle)
+    scored = there.table("cross-entropy", "cleaning")
+    if "cross-entropy" not in there.columns:  # in active learning images without any label have none
+        scored = scored.dropna(subset="cross-entropy")
     return maps.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 
 
@@ -133,7 +136,7 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
     seeds = ", ".join(str(seed) for seed in sorted({run.config.seed for run in runs}))
     small = (
         f"{config.dataset}, N = {len(dataset):,}, {noise_text(config, dataset)} · {config.model}, width {config.width}\n"
-        f"static simulation by each first ranking, seed {seeds}, {policies.VOTE_SETS} sets of votes (n = {n}); band "
+        f"static simulation by each first ranking, seed {seeds}, {simulation.VOTE_SETS} sets of votes (n = {n}); band "
         f"{BANDS[band]}; AUC: mean share of right majority labels over the collected labels"
     )
     return curves.policy_curves(table, policies.areas(found), band, small)
@@ -145,7 +148,7 @@ def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.
         text = "mean over the seeds of each strategy; straight lines between cycles"
     else:
         text = (
-            f"simulation by each first ranking, mean over {policies.VOTE_SETS} sets of votes; minimal: two labels correct one "
+            f"simulation by each first ranking, mean over {simulation.VOTE_SETS} sets of votes; minimal: two labels correct one "
             "image, the least that any ranking can need"
         )
     return budget(curves, run.config.task == "active-learning", at, target, note(run, text))

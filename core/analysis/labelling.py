@@ -42,6 +42,11 @@ def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cycle_table(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """What each cycle did and came to: `cycle_changes` with the measures of `Run.cycles`."""
+    return cycle_changes(run, dataset).merge(run.cycles().drop(columns="seconds"), on="cycle", how="left")
+
+
 def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
     """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
 
@@ -58,7 +63,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     scores_at = np.full(len(cycles), np.nan)
     for cycle in np.unique(cycles):
         method = run.config_at(int(cycle) - 1).method
-        ranking = run.ranking(int(cycle) - 1)[method].to_numpy(np.float64)
+        ranking = run.ranking(int(cycle) - 1, [method])[method].to_numpy(np.float64)
         scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
     reference = reference_counts(config, dataset)
     kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
@@ -94,12 +99,12 @@ def untrained(run: Run, cycle: int) -> pd.Series:
     return last["sample_id"].value_counts()
 
 
-def untrained_text(run: Run, cycle: int) -> str:
-    """What to say of them, "" where there are none."""
+def untrained_text(run: Run, cycle: int, what: str = "exported too") -> str:
+    """What to say of them, "" where there are none; what: becomes of them."""
     n = int(untrained(run, cycle).sum())
     if n == 0:
         return ""
-    return f"{n:,} annotation{'' if n == 1 else 's'} since the last training {'is' if n == 1 else 'are'} exported too."
+    return f"{n:,} annotation{'' if n == 1 else 's'} since the last training {'is' if n == 1 else 'are'} {what}."
 
 
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:

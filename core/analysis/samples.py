@@ -1,13 +1,12 @@
-"""The samples of a cycle on disk, sorted and filtered there: what Rankings, Gallery and Confusion ask for.
+"""The samples of a cycle: what pages, command line, exports and reports ask for.
 
-A million rows stay in a Parquet file; DuckDB hands out the hundred that a page shows. Needs no torch.
+A million rows stay in a Parquet file, made once a cycle; DuckDB hands out the hundred that a page shows. Needs no torch.
 """
 
 import atexit
 import dataclasses
 import hashlib
 import math
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,15 @@ from numpy.typing import NDArray
 
 from core import methods, scores, tsne
 from core.relabel import Floats, Ints
-from core.runs.reference import reference_counts
+from core.runs.reference import ground_truth, ground_truth_digest, reference_counts
 from core.runs.run import Run, home
 from core.store import cache
 from core.store.atomic import write_table
+from core.store.cache import below
 from data import ImageDataset, votes
 from data.errors import UserError
 
-VERSION = 1  # of the columns; another one makes the files anew
+VERSION = 2  # of the columns; another one makes the files anew
 BLOCK = 100_000  # embeddings that are compared at once
 BINS = 60  # of a histogram
 OUTCOMES = {
@@ -39,6 +39,7 @@ OUTCOMES = {
     "spoilt": "was right at the start, is wrong now",
     "untouched": "is right, and nobody has been asked",
 }
+ADDED = ("given", "suggested", "reference", "kind")  # to the columns of a ranking, for all who read a table of it
 LISTS = ("given", "suggested", "status", "kind", "outcome")
 Outline = tuple[list[float], list[float]]  # x and y of the corners of what was drawn on a figure
 
@@ -81,14 +82,17 @@ class Filter:
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples of a cycle: a Parquet file with the columns of `core.analysis.samples.table`, `row` and `outcome`.
+    """All samples of a cycle: a Parquet file with the ranking's columns, and what the reference says where there is one.
 
-    row: place in the pool · outcome: of `OUTCOMES` in label cleaning, "" where nobody knows. In active learning
-    cross-entropy and cleaning are against the reference label, NaN without one. scores: columns of the ranking · mapped: whether
-    it has the columns of `core.tsne`.
+    given, suggested, reference: names of classes · kind: "clear noise", "difficult" or "correct" for a label that is wrong on
+    a clear image, wrong on an ambiguous one, or right (Bernhardt et al. 2022); "" where nobody knows · outcome: of
+    `OUTCOMES` in label cleaning, "" where nobody knows · row: place in the pool. In active learning cross-entropy and cleaning
+    are against the reference label, NaN without one. columns: of `table` · scores: columns of the ranking · mapped: whether it
+    has the columns of `core.tsne`.
     """
 
     path: Path
+    columns: tuple[str, ...]
     scores: tuple[str, ...]
     n_classes: int
     mapped: bool
@@ -97,6 +101,15 @@ class Samples:
     def at_gamma(self, gamma: float) -> "Samples":
         """The same samples with Φ = CE − max(H − γ·ln C, 0) as their cleaning score, the form of the paper's code."""
         return dataclasses.replace(self, gamma=gamma)
+
+    def table(self, *more: str) -> pd.DataFrame:
+        """All samples in pool order with `columns`, and more of the file's, such as outcome."""
+        wanted = list(dict.fromkeys((*self.columns, *more)))
+        try:
+            found = pd.read_parquet(self.path, columns=["row", *wanted])
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        return found.sort_values("row", ignore_index=True)[wanted]
 
     def count(self, kept: Filter = Filter()) -> int:
         """How many pass."""
@@ -273,10 +286,11 @@ class Samples:
         try:
             return _cursor().execute(f"WITH samples AS ({source}) {sql}", [*first, *values])
         except duckdb.Error as error:
-            raise UserError(
-                f"The samples of this cycle cannot be read ({str(error).splitlines()[0]}): delete {self.path} and load the "
-                "page again."
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UserError:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return UserError(f"The samples of this cycle cannot be read ({reason}): delete {self.path} and try again.")
 
     def _rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
         return self._run(sql, values).fetchall()
@@ -293,10 +307,11 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
     except OSError:
         run.ranking(cycle)  # says what is wrong
         raise
-    key = f"{VERSION} {run.path} {cycle} {stat.st_size} {stat.st_mtime_ns}"
+    truth = ground_truth_digest(run.config, dataset)
+    key = f"{VERSION} {run.path} {cycle} {stat.st_size} {stat.st_mtime_ns} {truth} {dataset.class_names}"
     name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
     with _making:  # two tabs ask at the same time
-        path = _folder() / name
+        path = below(home(), "samples") / name
         if path.exists():
             cache.touch(path)
         else:
@@ -304,19 +319,35 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
             cache.tidy(path.parents[1])
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
+    shown = tuple(name for name in columns if name in own or name in ADDED)
     scores = tuple(name for name in methods.scores() if name in columns and name in own)
-    return Samples(path, scores, len(dataset.class_names), set(tsne.COLUMNS) <= own)
+    return Samples(path, shown, scores, len(dataset.class_names), set(tsne.COLUMNS) <= own)
+
+
+def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
+    """`Samples.table` of a cycle: the ranking in pool order, with names and what the reference says. Raises as `of_cycle`."""
+    return of_cycle(run, dataset, cycle).table()
 
 
 def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    made = table(run, dataset, cycle)
+    """The file's content, in the order of the ranks: most pages ask for the first."""
+    made = run.ranking(cycle)
+    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
+    made["given"], made["suggested"] = names[made["label"]], names[made["suggested"]]
+    reference, truth = ground_truth(run.config, dataset)
+    made["reference"] = names[truth]
+    made["kind"] = ""
+    if reference is not None:
+        wrong, ambiguous = made["label"].to_numpy() != truth, votes.ambiguous(reference)
+        kind = np.select([~wrong, ambiguous], ["correct", "difficult"], "clear noise")
+        made["kind"] = np.where(made["label"] >= 0, kind, "")
     made["outcome"] = outcomes(run, dataset, cycle)
     if "cross-entropy" not in made:
         noise = with_noise_scores(run, made, cycle)
         for name in ("cross-entropy", "cleaning"):
             made[name] = noise[name].reindex(made.index)
     made.insert(0, "row", np.arange(len(made)))
-    return made.sort_values("rank", na_position="last", kind="stable")  # most pages ask for the first by rank
+    return made.sort_values("rank", na_position="last", kind="stable")
 
 
 def history(run: Run, row: int) -> pd.DataFrame:
@@ -389,17 +420,6 @@ def _column(name: str) -> str:
     return f'"{name}"'
 
 
-def _folder() -> Path:
-    """Where the files lie: below the home, or in the system's temporary folder where that cannot be written."""
-    folder = home() / ".cache" / "samples"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / "nextlabel-cache" / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 _making = threading.Lock()
 _database: list[duckdb.DuckDBPyConnection] = []
 
@@ -411,30 +431,6 @@ def _cursor() -> duckdb.DuckDBPyConnection:
         _database.append(duckdb.connect(config=settings))
         atexit.register(_database.clear)  # DuckDB complains at length about a connection that outlives the interpreter
     return _database[0].cursor()
-
-
-def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    """The ranking of a cycle with class names, and what the reference says where there is one.
-
-    Adds given, suggested (names), reference (name), kind: "clear noise", "difficult" or "correct" for a label that is
-    wrong on a clear image, wrong on an ambiguous one, or right (Bernhardt et al. 2022); "" where nobody knows.
-    """
-    table = run.ranking(cycle)
-    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
-    table["given"], table["suggested"] = names[table["label"]], names[table["suggested"]]
-    config = run.config
-    cleaning = config.task == "label-cleaning"
-    reference = reference_counts(config, dataset) if cleaning else dataset.label_counts
-    unknown = np.full(len(table), -1) if cleaning else dataset.labels  # a label that is to be checked is no reference
-    truth = unknown if reference is None else reference.argmax(axis=1)
-    table["reference"] = names[truth]
-    if reference is not None:
-        wrong, ambiguous = table["label"].to_numpy() != truth, votes.ambiguous(reference)
-        kind = np.select([~wrong, ambiguous], ["correct", "difficult"], "clear noise")
-        table["kind"] = np.where(table["label"] >= 0, kind, "")
-    else:
-        table["kind"] = ""
-    return table
 
 
 def reason(sample: pd.Series, n_classes: int) -> str:

@@ -17,6 +17,7 @@ from data.words import count
 MEANING = {
     "scores": "scores, embeddings and pre-trained weights",
     "samples": "tables that the pages ask",
+    "curves": "simulated relabelling",
     "trainings": "where the weights of equal trainings lie; never pruned",
 }
 

@@ -132,9 +132,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
 
 def _cycles(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, Any]:
     """The table of cycles: titles, rows of texts, and the number of cycles that the rows are some of."""
-    table = (
-        labelling.cycle_changes(run, dataset).merge(run.cycles().drop(columns="seconds"), on="cycle").head(cycle + 1)
-    )
+    table = labelling.cycle_table(run, dataset).head(cycle + 1)
     shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, ROWS).round().astype(int))]
     names = [name for name in COLUMNS if name in shown and (name != "changed" or shown[name].any())]
     if "estimated_low" not in names:  # of a model that has learnt the labels

@@ -1,9 +1,13 @@
 """The labels that a run starts from, and those that are taken as right."""
 
+import weakref
+from collections.abc import Callable
+
 import numpy as np
 
 from core.relabel import Ints
 from core.runs.spec import Config
+from core.store.cache import digest
 from data import ImageDataset, annotations, votes
 from data.errors import UserError
 
@@ -49,3 +53,43 @@ def clean_labels(config: Config, dataset: ImageDataset) -> Ints:
             'The selector "clean" needs to know the true labels, which this data set does not: choose another selector.'
         )
     return np.asarray(reference.argmax(axis=1))
+
+
+def ground_truth(config: Config, dataset: ImageDataset) -> tuple[Ints | None, Ints]:
+    """What labels are held against: (true counts [N, C], None without; right labels [N], −1 where they are not known).
+
+    In active learning they are the data set's own, also where people label.
+    """
+    cleaning = config.task == "label-cleaning"
+    reference = reference_counts(config, dataset) if cleaning else dataset.label_counts
+    if reference is not None:
+        return reference, np.asarray(reference.argmax(axis=1))
+    # A label that is to be checked is no reference
+    return None, np.full(len(dataset), -1) if cleaning else dataset.labels
+
+
+def ground_truth_digest(config: Config, dataset: ImageDataset) -> str:
+    """A short name for the contents of `ground_truth`."""
+
+    def compute() -> str:
+        counts, labels = ground_truth(config, dataset)
+        return digest(labels if counts is None else counts)
+
+    return _once(dataset, ("truth", config.task, config.annotator, config.noise > 0), compute)
+
+
+def initial_digest(config: Config, dataset: ImageDataset) -> str:
+    """A short name for the contents of `initial_labels`."""
+    key = ("initial", config.noise, config.noise_kind, config.temperature, config.seed)
+    return _once(dataset, key, lambda: digest(initial_labels(config, dataset)))
+
+
+def _once(dataset: ImageDataset, key: tuple[object, ...], compute: Callable[[], str]) -> str:
+    """Computed once for a data set in memory: of a million samples it takes a second."""
+    known = _digests.setdefault(dataset, {})
+    if key not in known:
+        known[key] = compute()
+    return known[key]
+
+
+_digests: weakref.WeakKeyDictionary[ImageDataset, dict[tuple[object, ...], str]] = weakref.WeakKeyDictionary()

@@ -162,11 +162,11 @@ class Run:
         ]
         return pd.DataFrame(rows)
 
-    def ranking(self, cycle: int) -> pd.DataFrame:
-        """The scores of a cycle, one row a sample in pool order. Raises `UserError` where there are none."""
+    def ranking(self, cycle: int, columns: list[str] | None = None) -> pd.DataFrame:
+        """The scores of a cycle, one row a sample in pool order; columns: these alone. Raises `UserError` without any."""
         path = self.cycle_path(cycle) / "ranking.parquet"
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=columns)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Cycle {cycle} of run {self.id} has no readable ranking ({path.name}): it has not been "
@@ -190,15 +190,13 @@ class Run:
         Where people's votes tie there is no majority label, and none is taken for one: neither the first-listed nor the first.
         """
         events = self.log.labels(up_to_cycle)
-        row_of = pd.Series(np.arange(len(sample_ids)), index=sample_ids)
-        rows = row_of.reindex(events["sample_id"])
-        if rows.isna().any():
+        shape = (len(sample_ids), len(self.about["class_names"]))
+        sample, label = places(events["sample_id"], sample_ids), events["label"].to_numpy(np.int64)
+        if (sample < 0).any():
             raise UserError(
                 f"Run {self.id} has labels for samples that its data set no longer holds (first: "
-                f"{events['sample_id'][rows.isna().to_numpy()].iloc[0]}): restore the data it was made with."
+                f"{events['sample_id'].iloc[int((sample < 0).argmax())]}): restore the data it was made with."
             )
-        shape = (len(sample_ids), len(self.about["class_names"]))
-        sample, label = rows.to_numpy(np.int64), events["label"].to_numpy(np.int64)
         relabels = (events["cycle"] > 0).to_numpy()
         people = self.config.annotator == "person"
         state, taken = relabel.replay(
@@ -444,6 +442,20 @@ def is_held(lock: Path) -> bool:
         return False
 
 
+def places(named: pd.Series, sample_ids: list[str]) -> NDArray[np.int64]:
+    """The row in the pool of each sample that is named, −1 where it is not there; int [T]."""
+    names = named.tolist()
+    if names[: len(sample_ids)] == sample_ids:  # as a log of label cleaning begins: quicker than a million look-ups
+        first = np.arange(len(sample_ids))
+        rest = names[len(sample_ids) :]
+    else:
+        first, rest = np.empty(0, dtype=np.int64), names
+    if not rest:
+        return first
+    row_of = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
+    return np.concatenate([first, np.array([row_of.get(name, -1) for name in rest], dtype=np.int64)])
+
+
 def replaced(events: pd.DataFrame) -> NDArray[np.int64]:
     """The label that each event of a log takes the place of, int [T], −1 for none.
 
@@ -451,6 +463,8 @@ def replaced(events: pd.DataFrame) -> NDArray[np.int64]:
     the data.
     """
     by_person = events["source"].str.startswith(PERSON)
+    if not by_person.any():
+        return np.full(len(events), -1)
     own = events.groupby(["sample_id", "source"])["label"].shift().where(by_person)
     given = events.loc[events["source"] == GIVEN].drop_duplicates("sample_id").set_index("sample_id")["label"]
     first = by_person & ~events.loc[by_person].duplicated("sample_id").reindex(events.index, fill_value=True)

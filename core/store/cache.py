@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -30,8 +31,13 @@ SPARED = 3600.0  # seconds after its last use in which nothing goes by itself
 ABANDONED = 86_400.0  # seconds after which what a process left half-written goes
 TOUCHED = 600.0  # seconds to which the time of the last use is kept
 SHARE = 0.05  # of the bound, which a process writes between two looks at what lies there
-KINDS = {"scores": "??/*.npy", "samples": "samples/*.parquet", "trainings": "trainings/*.json"}
-PRUNED = ("scores", "samples")  # the others are a few bytes each, and save whole trainings
+KINDS = {
+    "scores": "??/*.npy",
+    "samples": "samples/*.parquet",
+    "curves": "curves/??/*.npy",
+    "trainings": "trainings/*.json",
+}
+PRUNED = ("scores", "samples", "curves")  # the others are a few bytes each, and save whole trainings
 
 
 @dataclass(frozen=True)
@@ -116,13 +122,21 @@ class ScoreCache:
         self.share = SHARE * bound()
         self.written = self.share  # so that the first write looks at what lies there
 
-    def get(self, key: dict[str, Any], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array of this key; `compute` is called where neither memory nor disk has it."""
+    def get(
+        self,
+        key: dict[str, Any],
+        compute: Callable[[], NDArray[Any]],
+        enough: Callable[[NDArray[Any]], bool] = lambda stored: True,
+    ) -> NDArray[Any]:
+        """The array of this key; `compute` is called where neither memory nor disk has it.
+
+        enough: whether the array that is there will do, such as a curve that is long enough; else it is computed, and replaced.
+        """
         name = _name(key)
-        if name not in self.memory:
+        if name not in self.memory or not enough(self.memory[name]):
             path = self.folder / name[:2] / f"{name}.npy"
             stored = _read_array(path)
-            if stored is None:
+            if stored is None or not enough(stored):
                 stored = compute()
                 with atomic.writing(self.folder):
                     self.folder.mkdir(exist_ok=True)
@@ -174,6 +188,18 @@ class Trainings:
 
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{_name(key)}.json"
+
+
+def below(home: Path, name: str) -> Path:
+    """The folder for what pages compute, made where it is missing: in the home, or among the system's temporary files where
+    that cannot be written."""
+    folder = home / ".cache" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / "nextlabel-cache" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _name(key: dict[str, Any]) -> str:

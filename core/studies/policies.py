@@ -1,10 +1,11 @@
 """Selectors and scores of label cleaning side by side: Figure 3 and Table 1 of Bernhardt et al. 2022 from runs of ours.
 
 A run's first ranking is a policy: which labels to check first. Relabelling by it is simulated on the run's own initial
-labels, over several sets of votes (relabelling seeds), as the paper does with a trained selector. Reads runs, needs no torch.
+labels, over several sets of votes (relabelling seeds), as the paper does with a trained selector
+(`core.studies.simulation`). Reads runs, needs no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ import pandas as pd
 from core import metrics, relabel
 from core.relabel import Floats, Ints
 from core.runs import same
-from core.runs.reference import initial_labels, reference_counts, relabel_seed
+from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.studies import published
+from core.studies.simulation import VOTE_SETS, Simulator
 from data import ImageDataset
 from data.errors import UserError
 
-VOTE_SETS = 5  # relabelling seeds, as the paper's five runs
 BOUNDS = ("oracle", "random", "minimal")
 CURVES = ["policy", "n_labels", "mean", "sd", "low", "high", "n_seeds"]
 STATISTICS = (
@@ -88,8 +89,13 @@ def ranked(run: Run, dataset: ImageDataset) -> tuple[Ints, Ints, Floats]:
     reference = reference_counts(config, dataset)
     if reference is None:
         raise UserError(f"Run {run.id} asks people: nothing can be simulated, and its curve is what they did.")
-    score = run.ranking(0)[config.method].to_numpy(np.float64)
-    return reference, initial_labels(config, dataset), score
+    return reference, initial_labels(config, dataset), first_scores(run)
+
+
+def first_scores(run: Run) -> Floats:
+    """The scores [N] of a run's first ranking."""
+    method = run.config.method
+    return run.ranking(0, [method])[method].to_numpy(np.float64)
 
 
 def budget_of(runs: Sequence[Run]) -> int:
@@ -108,21 +114,20 @@ def simulated(runs: Sequence[Run], dataset: ImageDataset, budget: int | None = N
         return {}
     budget = budget_of(runs) if budget is None else budget
     found: dict[str, list[Floats]] = {name: [] for name in BOUNDS}
-    for seed in sorted({run.config.seed for run in runs}):
-        mine = [run for run in runs if run.config.seed == seed]
-        reference, initial, _ = ranked(mine[0], dataset)
-        seeds = relabel_seed(mine[0].config) + np.arange(VOTE_SETS)
-        for policy in ("oracle", "random"):
-            found[policy].append(relabel.simulate(reference, initial, policy, budget=budget, seeds=seeds).correctness)
-        start = metrics.correctness(initial, reference)
-        line = np.minimum(1.0, start + np.arange(budget + 1) / 2 / len(initial))
-        found["minimal"].append(line[None])
-        for run in mine:
-            if run.config.arm not in BOUNDS:
-                score = ranked(run, dataset)[2]
-                curves = relabel.simulate(reference, initial, score, budget=budget, seeds=seeds).correctness
-                found.setdefault(run.config.arm, []).append(curves)
+    for simulator, policies in _by_seed(runs, dataset):
+        for name, policy in policies.items():
+            found.setdefault(name, []).append(simulator.correctness(policy, budget))
+        found["minimal"].append(simulator.minimal(budget)[None])
     return found
+
+
+def _by_seed(runs: Sequence[Run], dataset: ImageDataset) -> Iterator[tuple[Simulator, dict[str, str | Floats]]]:
+    """For each training seed of comparable runs the simulator on its initial labels, and the policies by their names."""
+    for seed in sorted({run.config.seed for run in runs}):
+        mine = {run.config.arm: run for run in runs if run.config.seed == seed}
+        simulator = Simulator(next(iter(mine.values())).config, dataset)
+        rankings = {arm: first_scores(run) for arm, run in mine.items() if arm not in BOUNDS}
+        yield simulator, {"oracle": "oracle", "random": "random", **rankings}
 
 
 def curves(found: dict[str, list[Floats]]) -> pd.DataFrame:
@@ -171,22 +176,16 @@ def statistics(runs: Sequence[Run], dataset: ImageDataset, found: dict[str, list
         return pd.DataFrame(columns=list(STATISTICS))
     budget = found["oracle"][0].shape[1] - 1
     ends: dict[str, list[dict[str, float | None]]] = {}
-    for seed in sorted({run.config.seed for run in runs}):
-        mine = {run.config.arm: run for run in runs if run.config.seed == seed}
-        reference, initial, _ = ranked(next(iter(mine.values())), dataset)
-        first = relabel_seed(next(iter(mine.values())).config)
-        for policy in ("oracle", "random", *(arm for arm in mine if arm not in BOUNDS)):
-            priority = policy if policy in BOUNDS else ranked(mine[policy], dataset)[2]
-            seeds = list(range(first, first + VOTE_SETS))
-            for taken in relabel.simulate_votes(reference, initial, priority, budget=budget, seeds=seeds):
-                curve = relabel.statistics_curves(reference, initial, taken)
-                ends.setdefault(policy, []).append(
+    for simulator, policies in _by_seed(runs, dataset):
+        for name, policy in policies.items():
+            for curves in simulator.curves(policy, budget):
+                ends.setdefault(name, []).append(
                     {
-                        "correctness": float(curve.correctness[-1]),
-                        "clear_errors": float(curve.clear_errors[-1]),
-                        "difficult_errors": float(curve.difficult_errors[-1]),
-                        "total_variation": float(curve.total_variation[-1]),
-                        "labels_per_correction": relabel.labels_per_correction(curve),
+                        "correctness": float(curves.correctness[-1]),
+                        "clear_errors": float(curves.clear_errors[-1]),
+                        "difficult_errors": float(curves.difficult_errors[-1]),
+                        "total_variation": float(curves.total_variation[-1]),
+                        "labels_per_correction": relabel.labels_per_correction(curves),
                     }
                 )
     means = pd.DataFrame(

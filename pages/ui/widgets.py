@@ -10,7 +10,7 @@ import streamlit as st
 
 from core import methods
 from core.analysis import budget, curves, figures, labelling, rankings
-from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason, table
+from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason
 from core.files import bundle, export, printed
 from core.files import report as reports
 from core.files.printed import Layout
@@ -177,12 +177,6 @@ def whole_run(here: Here) -> None:
             on_click="ignore",
             width="stretch",
         )
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def samples(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
-    """The ranking of the cycle we stand at, with names."""
-    return table(_here.run, _here.dataset, _here.cycle)
 
 
 @st.cache_resource(
@@ -371,5 +365,5 @@ def areas(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def changes(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
-    """What each cycle did."""
-    return labelling.cycle_changes(_here.run, _here.dataset)
+    """What each cycle did and came to."""
+    return labelling.cycle_table(_here.run, _here.dataset)
