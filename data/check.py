@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from data.files import skipped
-from data.sources.folder import DEEP, GREY, Found
+from data.files.decode import DEEP, GREY
+from data.sources.folder import Found
 
 Severity = Literal["stop", "look", "fine"]
 UNEVEN = 10  # times as many images in the largest class as in the smallest: worth a look

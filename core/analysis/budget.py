@@ -11,7 +11,7 @@ from core.analysis.curves import learning_curve, simulable
 from core.relabel import Floats
 from core.runs.run import Run
 from core.studies import policies
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 UNITS = ("€", "$", "£", "minutes")  # of the price of a label
 REACH = 2  # simulated as far as so many budgets of the runs

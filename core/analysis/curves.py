@@ -10,7 +10,7 @@ from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 ENVELOPE_SEEDS = 5  # sets of votes behind the random and oracle envelopes, as the paper's five runs
 

@@ -14,7 +14,7 @@ from core.plots import maps
 from core.runs.run import SAME_IMAGES, Run, all_runs
 from core.runs.spec import Config
 from core.store.log import standing
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 UNTOLD = (*SAME_IMAGES, "study", "parent", "branched_at", "earlier")  # settings that say nothing of the method

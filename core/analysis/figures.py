@@ -15,7 +15,7 @@ from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 EMBEDDING_TEXT = "t-SNE of the model's embedding"

@@ -11,7 +11,7 @@ from core.relabel import Floats, Ints, Labels
 from core.runs.reference import reference_counts
 from core.runs.run import PERSON, Run
 from core.store.log import standing
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from core.runs.spec import Config
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 MEASURES = {
     "correctness": "Right labels",

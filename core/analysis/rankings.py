@@ -8,7 +8,7 @@ from core import scores
 from core.analysis import peers, samples
 from core.runs.run import Run
 from core.runs.spec import Config
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 
 def rankings_beside(run: Run, cycle: int) -> dict[str, str]:

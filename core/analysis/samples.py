@@ -25,7 +25,8 @@ from core.runs.reference import reference_counts
 from core.runs.run import Run, home
 from core.scores import REGISTRY
 from core.store.atomic import write_table
-from data import ImageDataset, votes
+from data import votes
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 VERSION = 1  # of the columns; another one makes the files anew

@@ -38,7 +38,7 @@ from core.scores import cleaning_score
 from core.selectors import autocast, vanilla
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from core.strategies import mc_dropout
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 COMPANION = "companion.safetensors"

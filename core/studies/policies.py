@@ -15,7 +15,7 @@ from core.relabel import Floats, Ints
 from core.runs.reference import initial_labels, reference_counts, relabel_seed
 from core.runs.run import Run
 from core.studies import published
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 VOTE_SETS = 5  # relabelling seeds, as the paper's five runs

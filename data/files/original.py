@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sources import folder
+from data.files import decode
 
 
 def shape(name: str, root: str | Path | None, sample_id: str) -> tuple[int, int] | None:
@@ -16,7 +16,7 @@ def shape(name: str, root: str | Path | None, sample_id: str) -> tuple[int, int]
     found = _path(name, root, sample_id)
     if found is None:
         return None
-    head = folder._head(found)
+    head = decode.head(found)
     return None if isinstance(head, str) else head[:2]
 
 
@@ -30,7 +30,7 @@ def picture(name: str, root: str | Path | None, sample_id: str, most: int) -> np
         return None
     factor = min(1.0, most / max(size))
     height, width = (max(1, round(factor * side)) for side in size)
-    pixels = folder.decode(found, height, width, False, folder.depth(Path(root or "").expanduser().resolve()))
+    pixels = decode.decode(found, height, width, False, decode.depth(Path(root or "").expanduser().resolve()))
     return None if isinstance(pixels, str) else pixels
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from data.errors import UserError
 from data.files.cache import home, write_atomically
 from data.files.imagefile import CLUTTER, PREFIX, left_out
-from data.sources.folder import LEFT_OUT
+from data.files.skipped import LEFT_OUT
 
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
 PACKED_TIGHT, SMALL = 200, 64 << 20  # larger than that many bytes in all, and packed tighter than that: a bomb

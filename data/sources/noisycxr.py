@@ -25,8 +25,8 @@ from PIL import Image
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
 from data.files.cache import cached_images
+from data.files.decode import decode
 from data.files.imagefile import reason
-from data.sources.folder import decode
 
 RSNA = "kaggle.com/c/rsna-pneumonia-detection-challenge"
 NIH = "nihcc.app.box.com/v/ChestXray-NIHCC"
