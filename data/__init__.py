@@ -18,7 +18,7 @@ __all__ = ["Available", "ImageDataset", "UserError", "available", "load"]
 class Source:
     """One row of the registry.
 
-    missing: root -> what the user must do first, empty when nothing · options: what `load` takes beside root and
+    missing: root -> what the user must do first, empty when nothing · options: what `load` takes besides root and
     limit · n_images: how many are in the pool, None when that takes a look at the files.
     """
 
@@ -42,7 +42,7 @@ class Available:
 
 SOURCES = {
     "fashion": Source(
-        "Fashion-MNIST: 4,000 images with the votes of 51 simulated annotators, built in",
+        "Fashion-MNIST: 4,000 images with the annotations of 51 simulated annotators, built in",
         lambda root: fashion.load(),
         lambda root: "",
         (),
@@ -50,7 +50,7 @@ SOURCES = {
     ),
     "cifar10": Source("CIFAR-10: 50,000 images, reference labels", cifar10.load, cifar10.missing, (), 50000),
     "cifar10h": Source(
-        "CIFAR-10H: 5,000 CIFAR-10 test images with the votes of people",
+        "CIFAR-10H: 5,000 CIFAR-10 test images with the annotations of people",
         cifar10h.load,
         cifar10h.missing,
         ("size",),
@@ -64,7 +64,7 @@ SOURCES = {
         None,
     ),
     "folder": Source(
-        "Your own images: class folders, or a metadata.csv with labels and votes",
+        "Your own images: class folders, or a metadata.csv with labels and annotations",
         folder.load,
         lambda root: "",
         ("size", "class_names", "votes", "labels", "test_share", "by_suffix"),

@@ -29,5 +29,5 @@ def load() -> ImageDataset:
         test_images=parts["test_images"][..., None],
         test_labels=parts["test_labels"].astype(np.int64),
         annotators="simulated",
-        annotators_source="Simulated: 51 classifiers of 17 kinds, each trained on other images, voted on every image.",
+        annotators_source="Simulated: 51 classifiers of 17 kinds, each trained on other images, annotated every image.",
     )

@@ -5,7 +5,7 @@
     ROOT/metadata.csv   or metadata.parquet     columns file_name and label; a blank label, -1 or nan is unknown
 
 A table of labels that lies elsewhere, CSV or Parquet, does the same in its place. Either may hold one more
-column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
+column for each class, named after it, with the votes of people. Then every column besides file_name and label is a class,
 unless `class_names` says which are. The fifth (or `test_share`) that is held out is drawn by class, with a fixed seed, from the
 labelled images.
 
@@ -96,8 +96,8 @@ def load(
     size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
     order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
-    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
-    place of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
+    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels instead
+    of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
     default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
     stays the test set. by_suffix: of a tree, the usual suffixes alone, for runs that were started so. Raises UserError when
     there is nothing to learn from, or a table is wrong.
@@ -185,7 +185,7 @@ def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str 
     outside = next((e for e in entries if e.label is not None and e.label not in index), None)
     if outside is not None:
         raise UserError(
-            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; mend the label "
+            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; correct the label "
             "or add the class"
         )
     labels = np.array([UNKNOWN if e.label is None else index[e.label] for e in entries], np.int64)
@@ -216,10 +216,10 @@ def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str 
 def _source(found: Found, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
     if given is not None and votes is not None:
         people = len(set(given.annotators))
-        return f"{len(given.rows):,} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
+        return f"{len(given.rows):,} annotations by {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
     if counted:
-        return f"The votes in {found.table}."
-    return f"Only the labels in {found.table or found.root}; no separate votes."
+        return f"The annotations in {found.table}."
+    return f"Only the labels in {found.table or found.root}; no separate annotations."
 
 
 # --- which images there are ------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def _printable(path: Path) -> str:
 
 
 def _table(root: Path) -> Path | None:
-    """The table of labels that lies beside the images, if one does."""
+    """The table of labels that lies next to the images, if one does."""
     return next((root / name for name in ("metadata.csv", "metadata.parquet") if (root / name).is_file()), None)
 
 
@@ -353,7 +353,7 @@ def is_votes(table: Path) -> bool:
     header = [name.strip() for name in _rows(table)[0]]
     if "file_name" not in header and "sample_id" not in header:
         raise UserError(
-            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for votes; its columns are "
+            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for annotations; its columns are "
             f"{', '.join(header)}"
         )
     return "file_name" not in header
@@ -412,7 +412,7 @@ def _read_metadata(
         if not id or path.is_absolute() or ".." in path.parts:
             raise UserError(f"line {number} of {file} names {id!r}; file_name must be a path inside of {root}")
         if id in seen:
-            raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
+            raise UserError(f"line {number} of {file} names {id} a second time; keep one line per image")
         seen.add(id)
         if _leads_out(root, root / id):  # first: whether anything is there outside is nobody's business
             skipped.append((id, LEADS_OUT))
@@ -447,7 +447,8 @@ def _votes(cell: str, name: str, where: str) -> int:
         number = -1.0
     if not (0 <= number < 1e9 and number.is_integer()):
         raise UserError(
-            f"{where} holds {cell!r} under {name!r}, not a number of votes; mend it, or drop the column when {name!r} is no class"
+            f"{where} holds {cell!r} under {name!r}, not a number of annotations; correct it, or drop "
+            f"the column when {name!r} is no class"
         )
     return int(number)
 

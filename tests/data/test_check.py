@@ -85,7 +85,7 @@ def test_a_class_with_one_image(tmp_path: Path) -> None:
     root = tree(tmp_path / "images")
     save(root, "eel/0.png", 999)
     found = check.check(folder.find(root))
-    assert "Class eel with one image alone" in texts(found)
+    assert "Class eel with only one image" in texts(found)
     assert found.passed
 
 
