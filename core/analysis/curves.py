@@ -26,7 +26,7 @@ def learning_curve(runs: list[Run]) -> pd.DataFrame:
 def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
     """Correctness after 0 … T collected labels of a cleaning run: run, method, seed, n_labels, correctness.
 
-    Empty where nobody knows the true labels.
+    Empty where no ground truth is available.
     """
     columns = ["run", "method", "seed", "n_labels", "correctness"]
     config = run.config
@@ -55,7 +55,7 @@ def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFram
     """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
 
     Oracle and random by `core.relabel.simulate` over five sets of votes on the run's own initial labels; minimal is the
-    straight line that corrects one sample with every two labels. Empty where nobody knows the true labels.
+    straight line that corrects one sample with every two labels. Empty where no ground truth is available.
     """
     reference = reference_counts(config, dataset)
     if reference is None:

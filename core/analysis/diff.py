@@ -65,7 +65,7 @@ def diff(first: Side, second: Side) -> Diff:
     """Compare two cycles. Raises `UserError` where they are not of the same images, or a ranking cannot be read."""
     if _data(first.run) != _data(second.run) or first.run.about["n_samples"] != second.run.about["n_samples"]:
         raise UserError(
-            f"Runs {first.run.id} and {second.run.id} are not of the same images: choose two of one data set and one limit."
+            f"Runs {first.run.id} and {second.run.id} are not of the same images: choose two with the same data set and limit."
         )
     table = pd.DataFrame()
     for name, side in (("first", first), ("second", second)):

@@ -35,8 +35,8 @@ COLUMNS = {  # of the table of cycles, with how each is written
     "labels": ("Labels added", "{:,.0f}"),
     "n_labels": ("Labels in all", "{:,.0f}"),
     "changed": ("Majority changed", "{:,.0f}"),
-    "correctness": ("Right labels", "{:.1%}"),
-    "estimated_correctness": ("Right labels, estimated", "{:.1%}"),
+    "correctness": ("Correct labels", "{:.1%}"),
+    "estimated_correctness": ("Correct labels, estimated", "{:.1%}"),
     "estimated_low": ("from", "{:.1%}"),
     "estimated_high": ("to", "{:.1%}"),
     "agreement": ("Model agrees", "{:.1%}"),
@@ -131,7 +131,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
         *([] if learning else [("Wrong labels", f"{noise} at the start"), ("Selector", config.selector)]),
         ("Score", f"{meant.title}: {meant.formula}"),
         ("Model", f"{config.model}, width {config.width}, {config.epochs} epochs"),
-        ("Budget", f"{config.budget:,} labels a cycle"),
+        ("Budget", f"{config.budget:,} labels per cycle"),
         ("Seed", str(config.seed)),
         ("Shown", f"cycle {cycle} of {len(run.cycles())}, counted from 0"),
         ("Begun", str(events["time"].iloc[0])[:16].replace("T", " ") + " UTC" if len(events) else "—"),
@@ -226,9 +226,9 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     elif reference_counts(config, dataset) is None:
         texts += [f"{one.title}: {one.note}" for one in measures.measures(config, run.cycles().iloc[cycle]).values()]
     else:
-        texts.append("Right labels: share of images whose majority label is that of the reference votes.")
+        texts.append("Correct labels: share of images whose majority label is that of the reference annotations.")
         texts.append(
-            "AUC: mean share of right labels over the collected labels, all cycles; random and oracle on the same start."
+            "AUC: mean share of correct labels over the collected labels, all cycles; random and oracle on the same start."
         )
     if config.task == "label-cleaning" and run.about["annotators"] == "simulated":
         texts.append("The annotators are simulated.")

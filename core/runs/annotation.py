@@ -60,7 +60,7 @@ def annotator_name(text: str) -> str:
     """A name as it is kept: one line without blanks at its ends. Raises `UserError` for none, or one too long."""
     name = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not name:
-        raise UserError("Say who you are, so that your votes have a name.")
+        raise UserError("Say who you are, so that your annotations have a name.")
     if len(name) > LONGEST_NAME:
         raise UserError(f"This name has {len(name)} characters: take one of at most {LONGEST_NAME}.")
     return name
