@@ -41,10 +41,10 @@ def simulated(run: Run, cycle: int | None) -> None:
     samples = widgets.cycle_samples(here, here.key)
     first = samples.page(Filter(), "rank", True, 0, AHEAD).dropna(subset="rank")
     if len(first):
-        st.subheader("The first of its queue", anchor=False)
+        st.subheader("First in its queue", anchor=False)
         captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
         st.image(tiles.pictures(here, first, 128), caption=captions, width=128)
-        st.caption("Rank: label it has (— none) → what the model says.")
+        st.caption("Rank: current label (— for none) → what the model suggests.")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:

@@ -63,7 +63,7 @@ def other_side(here: frame.Here) -> diff.Side | None:
     left, right = st.columns([3, 1])
     names = list(candidates)
     picked = left.selectbox(
-        "Against the run", names, index=names.index(wanted), format_func=name_of, key=f"other-{here.run.id}-{wanted}"
+        "Compare with run", names, index=names.index(wanted), format_func=name_of, key=f"other-{here.run.id}-{wanted}"
     )
     n = len(candidates[picked].cycles())
     last = min(here.cycle, n - 1) if picked != here.run.id else (here.cycle - 1 if here.cycle else 1)

@@ -99,7 +99,7 @@ def sentence(found: Diff) -> str:
     correlation = "" if np.isnan(rounded) else f", rank correlation (Spearman) {rounded:.2f}"
     changed = len(relabelled(samples))
     return (
-        f"Labelled since the start: {both:,} images by both, {one[0]:,} by the first alone, {one[1]:,} by the second alone. "
+        f"Labelled since the start: {both:,} images by both, {one[0]:,} only by the first, {one[1]:,} only by the second. "
         f"Next in line: {ahead:,} of {least:,} are the same{correlation}. Labels that differ: {changed:,} of {len(samples):,}."
     )
 

@@ -108,7 +108,7 @@ def test_sizes_and_kinds(tmp_path: Path) -> None:
     assert dict(found.modes.itertuples(index=False)) == {"grey": 10, "colour": 1, "colour, transparent": 1}
     assert "10 images are grey and 2 not" in texts(found)
     assert "stretched to 64 × 64" in texts(found, "fine")
-    assert "1 image can be transparent" in texts(found, "fine")
+    assert "1 image with transparent parts" in texts(found, "fine")
 
 
 def test_one_class_stops(tmp_path: Path) -> None:
