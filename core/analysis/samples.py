@@ -442,7 +442,7 @@ def reason(sample: pd.Series, n_classes: int) -> str:
     entropy = sample["entropy"] / np.log(n_classes)
     sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
     says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
-    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
+    votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
     if sample["status"] == "tied" and sample["given"] == "—":
         return f"tied ({votes}), so that no label stands; {says}: one more annotation may decide"
     if sample["given"] == "—":

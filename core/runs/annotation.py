@@ -132,7 +132,7 @@ def pace(times: pd.Series) -> float | None:
 def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
     """What the run knows of an image, as text: given, suggested, differs, details (a tie, posterior, rank and score)."""
     one = table.iloc[row]
-    details = [f"tied, {int(one['n_votes'])} votes"] if one.get("status") == "tied" else []
+    details = [f"tied, {int(one['n_votes'])} annotations"] if one.get("status") == "tied" else []
     if not np.isnan(one["confidence"]):
         details.append(f"model {100 * one['confidence']:.0f} %")
     if config.method in table and not np.isnan(one[config.method]):
