@@ -55,7 +55,7 @@ def recent() -> None:
                 "state": "example" if run.is_example else f"✕ {death}" if death else frame.STATES[state],
                 "cycles": f"{len(cycles)} of {run.target()}",
                 "labels": last.get("n_labels"),
-                "right labels": last.get("correctness"),
+                "correct labels": last.get("correctness"),
                 "test accuracy": last.get("accuracy"),
                 "run": run.id,
             }
@@ -70,7 +70,7 @@ def recent() -> None:
         placeholder="—",
         column_config={
             "open": st.column_config.LinkColumn("", display_text="open", width="small"),
-            "right labels": percent,
+            "correct labels": percent,
             "test accuracy": percent,
             "labels": st.column_config.NumberColumn(format="localized"),
         },

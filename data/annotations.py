@@ -27,7 +27,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an annotator votes beside the others.
+    """How an annotator compares with the others.
 
     shared: on how many of the samples others voted too · compared: on how many of these one class leads among the
     others' votes · share: of the compared samples, those to which the annotator gave that class; None without any.
@@ -67,17 +67,19 @@ def table(path: Path) -> pd.DataFrame:
     votes["label"] = votes["label"].str.strip()
     votes = votes[~votes["label"].str.lower().isin(NO_VOTE)].reset_index(drop=True)
     if votes.empty:
-        raise UserError(f"{path.name} holds no vote; fill in some labels")
+        raise UserError(f"{path.name} holds no annotation; fill in some labels")
     for name in ("sample_id", "annotator"):
         blank = votes[name] == ""
         if blank.any():
-            raise UserError(f"{path.name} holds {_many(blank.sum(), 'vote')} without {name}; fill it in or drop them")
+            raise UserError(
+                f"{path.name} holds {_many(blank.sum(), 'annotation')} without {name}; fill it in or drop them"
+            )
     twice = votes.duplicated(["sample_id", "annotator"])
     if twice.any():
         first = votes[twice].iloc[0]
         raise UserError(
-            f"{path.name} holds {_many(twice.sum(), 'duplicate vote')}, the first by {first['annotator']!r} on "
-            f"{first['sample_id']!r}; keep one vote for each annotator and sample"
+            f"{path.name} holds {_many(twice.sum(), 'duplicate annotation')}, the first by {first['annotator']!r} on "
+            f"{first['sample_id']!r}; keep one annotation for each annotator and sample"
         )
     return votes
 
@@ -92,7 +94,7 @@ def _open(path: Path) -> pd.DataFrame:
         # for row labels where all rows have a cell too many.
         cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}; give a table of votes, CSV or Parquet") from error
+        raise UserError(f"there is no file {path}; give a table of annotations, CSV or Parquet") from error
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path.name} is empty; it needs the columns {', '.join(LONG)}") from error
     except (OSError, ValueError) as error:  # as which the errors of pandas and pyarrow come
@@ -133,7 +135,7 @@ def resolve(
     """The votes of `table` on these samples.
 
     Labels are class names; or the numbers 0 … K - 1 of the classes, where none of these numbers is a class's name. name:
-    of the file, for messages · ignore: ids that exist beside the samples, whose votes are left out. Raises UserError for
+    of the file, for messages · ignore: ids that exist besides the samples, whose annotations are left out. Raises UserError for
     unknown samples and classes.
     """
     votes = votes[~votes["sample_id"].isin(set(ignore))]
@@ -169,7 +171,7 @@ def counts(annotations: Annotations, n: int, n_classes: int) -> np.ndarray:
 
 
 def agreement(annotations: Annotations, n_classes: int) -> list[Agreement]:
-    """Each annotator beside the others, in the order of their first votes; samples on which the others tie count for none."""
+    """Each annotator compared with the others, in the order of their first answers; where the others tie, none counts."""
     if not annotations.annotators:
         return []
     votes = np.arange(len(annotations.rows))

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from data.files import skipped
-from data.sources.folder import DEEP, GREY, Found
+from data.files.decode import DEEP, GREY
+from data.sources.folder import Found
 
 Severity = Literal["stop", "look", "fine"]
 UNEVEN = 10  # times as many images in the largest class as in the smallest: worth a look
@@ -101,7 +102,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
     if len(classes) < 2 and not votes:
         which = f"only one class, {classes['name'].iloc[0]}" if len(classes) else "no class"
         found.append(
-            Finding("stop", f"There is {which}: give the images labels of two classes at least, or name the classes.")
+            Finding("stop", f"There is {which}: give the images labels of at least two classes, or name the classes.")
         )
     if made.n_unlabelled:
         found.append(
@@ -112,7 +113,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         found.append(
             Finding(
                 "look",
-                f"{_list(single)} with one image alone: nothing can be learnt from one; add images or merge classes.",
+                f"{_list(single)} with only one image: nothing can be learnt from one; add images or merge classes.",
             )
         )
     empty = classes["name"][total == 0].tolist()
@@ -124,8 +125,8 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         found.append(
             Finding(
                 "look",
-                f"The classes are uneven: {some.max():,} images of {large}, {some.min():,} of {small}. Accuracy will mostly tell "
-                f"of {large}.",
+                f"The classes are uneven: {some.max():,} images of {large}, {some.min():,} of {small}. Accuracy will mostly "
+                f"reflect {large}.",
             )
         )
     if made.n_test:
@@ -162,7 +163,7 @@ def _files(made: Check, found: Found) -> list[Finding]:
             said.append(
                 Finding(
                     "look",
-                    f"Pool and test set share images in {leaking:,} of these groups: the test accuracy will be too good.",
+                    f"Pool and test set share images in {leaking:,} of these groups: the test accuracy will be too high.",
                 )
             )
     height, width = found.images.shape[1:3]
@@ -170,11 +171,13 @@ def _files(made: Check, found: Found) -> list[Finding]:
         said.append(Finding("fine", f"The model sees every image stretched to {width} × {height} pixels."))
     grey = np.isin(found.modes, list(GREY))
     if 0 < grey.sum() < len(grey):
-        said.append(Finding("look", f"{_are(grey.sum())} grey and {(~grey).sum():,} not: all will be taken as colour."))
+        said.append(
+            Finding("look", f"{_are(grey.sum())} grey and {(~grey).sum():,} not: all will be treated as colour.")
+        )
     if np.isin(found.modes, list(DEEP)).any():
         said.append(Finding("fine", f"16-bit images use {found.depth} bits, which become 8."))
     if found.clear.any():
-        said.append(Finding("fine", f"{_n(found.clear.sum())} can be transparent: white is put behind."))
+        said.append(Finding("fine", f"{_n(found.clear.sum())} with transparent parts: these become white."))
     return said
 
 

@@ -83,7 +83,7 @@ class ImageDataset:
             )
         require(
             self.test_images.shape[1:] == self.images.shape[1:],
-            f"test images of shape {self.test_images.shape[1:]} beside images of shape {self.images.shape[1:]}; "
+            f"test images of shape {self.test_images.shape[1:]}, but a pool of images of shape {self.images.shape[1:]}; "
             "bring them to one size",
         )
         commonest, times = Counter(self.ids).most_common(1)[0]
@@ -92,15 +92,18 @@ class ImageDataset:
             counts = self.label_counts
             require(
                 counts.dtype == np.int64 and counts.shape == (n, n_classes),
-                f"the label counts must be int64 [{n},{n_classes}], one row an image and one column a class, "
+                f"the label counts must be int64 [{n},{n_classes}], one row per image and one column per class, "
                 f"got {counts.dtype} with shape {counts.shape}",
             )
             negative = (counts < 0).any(axis=1)
-            require(not negative.any(), f"the votes for {self.ids[negative.argmax()]!r} are negative; mend the counts")
+            require(
+                not negative.any(),
+                f"the annotations of {self.ids[negative.argmax()]!r} are negative; correct the counts",
+            )
             empty = counts.sum(axis=1) == 0
             require(
                 not empty.any(),
-                f"there is no vote for {self.ids[empty.argmax()]!r}; every image needs at least one, or leave it out",
+                f"there is no annotation for {self.ids[empty.argmax()]!r}; every image needs at least one, or leave it out",
             )
         if self.annotations is not None:
             rows, given = self.annotations.rows, self.annotations.labels

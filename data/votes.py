@@ -110,7 +110,7 @@ def temperature_for(label_counts: np.ndarray, noise: float) -> float:
     reachable = expected_noise(label_counts, low), expected_noise(label_counts, high)
     if not reachable[0] <= noise <= reachable[1]:
         raise UserError(
-            f"a noise rate of {noise:g} cannot be drawn from these votes; "
+            f"a noise rate of {noise:g} cannot be drawn from these annotations; "
             f"choose between {reachable[0]:.3f} and {reachable[1]:.3f}"
         )
     for _ in range(60):

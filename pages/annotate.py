@@ -28,7 +28,7 @@ st.title("Annotate")
 
 def simulated(run: Run, cycle: int | None) -> None:
     """What to do where people are not asked, and whom they would be asked about."""
-    text = "This run simulates its annotators and takes no votes: start one on the page New run with “People give the labels”"
+    text = "This run simulates its annotators and takes no answers: start one on the page New run with “People give the labels”"
     learning = run.config.task == "active-learning"
     st.info(text + (", or branch this one on Cycles with “People give the labels from here on”." if learning else "."))
     with st.container(horizontal=True):
@@ -41,14 +41,14 @@ def simulated(run: Run, cycle: int | None) -> None:
     samples = widgets.cycle_samples(here, here.key)
     first = samples.page(Filter(), "rank", True, 0, AHEAD).dropna(subset="rank")
     if len(first):
-        st.subheader("The first of its queue", anchor=False)
+        st.subheader("First in its queue", anchor=False)
         captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
         st.image(tiles.pictures(here, first, 128), caption=captions, width=128)
-        st.caption("Rank: label it has (— none) → what the model says.")
+        st.caption("Rank: current label (— for none) → what the model suggests.")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:
-    """The annotator, kept in session and address, and whether to show what the run knows before the vote."""
+    """The annotator, kept in session and address, and whether to show what the run knows before the answer."""
     wanted, name = st.query_params.get("annotator") or st.session_state.get("annotator-name"), None
     if wanted:
         with frame.errors():
@@ -74,7 +74,7 @@ def settings(run: Run) -> tuple[str | None, bool]:
             "Show guidance",
             key="guidance",
             bind="query-params",
-            help="The given and the suggested label, score and rank before your vote. Off, you vote blind, and see them after.",
+            help="Show given and suggested label, rank and score before you answer. Off: you answer blind and see them after.",
         )
     return name, shown
 
@@ -93,7 +93,7 @@ def take() -> None:
             place = runs.find(action["place"][0])
             annotation.act(place, frame.dataset(place.config), action["place"][1], action)
         except UserError as error:
-            st.session_state["desk-error"] = f"Something was not written down: {error}"
+            st.session_state["desk-error"] = f"Something was not saved: {error}"
 
 
 @st.fragment
@@ -108,16 +108,16 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
             annotation.goal(run, ranking),
         )
         parts = [
-            f"**{found.votes:,} of {goal:,}** votes",
+            f"**{found.votes:,} of {goal:,}** annotations",
             f"{found.mine:,} of them yours",
             *([f"{found.skipped:,} skipped"] if found.skipped else []),
             *([f"{found.unsure:,} unsure"] if found.unsure else []),
-            *([f"{found.pace:.0f} a minute"] if found.pace is not None else []),
+            *([f"{found.pace:.0f} per minute"] if found.pace is not None else []),
             f"{len(found.queue):,} images left for you",
         ]
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
         if run.config.task == "label-cleaning":
-            st.caption("One image in ten is drawn at random, to estimate how many labels are right.")
+            st.caption("One image in ten is drawn at random, to estimate how many labels are correct.")
         desk.draw(KEY, desk_data(run, ranking, cycle, name, shown, dataset, found), take)
         round_(run, goal, found.votes)
         people(run)
@@ -150,20 +150,20 @@ def desk_data(
 
 
 def round_(run: Run, goal: int, votes: int) -> None:
-    """The votes to aim at, and the button that trains on them."""
+    """The annotations to aim for, and the button that trains on them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
 
         def aim() -> None:
             annotation.set_goal(run, int(st.session_state["goal"]))
 
         st.session_state["goal"] = goal
-        st.number_input("Votes to aim at, this cycle", 1, 10_000_000, key="goal", on_change=aim, width=200)
+        st.number_input("Annotations to aim for, this cycle", 1, 10_000_000, key="goal", on_change=aim, width=200)
         pressed = st.button(
             "Next cycle: train on these labels",
             type="primary",
             key="next-cycle",
             disabled=votes == 0 or run.status()[0] in ("running", "pausing"),
-            help="Train on all labels so far and rank anew, once there is a vote. You may go on labelling meanwhile.",
+            help="Train on all labels so far and rank again, once there is an annotation. You can go on labelling meanwhile.",
         )
         st.page_link("pages/cycles.py", label="See it on Cycles", query_params={"run": run.id})
     if pressed:
@@ -184,11 +184,11 @@ def people(run: Run) -> None:
         placeholder="—",
         column_config={
             "annotator": "Annotator",
-            "votes": "Votes",
+            "votes": "Annotations",
             "unsure": "Unsure",
-            "shared": st.column_config.NumberColumn("Shared images", help="On which others voted too."),
+            "shared": st.column_config.NumberColumn("Shared images", help="Images that others annotated, too."),
             "compared": st.column_config.NumberColumn(
-                "Compared", help="Of these, where one class leads among the others."
+                "Compared", help="Shared images on which one class leads among the others."
             ),
             "share": st.column_config.NumberColumn("Agrees with the others", format="percent"),
         },
@@ -206,7 +206,7 @@ def people(run: Run) -> None:
                 "shared": "Shared images",
                 "agree": st.column_config.NumberColumn("Same label", format="percent"),
                 "kappa": st.column_config.NumberColumn(
-                    "Cohen's κ", format="%.2f", help="Agreement beyond chance: 1 at best, 0 as by chance."
+                    "Cohen's κ", format="%.2f", help="Agreement beyond chance: 1 at best, 0 at chance level."
                 ),
             },
         )
@@ -227,13 +227,15 @@ def follow() -> NoReturn:
 
 @st.fragment(run_every=1.0)
 def watch(run_id: str, done: int) -> None:
-    """Progress of the worker; draws the page anew when a cycle or the work is finished."""
+    """Progress of the worker; redraws the page when a cycle or the work is finished."""
     with frame.errors():
         run = runs.find(run_id)
         if run.status()[0] not in ("running", "pausing") or len(run.cycles()) != done:
             follow()
         share = run.progress().get("share", 0.0)
-        st.progress(min(1.0, share), text=f"Cycle {done} is on its way: votes given now count for the one after it.")
+        st.progress(
+            min(1.0, share), text=f"Cycle {done} is on its way: annotations given now count towards the one after it."
+        )
 
 
 def show(run: Run, cycle: int | None) -> None:
@@ -242,7 +244,7 @@ def show(run: Run, cycle: int | None) -> None:
         return simulated(run, cycle)
     done, (state, sentence) = len(run.cycles()), run.status()
     if cycle is not None and cycle < done - 1:
-        st.info(f"Votes go to the newest ranking, that of cycle {done - 1}.")
+        st.info(f"Annotations go to the newest ranking, that of cycle {done - 1}.")
         st.page_link("pages/annotate.py", label=f"Go to cycle {done - 1}", query_params={"run": run.id})
         return None
     busy = state in ("running", "pausing")
@@ -265,7 +267,7 @@ def show(run: Run, cycle: int | None) -> None:
         ranking = ranked(place, place.key)
     name, shown = settings(run)
     if name is None:
-        st.info("Say who you are, so that your votes have a name.")
+        st.info("Say who you are, so that your annotations have a name.")
         return None
     return table(run, ranking, cycle, name, shown)
 

@@ -1,4 +1,4 @@
-"""Compare: strategies side by side over seeds, and what the paper reports beside it."""
+"""Compare: strategies side by side over seeds, and what the paper reports."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from core.strategies import STRATEGIES
 from core.studies import comparison, policies
 from pages.ui import frame, widgets
 
-LIKE = "run"  # in the address, in the place of a study: the runs like the one selected in the sidebar
+LIKE = "run"  # in the address, instead of a study: the runs like the one selected in the sidebar
 PICTURES = (("accuracy", "verdicts"), ("high-gradient", "gap"))
 MEANS = {"accuracy": 1, "high-gradient": 1, "gap": 2, "fell": 1}  # decimals
 POINTS = "%+.2f"
@@ -64,7 +64,7 @@ def like(run: Run) -> list[Run]:
     alike = next(group for group in comparison.groups(near) if run in group)
     text = f"{len(alike)} of {len(near)} runs on these data share budget, model and training with run {frame.plain(run.id)}."
     if len(alike) < len(near):
-        text += " The others have other settings and are left out: only like is compared with like."
+        text += " The others have different settings and are left out: only like is compared with like."
     st.caption(text)
     return alike
 
@@ -324,9 +324,9 @@ def start_form(first: bool) -> None:
         50,
         len(protocol.seeds),
         key=f"seeds-{name}",
-        help="Each strategy runs once with each. A verdict needs two, a firm one five or more.",
+        help="Each strategy runs once per seed. A verdict needs two seeds, a firm one five or more.",
     )
-    st.caption(f"{len(strategies) * int(seeds)} runs, one after the other. Each can be watched on Cycles.")
+    st.caption(f"{len(strategies) * int(seeds)} runs, one after another. Watch each of them on Cycles.")
     if st.button("Start study", type="primary" if first else "secondary", key="start-study", disabled=not strategies):
         with frame.errors():
             made = study.create(name, arms=strategies, seeds=list(range(int(seeds))))
@@ -339,8 +339,8 @@ frame.setup("Compare")
 run, _ = frame.sidebar()
 st.title("Compare")
 st.markdown(
-    "Does choosing by gradient norm beat a random choice? Which selector finds most wrong labels? A **study** runs several of "
-    "them on the same data and the same first labels, and measures what Wang et al. 2022 and Bernhardt et al. 2022 report."
+    "Does choosing by gradient norm beat a random choice? Which selector finds the most wrong labels? A **study** runs several "
+    "of them on the same data and the same first labels, and measures what Wang et al. 2022 and Bernhardt et al. 2022 report."
 )
 with frame.errors():
     run = of_learning(run)

@@ -15,7 +15,7 @@ KINDS = {
 
 
 def policies(here: frame.Here, chosen: list[str]) -> None:
-    """Figure 3: what the first rankings would buy, over several sets of votes."""
+    """Figure 3: what the first rankings would buy, over several draws of annotations."""
     band = st.radio(
         "Band",
         list(figures.BANDS),
@@ -56,7 +56,7 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
     )
     columns = st.columns(3)
     target = columns[0].number_input(
-        "Target: " + ("test accuracy (%)" if learning else "right labels (%)"),
+        "Target: " + ("test accuracy (%)" if learning else "correct labels (%)"),
         1.0,
         100.0,
         95.0,
@@ -76,24 +76,24 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
         column_config={
             "policy": "Policy",
             "value": st.column_config.NumberColumn(
-                "Test accuracy" if learning else "Right labels", format="percent", help="At the budget."
+                "Test accuracy" if learning else "Correct labels", format="percent", help="At the budget."
             ),
             "per_correction": st.column_config.NumberColumn(
-                "Labels per correction", format="%.2f", help="The budget over the right labels that it gained."
+                "Labels per correction", format="%.2f", help="The budget divided by the correct labels that it gained."
             ),
             "cost_per_correction": "Cost per correction",
             "for_target": st.column_config.TextColumn(f"Labels for {target:g} %"),
             "cost_for_target": st.column_config.TextColumn(f"Cost for {target:g} %"),
             "saved": st.column_config.TextColumn(
                 "Saved labels",
-                help="What the random order needs for the same, less the budget. Negative: it needs fewer.",
+                help="Labels that the random order needs for the same, minus the budget. Negative: it needs fewer.",
             ),
             "cost_saved": "Saved",
         },
     )
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-budget")
     if learning and budget.BASELINE not in set(found["policy"]):
-        st.caption("For what is saved, choose a run of the strategy random beside it.")
+        st.caption("For what is saved, choose a run of the strategy random to compare with.")
 
 
 def priced(left: DeltaGenerator, right: DeltaGenerator) -> tuple[float, str]:
@@ -113,7 +113,7 @@ def priced(left: DeltaGenerator, right: DeltaGenerator) -> tuple[float, str]:
 
 
 def unknown(here: frame.Here) -> None:
-    """What can be said where nobody knows the right labels: what was spent, and on what."""
+    """What can be said where no ground truth is available: what was spent, and on what."""
     if here.config.parent is not None and here.config.annotator != "person":
         st.info(
             f"This is a branch: its first ranking is that of {frame.plain(here.config.parent)}. Plan its budget there."
@@ -121,8 +121,8 @@ def unknown(here: frame.Here) -> None:
         return
     collected, changed = budget.spent(here.run, here.dataset, here.cycle)
     st.info(
-        "Nobody knows the right labels of these images, so what more labels would correct cannot be said. So far "
-        f"**{collected:,} labels** were collected, and **{changed:,} images** have another label by them. "
+        "No ground truth is available for these images, so it cannot be said what more labels would correct. So far "
+        f"**{collected:,} labels** were collected, and they changed the labels of **{changed:,} images**. "
         + labelling.untrained_text(here.run, here.cycle, "not counted here")
     )
     price, unit = priced(*st.columns(2))
@@ -132,18 +132,18 @@ def unknown(here: frame.Here) -> None:
 
 
 def show(here: frame.Here) -> None:
-    """The curve, its areas, and the runs to set beside it."""
+    """The curve, its areas, and the runs to compare it with."""
     comparable = peers.comparable(here.run)
     near = peers.of_study(here.run) if here.config.task == "label-cleaning" else peers.same_experiment(here.run)
     default = [run.id for run in near]
     chosen = st.multiselect(
-        "Beside it",
+        "Compare with",
         [run.id for run in comparable],
         default=[one for one in default if one in {r.id for r in comparable}],
         format_func=lambda one: frame.describe(runs.find(one)),
         placeholder="Other runs on the same data",
         key=f"beside-{here.run.id}",
-        help="Runs of the same task on the same data and noise. Those that differ in their seed alone are averaged.",
+        help="Runs of the same task on the same data and noise. Runs that differ only in their seed are averaged.",
     )
     simulable = here.config.task == "label-cleaning" and curves.simulable(here.run, here.dataset)
     kind = st.segmented_control(
@@ -166,8 +166,8 @@ def show(here: frame.Here) -> None:
     st.subheader("Area under the curve")
     if here.config.task == "label-cleaning":
         st.caption(
-            "AUC: mean share of right majority labels over the collected labels. Normalised: 0 is the random order, 1 the oracle "
-            "on the same initial labels. Minimal: the straight line that corrects one sample with every two labels."
+            "AUC: mean share of correct majority labels over the collected labels. Normalised: 0 is the random order, 1 the "
+            "oracle on the same initial labels. Minimal: the straight line that corrects one sample with every two labels."
         )
     else:
         st.caption(

@@ -48,7 +48,7 @@ def controls(run: Run, state: str, done: int) -> None:
         "Take the top …",
         disabled=busy or done == 0 or run.config.annotator == "person",
         key="take",
-        help="One cycle with another number of labels than the budget, this once; you see the images first.",
+        help="Run one cycle with another number of labels than the budget; you see the images first.",
     ):
         take(run)
     if st.button(
@@ -93,7 +93,7 @@ def take(run: Run) -> None:
         asked = (
             ""
             if learning
-            else " An image is asked until its label has a majority, so these are at most as many images."
+            else " An image is asked about until its label has a majority, so these are at most as many images."
         )
         st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
         captions = [
@@ -114,7 +114,7 @@ def like_it(run: Run) -> None:
         "▶ Run it yourself",
         type="primary",
         key="like-it",
-        help="A new run with the same settings; it takes some minutes.",
+        help="Start a new run with the same settings; it takes a few minutes.",
     ):
         with frame.errors():
             made = runs.create(run.config, run.about)
@@ -128,7 +128,7 @@ def branch_off(run: Run, cycle: int) -> None:
     config, learning = run.config, run.config.task == "active-learning"
     with st.popover(f"Branch from cycle {cycle}", icon=":material/call_split:"):
         st.caption(
-            f"A new run with the labels and rankings up to here. Cycle {cycle} is ranked anew by what you choose, and the next "
+            f"A new run with the labels and rankings up to here. Cycle {cycle} is ranked again by what you choose, and the next "
             "labels follow that. This run stays as it is."
         )
         changes = {}
@@ -153,12 +153,12 @@ def branch_off(run: Run, cycle: int) -> None:
             people = st.toggle(
                 "People give the labels from here on",
                 key=f"branch-people-{run.id}",
-                help="On the page Annotate; the labels up to here stay as they are.",
+                help="Label on the page Annotate from here on; the labels up to here stay as they are.",
             )
             changes["annotator"] = "person" if people else config.annotator
         if not people:
             changes["budget"] = st.number_input(
-                "Labels a cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
+                "Labels per cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
             )
             cycles = st.number_input(
                 "Cycles in all",
@@ -243,7 +243,7 @@ def history(run: Run, cycle: int) -> None:
     if row.get("tied", 0) > 0:
         st.caption(
             "Tied: people gave several classes equally often, so that no label stands. Tied images are left out of the "
-            "training and come first in the ranking, until one more vote decides."
+            "training and come first in the ranking, until one more annotation decides."
         )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
     st.subheader("What each cycle did")
@@ -260,16 +260,16 @@ def history(run: Run, cycle: int) -> None:
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
             "accuracy": st.column_config.NumberColumn(measures.measure_title("accuracy", run.config), format="percent"),
-            "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
+            "correctness": st.column_config.NumberColumn("Correct labels", format="percent"),
             "estimated_correctness": st.column_config.NumberColumn(
-                "Right labels, estimated" if "estimated_low" in table else "Right labels, in-sample estimate",
+                "Correct labels, estimated" if "estimated_low" in table else "Correct labels, in-sample estimate",
                 format="percent",
                 help="An in-sample estimate, by a model that has learnt the labels, is too high.",
             ),
             "estimated_low": st.column_config.NumberColumn("from", format="percent", help="95 % interval."),
             "estimated_high": st.column_config.NumberColumn("to", format="percent", help="95 % interval."),
             "checked_at_random": st.column_config.NumberColumn(
-                "Random images", help="Images of a random order that people have answered: what the estimate rests on."
+                "Random images", help="Images drawn at random that people have answered: what the estimate rests on."
             ),
             "agreement": st.column_config.NumberColumn("Model agrees, out of fold", format="percent"),
             "tied": "Tied images",
@@ -279,7 +279,7 @@ def history(run: Run, cycle: int) -> None:
             "gap": st.column_config.NumberColumn("Gap", format="percent"),
             "selected": st.column_config.NumberColumn("Chosen before", help="Images that the previous ranking chose."),
             "fell": st.column_config.NumberColumn(
-                "Norm fell", help="Those of them whose gradient norm is no larger now that they are learnt."
+                "Norm fell", help="Images chosen before whose gradient norm is no larger now that they are learnt."
             ),
         },
         placeholder="—",
@@ -323,7 +323,7 @@ def relabels(here: frame.Here) -> None:
             "before": "Before",
             "after": "After",
             "formed": st.column_config.CheckboxColumn(
-                "Majority", help="Whether one class has more labels than any other."
+                "Majority", help="Says whether one class has more labels than any other."
             ),
             "score": st.column_config.NumberColumn("Score when chosen", format="%.3f"),
             "kind": "Kind of case",
@@ -337,12 +337,12 @@ def bring_in(run: Run, cycle: int) -> None:
     """Labels that people gave: what to hand out, and a place to bring them back."""
     with st.container(border=True):
         text = (
-            "**People label this run.** Label on the page Annotate, or hand the ranking out and bring the labels in; then step: "
+            "**People label this run.** Label on the page Annotate, or hand the ranking out and import the labels; then step: "
             "the next cycle trains on them."
         )
         if run.config.task == "label-cleaning":
             text += (
-                " There is no ground truth here. How many labels are right is estimated from images drawn at random, which are "
+                " There is no ground truth here. How many labels are correct is estimated from images drawn at random, which are "
                 "one in ten on the page Annotate and in a Label Studio file."
             )
         st.markdown(text)
@@ -354,15 +354,15 @@ def bring_in(run: Run, cycle: int) -> None:
             "application/zip",
             key="label-studio",
             on_click="ignore",
-            help="Tasks in the order of the ranking, with images and the labelling set-up.",
+            help="Tasks in the order of the ranking, with images and the labelling configuration.",
         )
         # Another key is another, empty uploader: what was brought in is not offered a second time
         turn = st.session_state.setdefault("turn", 0)
         file = st.file_uploader(
-            "Labels to bring in",
+            "Labels to import",
             ["json", "csv", "parquet"],
             key=f"labels-{run.id}-{turn}",
-            help="Label Studio's JSON, or a table of votes.",
+            help="Label Studio's JSON, or a table of annotations.",
         )
         if file is not None and st.button("Bring in", type="primary", key="bring-in"):
             with frame.errors():

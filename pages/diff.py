@@ -12,15 +12,15 @@ POINTS = 5_000  # on the plane of ranks
 SHOWN = 24  # thumbnails of a group
 ROWS = 200  # of a table
 GROUPS = {
-    "labelled by the first alone": "Labelled by the first alone",
-    "labelled by the second alone": "Labelled by the second alone",
-    "next by the first alone": "Next by the first alone",
-    "next by the second alone": "Next by the second alone",
+    "labelled by the first alone": "Labelled only by the first",
+    "labelled by the second alone": "Labelled only by the second",
+    "next by the first alone": "Next only by the first",
+    "next by the second alone": "Next only by the second",
 }
 MEASURES = {
     "n_labels": "Labels",
-    "correctness": "Right labels",
-    "estimated_correctness": "Right labels, estimated",
+    "correctness": "Correct labels",
+    "estimated_correctness": "Correct labels, estimated",
     "estimated_low": "… 95 % interval from",
     "estimated_high": "… to",
     "agreement": "Labels that the model agrees with",
@@ -38,7 +38,7 @@ COLUMNS = {
     "rank_first": st.column_config.NumberColumn("Rank, first", format="localized"),
     "rank_second": st.column_config.NumberColumn("Rank, second", format="localized"),
     "moved": st.column_config.NumberColumn(
-        "Moved", format="%+d", help="By how many places the second takes it earlier (+) or later (−)."
+        "Moved", format="%+d", help="Places by which the second takes it earlier (+) or later (−)."
     ),
 }
 
@@ -47,7 +47,7 @@ def other_side(here: frame.Here) -> diff.Side | None:
     """What stands against the run and cycle of the sidebar; both in the address. None where there is nothing."""
     candidates = {run.id: run for run in diff.comparable(here.run)}
     if len(candidates) == 1 and here.n_cycles == 1:
-        st.info("There is one cycle of these images alone: step on Cycles, or branch there, then compare.")
+        st.info("There is only one cycle of these images: step on Cycles, or branch there, then compare.")
         return None
     default = here.config.parent if here.config.parent in candidates else None
     others = sorted(  # what asks the same question first
@@ -64,7 +64,7 @@ def other_side(here: frame.Here) -> diff.Side | None:
     left, right = st.columns([3, 1])
     names = list(candidates)
     picked = left.selectbox(
-        "Against the run", names, index=names.index(wanted), format_func=name_of, key=f"other-{here.run.id}-{wanted}"
+        "Compare with run", names, index=names.index(wanted), format_func=name_of, key=f"other-{here.run.id}-{wanted}"
     )
     n = len(candidates[picked].cycles())
     last = min(here.cycle, n - 1) if picked != here.run.id else (here.cycle - 1 if here.cycle else 1)
@@ -121,17 +121,17 @@ def title(run: Run, cycle: int) -> str:
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing…")
 def difference(_here: frame.Here, key: tuple[str, int, int], other: str, cycle: int, n_cycles: int) -> diff.Diff:
-    """The difference of where we stand to a cycle of another run."""
+    """How this cycle differs from a cycle of another run."""
     return diff.diff(diff.Side(_here.run, _here.cycle), diff.Side(runs.find(other), cycle))
 
 
 def chosen(here: frame.Here, found: diff.Diff) -> None:
     """Thumbnails of what one chose and the other did not."""
-    st.subheader("Who was chosen by one and not the other")
+    st.subheader("Images selected by only one run")
     masks = diff.groups(found.samples)
     filled = [name for name in GROUPS if masks[name].any()]
     if not filled:
-        st.caption("Nobody: both chose the same images.")
+        st.caption("None: both selected the same images.")
         return
     name = st.segmented_control(
         "Group",

@@ -29,7 +29,7 @@ NAMES = {
     "cleaning": "Clear noise to ambiguous: Φ",
     "rank": "Rank: taken next first",
     "confidence": "Confidence of the suggestion",
-    "n_votes": "Number of votes",
+    "n_votes": "Number of annotations",
 }
 NOTHING = "No image passes these filters: widen a range, or remove a filter or the selection above."
 
@@ -56,7 +56,7 @@ def show(here: frame.Here) -> None:
 
 
 def outcomes(here: frame.Here, samples: Samples, kept: Filter) -> None:
-    """What cleaning has corrected, missed and wrongly flagged, each a button that filters; nothing where nobody knows."""
+    """What cleaning has corrected, missed and wrongly flagged, each a button that filters; nothing without ground truth."""
     if not filters.values(samples, here.key, "outcome"):
         return
     counts = samples.counts("outcome", dataclasses.replace(kept, outcome=()))
@@ -79,7 +79,7 @@ def outcomes(here: frame.Here, samples: Samples, kept: Filter) -> None:
 
 @st.fragment
 def gallery(here: frame.Here, samples: Samples, kept: Filter) -> None:
-    """Everything below the filters; a click in it draws nothing else anew."""
+    """Everything below the filters; a click in it redraws nothing else."""
     with frame.errors():
         assets.style("gallery")
         wish = wishes(here, samples)
@@ -129,16 +129,16 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
         )  # fmt: skip
         gamma = choice(
             st.select_slider, "γ of Φ", "gamma", GAMMAS, own, disabled=order != "cleaning", width=170,
-            help="Φ = CE − max(H − γ·ln C, 0): the larger γ, the less does ambiguity speak for a label. 0 in the paper, 0.30 in "
+            help="Φ = CE − max(H − γ·ln C, 0): the larger γ, the less ambiguity lowers Φ. 0 in the paper, 0.30 in "
             "its public code. Order by Φ to use it.",
         )  # fmt: skip
         with st.popover("Display"):
-            size = choice(st.segmented_control, "Images a page", "size", (50, 100, 200), 100, required=True)
+            size = choice(st.segmented_control, "Images per page", "size", (50, 100, 200), 100, required=True)
             tile = choice(
                 st.select_slider, "Size of an image", "tile", (72, 104, 144, 200), 104,
                 format_func=lambda one: f"{one} px",
             )  # fmt: skip
-            top = choice(st.segmented_control, "Images of a group", "top", (5, 10, 20), 5, required=True)
+            top = choice(st.segmented_control, "Images per group", "top", (5, 10, 20), 5, required=True)
     gamma = gamma if order == "cleaning" and gamma != own else here.config.gamma
     return Wish(order, direction == "low", shown == "groups", gamma, size, top, tile)
 
@@ -225,8 +225,8 @@ def meaning(here: frame.Here, plane: maps.Plane) -> str:
     """What it says of an image where it lies on a map."""
     if plane is maps.EMBEDDING:
         return (
-            "Images that the model finds **alike** lie close; the axes and what is far apart mean nothing. Colour: what the "
-            "images are ordered by"
+            "Images that the model finds **alike** lie close together; the axes and large distances mean nothing. Colour: what "
+            "the images are ordered by"
         )
     if here.config.task == "label-cleaning":
         text = "High: the model disagrees with the label. Right: it is unsure. So top left is most likely **clear label noise**"
@@ -306,7 +306,7 @@ def pager(here: frame.Here, kept: Filter, wish: Wish, pages: int) -> int:
 
 
 def pick(here: frame.Here, sample_id: str | None) -> None:
-    """Show the card of this image beside the grid, in all cycles of the run; None: of no image."""
+    """Show the card of this image next to the grid, in all cycles of the run; None: of no image."""
     st.session_state.setdefault("gallery-picked", {})[here.run.id] = sample_id
 
 

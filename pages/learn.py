@@ -1,4 +1,4 @@
-"""Learn: both papers in seven steps, each formula beside the picture that it explains, on the example runs."""
+"""Learn: both papers in seven steps, each formula next to the picture that it explains, on the example runs."""
 
 import pandas as pd
 import streamlit as st
@@ -43,7 +43,7 @@ def norm(run: Run, dataset: ImageDataset) -> None:
         st.markdown("On its way to the weights the gradient passes the logits:")
         st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
         st.markdown(
-            "There it vanishes where the model is sure **and where it is quite unsure**: for a uniform posterior, and for an "
+            "There it vanishes where the model is sure **and where it is quite unsure**: for uniform probabilities, and for an "
             f"exact tie of two classes. With {len(dataset.class_names)} classes, all but one equally likely, it is largest at "
             f"$p_\\text{{max}} = {found.peak:.2f}$. So the score passes over the images that the model knows least about; "
             "compare it with plain entropy."
@@ -201,7 +201,7 @@ def area(run: Run, dataset: ImageDataset) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(
-            "What did the labels buy? The share $c_b$ of right labels after $b$ of them is known here, for the annotators are "
+            "What did the labels buy? The share $c_b$ of correct labels after $b$ of them is known here, for the annotators are "
             "simulated: a curve, and the area under it. "
             "Two **envelopes** say what was possible: an **oracle** that knows every image's true label distribution, and a "
             "**random** order."
@@ -233,7 +233,7 @@ def onward(run: Run, dataset: ImageDataset) -> None:
     st.page_link(
         "pages/cycles.py", label="Cycles: what each cycle did; run the example yourself", query_params={"run": run.id}
     )
-    st.page_link("pages/compare.py", label="Compare: strategies over seeds, beside the papers' figures")
+    st.page_link("pages/compare.py", label="Compare: strategies over seeds, compared with the papers' figures")
     st.page_link("pages/new.py", label="Start on your own images")
     st.caption(
         "Wang et al., Boosting active learning via improving test performance, AAAI 2022 · Bernhardt et al., Active label "

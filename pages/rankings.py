@@ -11,7 +11,7 @@ from core.plots import maps
 from data.files import preview
 from pages.ui import filters, frame, widgets
 
-PAGE = 100  # images a page
+PAGE = 100  # images per page
 POINTS = 5_000  # of the scatter: what a browser draws in no time
 VIEWS = {"table": "Table", "confusion": "Confusion", "scatter": "Two scores", "disagreement": "Two rankings"}
 COLUMNS = {
@@ -24,7 +24,7 @@ COLUMNS = {
     "status": "Status",
     "kind": "Kind",
     "outcome": "Outcome",
-    "n_votes": "Votes",
+    "n_votes": "Annotations",
     "reference": "Reference",
     "sample_id": "Sample",
     **{
@@ -118,7 +118,9 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         if rows and rows[0] < len(shown):
             widgets.card(here, shown.iloc[rows[0]])
         else:
-            st.info("Click the box at the left of a row to see the image with its votes, posterior and scores.")
+            st.info(
+                "Click the box left of a row to see the image with its annotations, predicted probabilities and scores."
+            )
 
 
 def distribution(here: frame.Here, samples: Samples, kept: Filter, score: str) -> None:
@@ -160,7 +162,7 @@ def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
     """Two scores against one another; a lasso selects images, whatever the filters become."""
     scores = list(samples.scores)
     if len(scores) < 2:
-        st.info("This cycle has one score alone: two are needed to set them against one another.")
+        st.info("This cycle has only one score: two are needed to compare them.")
         return
     left, right = st.columns(2)
     x = left.selectbox("Across", scores, format_func=title, index=len(scores) - 1, key="scatter-x")
@@ -192,7 +194,7 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     titles = rankings.rankings_beside(here.run, here.cycle)
     if len(titles) < 2:
         st.info(
-            "There is one ranking of these images alone: run another strategy or selector on the same data and seed."
+            "There is only one ranking of these images: run another strategy or selector on the same data and seed."
         )
         return
     left, right = st.columns(2)
@@ -237,7 +239,7 @@ def title(name: str) -> str:
     others = {
         "rank": "Rank (taken next first)",
         "confidence": "Confidence of the suggestion",
-        "n_votes": "Number of votes",
+        "n_votes": "Number of annotations",
     }
     return others[name] if name in others else methods.described(name).title
 

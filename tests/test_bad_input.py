@@ -402,7 +402,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
             output_that_cannot_be_written,
             r"There is no folder .*nowhere: make it",
         ),
-        (more_votes_than_people, r"line 2 .* '1e30' .* not a number of votes"),
+        (more_votes_than_people, r"line 2 .* '1e30' .* not a number of annotations"),
         (a_name_too_long_for_a_file, r"line 2 .* add it or drop the line"),
         (home_that_is_a_file, r"is no folder: set NEXTLABEL_HOME"),
         (weights_that_are_gone, r"weights of the cycle before, which are not here: .* --with-weights"),

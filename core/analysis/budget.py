@@ -11,7 +11,7 @@ from core.analysis.curves import learning_curve, simulable
 from core.relabel import Floats
 from core.runs.run import Run
 from core.studies import policies
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 UNITS = ("€", "$", "£", "minutes")  # of the price of a label
 REACH = 2  # simulated as far as so many budgets of the runs
@@ -20,12 +20,12 @@ COLUMNS = ["policy", "value", "labels_per_correction", "labels_for_target", "sav
 
 
 def curves(runs: Sequence[Run], dataset: ImageDataset) -> pd.DataFrame:
-    """What labels buy: policy, n_labels, mean, sd (over sets of votes, or seeds), low and high, sorted by n_labels.
+    """What labels buy: policy, n_labels, mean, sd (over draws of annotations, or seeds), low and high, sorted by n_labels.
 
-    Label cleaning: share of right majority labels after so many collected labels, simulated by each run's first ranking as far as
-    twice the runs' budget, with oracle, random and minimal. Minimal is the least any policy can need: a wrong first label
-    is one vote, one more ties with it, two more make the right class a majority; a straight line of two labels a correction.
-    Active learning: test accuracy after so many labels in all, by strategy. Empty where nobody knows the right labels, and for
+    Label cleaning: share of correct majority labels after so many collected labels, simulated by each run's first ranking as far
+    as twice the runs' budget, with oracle, random and minimal. Minimal is the least any policy can need: a wrong first label
+    is one annotation, one more ties with it, two more make the right class a majority; a line of two labels per correction.
+    Active learning: test accuracy after so many labels in all, by strategy. Empty where no ground truth is available, and for
     a branch, whose first ranking is another run's.
     """
     first = runs[0]
@@ -61,7 +61,7 @@ def labels_for(n_labels: Floats, value: Floats, target: float) -> int | None:
 def plan(found: pd.DataFrame, budget: int, target: float, n_samples: int | None = None) -> pd.DataFrame:
     """`COLUMNS` of every policy of `curves` at a budget, the best first.
 
-    value: at the budget, NaN where the curve does not go so far · labels_per_correction: budget over right labels gained of
+    value: at the budget, NaN where the curve does not go so far · labels_per_correction: budget over correct labels gained of
     n_samples, NaN where none is, or without n_samples · labels_for_target: of `labels_for`, NaN where it is not reached ·
     saved: labels that the random order needs for the same value, less the budget (negative: the random order needs
     fewer); where its curve ends before, `saved_at_least`: more than that.

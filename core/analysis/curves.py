@@ -11,7 +11,7 @@ from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies
 from core.studies.simulation import Simulator
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 
 def learning_curve(runs: list[Run]) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def learning_curve(runs: list[Run]) -> pd.DataFrame:
 def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
     """Correctness after 0 … T collected labels of a cleaning run: run, method, seed, n_labels, correctness.
 
-    Empty where nobody knows the true labels.
+    Empty where no ground truth is available.
     """
     columns = ["run", "method", "seed", "n_labels", "correctness"]
     config = run.config
@@ -53,8 +53,8 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
 def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:
     """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
 
-    Oracle and random simulated over `VOTE_SETS` sets of votes on the run's own initial labels; minimal is the
-    straight line that corrects one sample with every two labels. Empty where nobody knows the true labels.
+    Oracle and random simulated over `VOTE_SETS` draws of annotations on the run's own initial labels; minimal is the
+    straight line that corrects one sample with every two labels. Empty where no ground truth is available.
     """
     if reference_counts(config, dataset) is None:
         return pd.DataFrame(columns=["policy", "n_labels", "mean", "sd"])

@@ -14,7 +14,7 @@ from core.runs import same
 from core.runs.run import Run, all_runs
 from core.runs.spec import OPTIONS, Config
 from core.store.log import standing
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 NONE = -1  # rank or label of a sample that has none
@@ -63,8 +63,8 @@ def diff(first: Side, second: Side) -> Diff:
     """Compare two cycles. Raises `UserError` where they are not of the same images, or a ranking cannot be read."""
     if differing := same.differing(first.run, second.run, same.IMAGES):
         raise UserError(
-            f"Runs {first.run.id} and {second.run.id} are not of the same images ({', '.join(differing)}): choose two of one "
-            "data set and one limit."
+            f"Runs {first.run.id} and {second.run.id} are not of the same images ({', '.join(differing)}): choose two with the "
+            "same data set and limit."
         )
     table = pd.DataFrame()
     for name, side in (("first", first), ("second", second)):
@@ -98,7 +98,7 @@ def sentence(found: Diff) -> str:
     correlation = "" if np.isnan(rounded) else f", rank correlation (Spearman) {rounded:.2f}"
     changed = len(relabelled(samples))
     return (
-        f"Labelled since the start: {both:,} images by both, {one[0]:,} by the first alone, {one[1]:,} by the second alone. "
+        f"Labelled since the start: {both:,} images by both, {one[0]:,} only by the first, {one[1]:,} only by the second. "
         f"Next in line: {ahead:,} of {least:,} are the same{correlation}. Labels that differ: {changed:,} of {len(samples):,}."
     )
 

@@ -15,7 +15,7 @@ from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
 from core.studies import policies, simulation
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 EMBEDDING_TEXT = "t-SNE of the model's embedding"
@@ -48,7 +48,7 @@ def figure(
             text = "accuracy on the test set after each training; band ± 1 s.d. over seeds"
             return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
         if reference_counts(config, dataset) is None:
-            text = "estimate: from images of a random order that people checked, taken as right; exact 95 % interval"
+            text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
             return estimates(run.cycles(), cycle, note(run, text), accuracy)
         curves = pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True)
         at = int(run.cycles()["n_labels"].iloc[cycle])
@@ -57,7 +57,7 @@ def figure(
             curves,
             bounds,
             at,
-            note(run, "AUC: mean share of right majority labels over the collected labels; bands ± 1 s.d."),
+            note(run, "AUC: mean share of correct majority labels over the collected labels; bands ± 1 s.d."),
         )
     if name == "distribution":
         (score,) = _scores(run, cycle, chosen, (config.method,))
@@ -116,7 +116,7 @@ def embedding_map(
     if not set(tsne.COLUMNS) <= set(table.columns):
         raise UserError(
             f"Cycle {cycle} of run {run.id} has no embedding map: it was scored by an earlier version. A branch at this cycle "
-            "scores it anew."
+            "scores it again."
         )
     text = (
         f"cycle {cycle}; {some or f'{len(table):,} images'}; {EMBEDDING_TEXT}; colour: {title}, 2nd to 98th percentile"
@@ -136,8 +136,8 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
     seeds = ", ".join(str(seed) for seed in sorted({run.config.seed for run in runs}))
     small = (
         f"{config.dataset}, N = {len(dataset):,}, {noise_text(config, dataset)} · {config.model}, width {config.width}\n"
-        f"static simulation by each first ranking, seed {seeds}, {simulation.VOTE_SETS} sets of votes (n = {n}); band "
-        f"{BANDS[band]}; AUC: mean share of right majority labels over the collected labels"
+        f"static simulation by each first ranking, seed {seeds}, {simulation.VOTE_SETS} draws of annotations (n = {n}); band "
+        f"{BANDS[band]}; AUC: mean share of correct majority labels over the collected labels"
     )
     return curves.policy_curves(table, policies.areas(found), band, small)
 
@@ -148,8 +148,8 @@ def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.
         text = "mean over the seeds of each strategy; straight lines between cycles"
     else:
         text = (
-            f"simulation by each first ranking, mean over {simulation.VOTE_SETS} sets of votes; minimal: two labels correct one "
-            "image, the least that any ranking can need"
+            f"simulation by each first ranking, mean over {simulation.VOTE_SETS} draws of annotations; minimal: two labels "
+            "correct one image, the least that any ranking can need"
         )
     return budget(curves, run.config.task == "active-learning", at, target, note(run, text))
 
@@ -161,7 +161,7 @@ def noise_text(config: Config, dataset: ImageDataset) -> str:
         return "the labels' errors are not known"
     share = 1 - metrics.correctness(initial_labels(config, dataset), reference)
     if config.temperature is not None:
-        return f"{share:.1%} wrong labels, drawn from the votes at T = {config.temperature:g}"
+        return f"{share:.1%} wrong labels, drawn from the annotations at T = {config.temperature:g}"
     how = f"{config.noise_kind} noise, injected" if config.noise else "as found"
     return f"{share:.1%} wrong labels, {how}"
 
@@ -184,7 +184,7 @@ def map_text(config: Config, dataset: ImageDataset) -> str:
         return "CE against the reference label, which the strategy does not see"
     if reference_counts(config, dataset) is None:
         return "l̂: label histogram; which labels are wrong is not known"
-    return "l̂: label histogram; clear noise: wrong label on an image whose votes agree; difficult: whose votes do not"
+    return "l̂: label histogram; clear noise: wrong label on an image whose annotations agree; difficult: whose annotations do not"
 
 
 def note(run: Run, definition: str) -> str:
@@ -193,7 +193,7 @@ def note(run: Run, definition: str) -> str:
     kind = (
         about["annotators"] if config.task == "label-cleaning" else "none"
     )  # learning asks for the label, not for votes
-    labels = {"human": "human votes", "simulated": "simulated annotators", "none": "reference labels"}[kind]
+    labels = {"human": "human annotations", "simulated": "simulated annotators", "none": "reference labels"}[kind]
     if config.annotator == "person":
         labels = "labels by people"
     return (

@@ -11,12 +11,12 @@ from core.relabel import Floats, Ints, Labels
 from core.runs.reference import reference_counts
 from core.runs.run import PERSON, Run
 from core.store.log import standing
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 
 def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
-    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds a phase."""
+    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds per phase."""
     _, taken, events = run.state(dataset.ids)
     before: Floats = np.full(len(dataset.ids), -1.0)
     seen = np.zeros(len(dataset.ids), dtype=bool)
@@ -51,7 +51,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
 
     relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
-    selection, of the run's own score), kind ("clear noise corrected", …; "" where nobody knows), sources.
+    selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
     """
     config, names = run.config, np.array([*run.about["class_names"], "—"], dtype=object)  # −1, a tie, is the last
     _, taken, events = run.state(dataset.ids, up_to_cycle)
@@ -108,7 +108,7 @@ def untrained_text(run: Run, cycle: int, what: str = "exported too") -> str:
 
 
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    """The labels at a cycle beside those of the start, one row a sample (`core.analysis.labelling.cleaned_labels`).
+    """The labels at a cycle next to those of the start, one row a sample (`core.analysis.labelling.cleaned_labels`).
 
     At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen.
     """
@@ -146,7 +146,7 @@ def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]
     """
     given, p, tied = ranking["label"].to_numpy(), np.asarray(probs, dtype=np.float64), ranking["status"] == "tied"
     if "cleaning" not in ranking or (given[~tied] < 0).any():
-        raise UserError("Wrong labels are looked for in label cleaning alone: choose a run of that task.")
+        raise UserError("Only label cleaning looks for wrong labels: choose a run of that task.")
     predicted, there = p.argmax(axis=1), given >= 0
     own = np.where(there, p[np.arange(len(p)), given], 0.0)
     n = np.bincount(given[there], minlength=len(class_names))

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import pandas as pd
 
 from core.runs.spec import Config
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 MEASURES = {
-    "correctness": "Right labels",
-    "estimated_correctness": "Right labels, estimated",
+    "correctness": "Correct labels",
+    "estimated_correctness": "Correct labels, estimated",
     "agreement": "Model agrees",
     "accuracy": "Test accuracy",
 }
 NOTES = {
     "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
-    "they say is taken as right, and a tie is no right label.",
+    "they say is taken as correct, and a tie is no correct label.",
     "agreement": "Labels that are also the prediction of a model that has not learnt them (out of fold). This is not the share "
-    "of right labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
+    "of correct labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
     "drawn at random, which are one in ten on the page Annotate.",
 }
 FEWEST = 10  # random images that an estimate rests on

@@ -8,11 +8,11 @@ from core import methods
 from core.analysis import peers, samples
 from core.runs.run import Run
 from core.runs.spec import Config
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 
 def rankings_beside(run: Run, cycle: int) -> dict[str, str]:
-    """What a ranking can be set beside: scores of the cycle, and other runs' own scores; key → title.
+    """What a ranking can be compared with: scores of the cycle, and other runs' own scores; key → title.
 
     A key is "score" or "run/score"; other runs are those on the same data and noise that have come as far.
     """

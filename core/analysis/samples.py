@@ -25,10 +25,11 @@ from core.runs.run import Run, home
 from core.store import cache
 from core.store.atomic import write_table
 from core.store.cache import below
-from data import ImageDataset, votes
+from data import votes
+from data.dataset import ImageDataset
 from data.errors import UserError
 
-VERSION = 2  # of the columns; another one makes the files anew
+VERSION = 2  # of the columns; with another one the files are made again
 BLOCK = 100_000  # embeddings that are compared at once
 BINS = 60  # of a histogram
 OUTCOMES = {
@@ -85,10 +86,10 @@ class Samples:
     """All samples of a cycle: a Parquet file with the ranking's columns, and what the reference says where there is one.
 
     given, suggested, reference: names of classes · kind: "clear noise", "difficult" or "correct" for a label that is wrong on
-    a clear image, wrong on an ambiguous one, or right (Bernhardt et al. 2022); "" where nobody knows · outcome: of
-    `OUTCOMES` in label cleaning, "" where nobody knows · row: place in the pool. In active learning cross-entropy and cleaning
-    are against the reference label, NaN without one. columns: of `table` · scores: columns of the ranking · mapped: whether it
-    has the columns of `core.tsne`.
+    a clear image, wrong on an ambiguous one, or correct (Bernhardt et al. 2022); "" without ground truth · outcome: of
+    `OUTCOMES` in label cleaning, "" without ground truth · row: place in the pool. In active learning cross-entropy and
+    cleaning are against the reference label, NaN without one. columns: of `table` · scores: columns of the ranking · mapped:
+    whether it has the columns of `core.tsne`.
     """
 
     path: Path
@@ -441,9 +442,9 @@ def reason(sample: pd.Series, n_classes: int) -> str:
     entropy = sample["entropy"] / np.log(n_classes)
     sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
     says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
-    votes = f"{sample['n_votes']:,} vote{'' if sample['n_votes'] == 1 else 's'}"
+    votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
     if sample["status"] == "tied" and sample["given"] == "—":
-        return f"tied ({votes}), so that no label stands; {says}: one more vote may decide"
+        return f"tied ({votes}), so that no label stands; {says}: one more annotation may decide"
     if sample["given"] == "—":
         means = {
             "is sure": "unless it is wrong, it would learn little from the label",
@@ -459,15 +460,15 @@ def reason(sample: pd.Series, n_classes: int) -> str:
         }
     else:
         means = {
-            "is sure": "likely a right label",
+            "is sure": "likely a correct label",
             "is unsure": "an ambiguous image, though the model agrees",
-            "is fairly sure": "probably a right label",
+            "is fairly sure": "probably a correct label",
         }
     return f"labelled {sample['given']} ({votes}); {says}: {means[sure]}"
 
 
 def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]:
-    """What became of every label of a cleaning run by this cycle, [N]; "" where nobody knows the right one.
+    """What became of every label of a cleaning run by this cycle, [N]; "" without ground truth.
 
     "corrected", "still wrong" and "missed" of the labels that were wrong at the start (people were asked; were asked in
     vain; were not asked); "wrongly flagged", "spoilt" and "untouched" of those that were right.

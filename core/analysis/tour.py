@@ -10,7 +10,7 @@ from core.analysis import curves, figures, labelling, samples
 from core.plots import learn, style
 from core.relabel import Floats
 from core.runs.run import Run
-from data import ImageDataset
+from data.dataset import ImageDataset
 
 CASES = {  # of the plane of noisiness and ambiguity
     "clear noise": "The model is sure of another label: most likely a wrong label.",

@@ -18,7 +18,8 @@ from core.relabel import Ints
 from core.runs.reference import clean_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
-from data import ImageDataset, votes
+from data import votes
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 Labelled = Literal["before", "after", "clean"]

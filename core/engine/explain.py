@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from core.engine.learner import Learner, weights
 from core.gradnorm import gradient_norms
 from core.runs.run import Run
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 

@@ -26,7 +26,8 @@ from core.runs.spec import Config
 from core.selectors import Progress, Settings, Shape, linear, vanilla
 from core.store.atomic import write_atomically
 from core.store.cache import ScoreCache, Trainings, digest
-from data import ImageDataset, votes
+from data import votes
+from data.dataset import ImageDataset
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble

@@ -37,7 +37,7 @@ from core.runs.reference import clean_labels
 from core.runs.run import CRASH, DEATHS, PHASES, START_SECONDS, Run
 from core.selectors import vanilla
 from core.store.atomic import write_array, write_atomically, write_table, writing
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 COMPANION = "companion.safetensors"

@@ -5,7 +5,7 @@ cycle, what the figures need of the data (labels and votes; the images if asked 
 file. Paths of the machine that made it are left out.
 
 Opening one is as safe as reading a picture: only known names are taken, each is measured and checked against the manifest,
-nothing can run code, the tables are checked and written anew, and the database is made here.
+nothing can run code, the tables are checked and rewritten, and the database is made here.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def write(
     if images and not embedded and size > MOST_IMAGES:
         raise UserError(
             f"The images take {size >> 20:,} MB, more than the {MOST_IMAGES >> 20:,} MB that a bundle holds: make it without "
-            "them, and hand the images over beside it."
+            "them, and hand the images over separately."
         )
     config = spec.without_paths(run.config)
     source = _without_paths(dataset.annotators_source, run.config)
@@ -120,7 +120,7 @@ def write(
 
 
 def _without_paths(text: str, config: Config) -> str:
-    """A text with the names of folders and tables in the place of where they lie on this machine."""
+    """A text with the names of folders and tables instead of where they lie on this machine."""
     for path in (config.root, config.labels, config.votes):
         if path is not None:
             text = text.replace(str(Path(path).resolve()), Path(path).name).replace(path, Path(path).name)
@@ -230,7 +230,7 @@ def _manifest(content: bytes) -> dict[str, Any]:
     if not whole:
         raise _odd("its manifest is not one of NextLabel")
     if found["version"] != VERSION:
-        raise UserError("This bundle was made by another version of NextLabel: bring the older of the two up to date.")
+        raise UserError("This bundle was made by another version of NextLabel: update the older of the two.")
     return dict(found)
 
 

@@ -32,7 +32,7 @@ def label_studio(
     """Write Label Studio's import file for a ranking into a folder, the best `top` of it; returns the files.
 
     Where there is no ground truth, one image in ten is drawn at random, as on the page Annotate (`core.runs.audit`). prefix: what
-    stands before a sample's id in the address of its image; None: the images are written beside the tasks, and their addresses
+    stands before a sample's id in the address of its image; None: the images are written next to the tasks, and their addresses
     are those of Label Studio's local files, its document root being the folder above.
     """
     table = samples.table(run, dataset, cycle)

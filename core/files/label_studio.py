@@ -36,7 +36,7 @@ class Imported:
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
-    """The labelling set-up of a Label Studio project for these classes; the first nine have the digits as keys."""
+    """The labelling configuration of a Label Studio project for these classes; the first nine have the digits as keys."""
     choices = "\n".join(
         f"    <Choice value={quoteattr(name)}" + (f' hotkey="{place}"' if place <= 9 else "") + "/>"
         for place, name in enumerate(class_names, start=1)

@@ -36,8 +36,8 @@ COLUMNS = {  # of the table of cycles, with how each is written
     "labels": ("Labels added", "{:,.0f}"),
     "n_labels": ("Labels in all", "{:,.0f}"),
     "changed": ("Majority changed", "{:,.0f}"),
-    "correctness": ("Right labels", "{:.1%}"),
-    "estimated_correctness": ("Right labels, estimated", "{:.1%}"),
+    "correctness": ("Correct labels", "{:.1%}"),
+    "estimated_correctness": ("Correct labels, estimated", "{:.1%}"),
     "estimated_low": ("from", "{:.1%}"),
     "estimated_high": ("to", "{:.1%}"),
     "agreement": ("Model agrees", "{:.1%}"),
@@ -193,9 +193,9 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     elif reference_counts(config, dataset) is None:
         texts += [f"{one.title}: {one.note}" for one in measures.measures(config, run.cycles().iloc[cycle]).values()]
     else:
-        texts.append("Right labels: share of images whose majority label is that of the reference votes.")
+        texts.append("Correct labels: share of images whose majority label is that of the reference annotations.")
         texts.append(
-            "AUC: mean share of right labels over the collected labels, all cycles; random and oracle on the same start."
+            "AUC: mean share of correct labels over the collected labels, all cycles; random and oracle on the same start."
         )
     if config.task == "label-cleaning" and run.about["annotators"] == "simulated":
         texts.append("The annotators are simulated.")

@@ -53,7 +53,7 @@ def estimates(cycles: pd.DataFrame, cycle: int | None, note: str, accuracy: str)
             go.Scatter(
                 x=known["n_labels"],
                 y=share,
-                name="right labels, estimated; 95 % interval",
+                name="correct labels, estimated; 95 % interval",
                 mode="lines+markers",
                 line={"color": style.BLUE, "width": 2},
                 marker={"size": 9},
@@ -156,10 +156,10 @@ def differences(table: pd.DataFrame, note: str) -> go.Figure:
 
 
 def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, note: str) -> go.Figure:
-    """Share of right labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle."""
+    """Share of correct labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle."""
     figure = go.Figure()
     for policy, part in bounds.groupby("policy", sort=False):
-        seeds = "" if policy == "minimal" else ", 5 sets of votes"
+        seeds = "" if policy == "minimal" else ", 5 draws of annotations"
         style.band(figure, style.thin(part), str(policy), f"{policy} · AUC {part['mean'].mean():.3f}{seeds}")
     for method, part in curves.groupby("method", sort=True):
         table = style.over_seeds(part, "correctness")
@@ -167,11 +167,11 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
         style.band(figure, style.thin(table), str(method), label, width=3)
     if at is not None:
         figure.add_vline(x=at, line={"color": style.GREY, "dash": "dot", "width": 1})
-    return style.finish(figure, "Collected labels", "Right majority labels (%)", note)
+    return style.finish(figure, "Collected labels", "Correct majority labels (%)", note)
 
 
 def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: str) -> go.Figure:
-    """Share of right labels (%) against collected labels, one line a policy, AUC in the legend: Fig. 3 of Bernhardt et al.
+    """Share of correct labels (%) against collected labels, one line a policy, AUC in the legend: Fig. 3 of Bernhardt et al.
 
     curves: policy, n_labels, mean, sd, low, high · areas: policy, auc · band: "sd" (± 1 s.d.) or "interval" (low to high).
     """
@@ -190,14 +190,14 @@ def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: st
         name = f"{label.get(policy, policy)} · AUC {auc[policy]:.3f}"
         style.band(figure, part, policy, name, width=2 if bound else 3, opacity=0.12)
     return style.finish(
-        figure, "Collected labels", "Right majority labels (%)", note, legend_rows=-(-len(policies) // 2)
+        figure, "Collected labels", "Correct majority labels (%)", note, legend_rows=-(-len(policies) // 2)
     )
 
 
 def budget(curves: pd.DataFrame, learning: bool, at: int, target: float, note: str) -> go.Figure:
     """What labels buy (%), one line a policy, and where a budget and a target lie.
 
-    curves: policy, n_labels, mean · learning: test accuracy against labelled images, else right labels against collected ones.
+    curves: policy, n_labels, mean · learning: test accuracy against labelled images, else correct labels against collected ones.
     """
     figure = go.Figure()
     names = list(curves["policy"].unique())
@@ -218,5 +218,5 @@ def budget(curves: pd.DataFrame, learning: bool, at: int, target: float, note: s
         annotation_position="top left",
     )
     x = "Labelled images" if learning else "Collected labels"
-    y = "Test accuracy (%)" if learning else "Right majority labels (%)"
+    y = "Test accuracy (%)" if learning else "Correct majority labels (%)"
     return style.finish(figure, x, y, note, legend_rows=-(-len(names) // 3))

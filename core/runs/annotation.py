@@ -60,7 +60,7 @@ def annotator_name(text: str) -> str:
     """A name as it is kept: one line without blanks at its ends. Raises `UserError` for none, or one too long."""
     name = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not name:
-        raise UserError("Say who you are, so that your votes have a name.")
+        raise UserError("Say who you are, so that your annotations have a name.")
     if len(name) > LONGEST_NAME:
         raise UserError(f"This name has {len(name)} characters: take one of at most {LONGEST_NAME}.")
     return name
@@ -132,7 +132,7 @@ def pace(times: pd.Series) -> float | None:
 def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
     """What the run knows of an image, as text: given, suggested, differs, details (a tie, posterior, rank and score)."""
     one = table.iloc[row]
-    details = [f"tied, {int(one['n_votes'])} votes"] if one.get("status") == "tied" else []
+    details = [f"tied, {int(one['n_votes'])} annotations"] if one.get("status") == "tied" else []
     if not np.isnan(one["confidence"]):
         details.append(f"model {100 * one['confidence']:.0f} %")
     if config.method in table and not np.isnan(one[config.method]):

@@ -18,7 +18,7 @@ from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.studies import published
 from core.studies.simulation import VOTE_SETS, Simulator
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 BOUNDS = ("oracle", "random", "minimal")
@@ -31,23 +31,23 @@ TITLES = {
     "statistics": "Selectors at the end of the budget",
     "before-after": "Table 1: classifiers before and after cleaning",
     "model-selection": "Choosing a classifier on noisy and on cleaned labels",
-    "curves": "Figure 3: right labels against collected labels",
+    "curves": "Figure 3: correct labels against collected labels",
 }
 DEFINITIONS = {
     "curves": (
-        "Share of right majority labels against collected labels, relabelling by each run's first ranking over "
-        f"{VOTE_SETS} sets of votes. AUC: mean share over the labels; normalised: 0 is the random order, 1 the oracle."
+        "Share of correct majority labels against collected labels, relabelling by each run's first ranking over "
+        f"{VOTE_SETS} draws of annotations. AUC: mean share over the labels; normalised: 0 is the random order, 1 the oracle."
     ),
     "statistics": (
-        "At the end of the budget: right labels, wrong ones left on clear and on difficult images, mean total variation "
-        "between an image's labels and its true distribution, and collected labels for each right one gained; means over seeds."
+        "At the end of the budget: correct labels, wrong ones left on clear and on difficult images, mean total variation "
+        "between an image's labels and its true distribution, and collected labels for each correct one gained; means over seeds."
     ),
     "before-after": (
         "Accuracy on the clean test set of classifiers trained on the labels before and after cleaning; ours: mean over "
         "training seeds. The paper's: ResNet-110, 160 epochs, 32.7 % of 5,000 images relabelled at 30 % noise."
     ),
     "model-selection": (
-        "Classifiers by their accuracy on a validation set, a fifth of the pool, with its noisy, its cleaned and its right "
+        "Classifiers by their accuracy on a validation set, a fifth of the pool, with its noisy, its cleaned and its correct "
         "labels, and on the test set. τ: Kendall's rank correlation with the order on the test set."
     ),
 }

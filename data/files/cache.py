@@ -16,7 +16,7 @@ def home() -> Path:
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `file`, then put it in place: nobody ever sees half of it."""
+    """Let `write` fill a temporary file next to `file`, then put it in place: nobody ever sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{uuid4().hex}{file.suffix}")
     try:

@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 # Cameras' raw files pass for TIFF, and Pillow would take the thumbnail inside for the picture.
 RAW = {".3fr", ".arw", ".cr2", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
-CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # what systems put beside images; the rest of it is hidden
+CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # what systems put next to images; the rest of it is hidden
 PREFIX = 16  # first bytes of a file, by which Pillow tells the format
 
 MOST_PIXELS = (1 << 30) // 12  # of one image, Pillow's own limit: 89 million
@@ -31,7 +31,7 @@ STRIP = 1 << 20  # pixels that are worked on at a time, where a copy of the whol
 
 # Modes that Pillow keeps in one byte a pixel, and in two; the others take four
 ONE_BYTE, TWO_BYTES = {"1", "L", "P"}, {"I;16", "I;16B", "I;16L", "I;16N"}
-# Bytes a pixel that a decoder holds beside the picture it makes, as measured
+# Bytes per pixel that a decoder holds besides the picture it makes, as measured
 DECODERS = {"AVIF": 8, "HEIF": 8, "JPEG2000": 21, "TIFF": 2, "WEBP": 12}
 PROGRESSIVE = 6  # of a JPEG: its coefficients
 
@@ -149,7 +149,7 @@ def strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, for the user, who sees its path beside it."""
+    """Why an image cannot be read, for the user, who sees its path next to it."""
     if isinstance(error, UnidentifiedImageError):
         return NO_IMAGE  # this text, and that of the system, would repeat the path
     if isinstance(error, Image.DecompressionBombError):

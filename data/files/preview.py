@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.sources import folder
+from data.files import decode
 
 EXACT = 1_000_000  # values of an image, up to which its URL holds every pixel as it is
 Pixels = NDArray[np.uint8]  # [H, W, C], of one channel or three
@@ -74,7 +74,7 @@ def file_shape(name: str, root: str | Path | None, sample_id: str) -> tuple[int,
     found = _path(name, root, sample_id)
     if found is None:
         return None
-    head = folder._head(found)
+    head = decode.head(found)
     return None if isinstance(head, str) else head[:2]
 
 
@@ -85,7 +85,7 @@ def file_pixels(name: str, root: str | Path | None, sample_id: str, most: int) -
         return None
     factor = min(1.0, most / max(size))
     height, width = (max(1, round(factor * side)) for side in size)
-    pixels = folder.decode(found, height, width, False, folder.depth(Path(root or "").expanduser().resolve()))
+    pixels = decode.decode(found, height, width, False, decode.depth(Path(root or "").expanduser().resolve()))
     return None if isinstance(pixels, str) else pixels
 
 

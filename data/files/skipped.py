@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 EXAMPLES, REASONS = 3, 8
 OTHER = "other reasons"
+LEFT_OUT = ".left-out.json"  # what `data.files.upload` did not unpack: pairs of name and reason
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from data.errors import UserError
 from data.files.archive import Archive, Entry, Unsafe
 from data.files.cache import home, write_atomically
 from data.files.imagefile import CLUTTER, PREFIX, left_out
-from data.sources.folder import LEFT_OUT
+from data.files.skipped import LEFT_OUT
 
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
 TABLES = {".csv", ".parquet"}

@@ -46,7 +46,7 @@ def load(root: Path) -> ImageDataset:
         test_images=parts["test-images"],
         test_labels=parts["test-labels"],
         annotators="none",
-        annotators_source="CIFAR-10 has one reference label an image and no separate votes.",
+        annotators_source="CIFAR-10 has one reference label per image and no separate annotations.",
     )
 
 

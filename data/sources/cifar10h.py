@@ -36,7 +36,7 @@ def load(root: Path, size: int = 5000) -> ImageDataset:
     agreement = (counts.argmax(axis=1) == labels).mean()
     if agreement < 0.9:
         raise UserError(
-            f"the votes in {root / FILE} agree with only {agreement:.0%} of CIFAR-10's test labels, so they are in "
+            f"the annotations in {root / FILE} agree with only {agreement:.0%} of CIFAR-10's test labels, so they are in "
             f"another order; take the file from {URL}"
         )
     hard = ambiguous(counts)
@@ -57,7 +57,7 @@ def load(root: Path, size: int = 5000) -> ImageDataset:
         test_images=parts["train-images"],
         test_labels=parts["train-labels"],
         annotators="human",
-        annotators_source="CIFAR-10H: 47 to 63 people voted on each image (Peterson et al., ICCV 2019).",
+        annotators_source="CIFAR-10H: 47 to 63 people annotated each image (Peterson et al., ICCV 2019).",
         noise_temperatures={0.15: 2.0, 0.30: 10.0},
     )
 
@@ -77,14 +77,14 @@ def read_counts(root: Path) -> np.ndarray:
     if not isinstance(counts, np.ndarray) or counts.shape != (10000, 10) or counts.dtype != np.int64:
         found = f"{counts.dtype} {list(counts.shape)}" if isinstance(counts, np.ndarray) else "an archive"
         raise UserError(
-            f"{file} should hold int64 [10000, 10], one row a test image, but holds {found}; take it from {URL}"
+            f"{file} should hold int64 [10000, 10], one row per test image, but holds {found}; take it from {URL}"
         )
     return counts
 
 
 SOURCE = Source(
     name="cifar10h",
-    title="CIFAR-10H: 5,000 CIFAR-10 test images with the votes of people",
+    title="CIFAR-10H: 5,000 CIFAR-10 test images with the annotations of people",
     reference="Peterson et al. 2019",
     load=load,
     missing=missing,

@@ -30,13 +30,13 @@ def load() -> ImageDataset:
         test_images=parts["test_images"][..., None],
         test_labels=parts["test_labels"].astype(np.int64),
         annotators="simulated",
-        annotators_source="Simulated: 51 classifiers of 17 kinds, each trained on other images, voted on every image.",
+        annotators_source="Simulated: 51 classifiers of 17 kinds, each trained on other images, annotated every image.",
     )
 
 
 SOURCE = Source(
     name="fashion",
-    title="Fashion-MNIST: 4,000 images with the votes of 51 simulated annotators, built in",
+    title="Fashion-MNIST: 4,000 images with the annotations of 51 simulated annotators, built in",
     reference="Xiao et al. 2017",
     load=lambda root: load(),
     n_images=4000,

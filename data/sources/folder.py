@@ -5,7 +5,7 @@
     ROOT/metadata.csv   or metadata.parquet     columns file_name and label; a blank label, -1 or nan is unknown
 
 A table of labels that lies elsewhere, CSV or Parquet, does the same in its place. Either may hold one more
-column for each class, named after it, with the votes of people. Then every column beside file_name and label is a class,
+column for each class, named after it, with the votes of people. Then every column besides file_name and label is a class,
 unless `class_names` says which are. The fifth (or `test_share`) that is held out is drawn by class, with a fixed seed, from the
 labelled images.
 
@@ -21,42 +21,33 @@ of ROOT are not followed.
 """
 
 import csv
-import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from data import annotations
 from data.dataset import UNKNOWN, ImageDataset, stratified
 from data.errors import UserError
-from data.files import imagefile
+from data.files import decode, imagefile
 from data.files.cache import cached_images
-from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES, reason
+from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES
+from data.files.skipped import LEFT_OUT
 from data.sources import Source
 
-DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of 16 bits a pixel
-GREY = {"1", "L", "LA", "La", "F"} | DEEP
-CLEAR = {"RGBA", "RGBa", "LA", "La", "PA"}  # modes with an alpha channel
-DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners put into 16
 PARTS = ("images", "reasons", "shapes", "modes", "clear", "digests", "depth")  # what is kept of a folder
 BLOCK = 512  # images decoded between two reports of progress
-TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
-ORIENTATION = 0x0112
 DEFAULT_SIZE = 64
 HELD_OUT = 0.2
 UNLABELLED = {"", "-1", "nan"}
 LOOSE = "it lies in no class folder"
 UNUSUAL = "passed over when the run was started; start a new one to read it"
 LEADS_OUT = "it is a link that leads out of the folder"
-LEFT_OUT = ".left-out.json"  # what `data.files.upload` did not unpack: pairs of name and reason
 DECODING = f"2 {FORMATS}"  # changes where the same files give other arrays than before, or can be read that could not
 
 
@@ -106,8 +97,8 @@ def load(
     size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
     64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
     order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
-    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels in the
-    place of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
+    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels instead
+    of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
     default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
     stays the test set. by_suffix: of a tree, the usual suffixes alone, for runs that were started so. Raises UserError when
     there is nothing to learn from, or a table is wrong.
@@ -164,7 +155,7 @@ def find(
     ids = [entry.id for entry in entries]
     parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS, DECODING)
     reasons, depth = parts["reasons"], int(parts["depth"])
-    _depths[root] = depth
+    decode.depths[root] = depth
     read = reasons == ""
     if not read.any():
         raise UserError(f"no image in {root} can be read; the first one: {ids[0]}: {reasons[0]}")
@@ -195,7 +186,7 @@ def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str 
     outside = next((e for e in entries if e.label is not None and e.label not in index), None)
     if outside is not None:
         raise UserError(
-            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; mend the label "
+            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; correct the label "
             "or add the class"
         )
     labels = np.array([UNKNOWN if e.label is None else index[e.label] for e in entries], np.int64)
@@ -226,10 +217,10 @@ def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str 
 def _source(found: Found, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
     if given is not None and votes is not None:
         people = len(set(given.annotators))
-        return f"{len(given.rows):,} votes of {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
+        return f"{len(given.rows):,} annotations by {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
     if counted:
-        return f"The votes in {found.table}."
-    return f"Only the labels in {found.table or found.root}; no separate votes."
+        return f"The annotations in {found.table}."
+    return f"Only the labels in {found.table or found.root}; no separate annotations."
 
 
 # --- which images there are ------------------------------------------------------------------------------------------
@@ -349,7 +340,7 @@ def _printable(path: Path) -> str:
 
 
 def _table(root: Path) -> Path | None:
-    """The table of labels that lies beside the images, if one does."""
+    """The table of labels that lies next to the images, if one does."""
     return next((root / name for name in ("metadata.csv", "metadata.parquet") if (root / name).is_file()), None)
 
 
@@ -363,7 +354,7 @@ def is_votes(table: Path) -> bool:
     header = [name.strip() for name in _rows(table)[0]]
     if "file_name" not in header and "sample_id" not in header:
         raise UserError(
-            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for votes; its columns are "
+            f"{table.name} has neither a column file_name, for labels, nor a column sample_id, for annotations; its columns are "
             f"{', '.join(header)}"
         )
     return "file_name" not in header
@@ -422,7 +413,7 @@ def _read_metadata(
         if not id or path.is_absolute() or ".." in path.parts:
             raise UserError(f"line {number} of {file} names {id!r}; file_name must be a path inside of {root}")
         if id in seen:
-            raise UserError(f"line {number} of {file} names {id} a second time; keep one line an image")
+            raise UserError(f"line {number} of {file} names {id} a second time; keep one line per image")
         seen.add(id)
         if _leads_out(root, root / id):  # first: whether anything is there outside is nobody's business
             skipped.append((id, LEADS_OUT))
@@ -457,7 +448,8 @@ def _votes(cell: str, name: str, where: str) -> int:
         number = -1.0
     if not (0 <= number < 1e9 and number.is_integer()):
         raise UserError(
-            f"{where} holds {cell!r} under {name!r}, not a number of votes; mend it, or drop the column when {name!r} is no class"
+            f"{where} holds {cell!r} under {name!r}, not a number of annotations; correct it, or drop "
+            f"the column when {name!r} is no class"
         )
     return int(number)
 
@@ -484,14 +476,6 @@ def _pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
 # --- reading them ----------------------------------------------------------------------------------------------------
 
 
-_depths: dict[Path, int] = {}  # of the folders read in this process, for who decodes one image of them
-
-
-def depth(root: Path) -> int:
-    """Bits that the 16-bit images of a resolved folder use, as it was last read in this process; 16 where it was not."""
-    return _depths.get(root, 16)
-
-
 def _decode_all(
     root: Path, ids: list[str], size: int | None, progress: Callable[[int, int], object] | None = None
 ) -> dict[str, np.ndarray]:
@@ -501,13 +485,13 @@ def _decode_all(
         heads = [
             head
             for start in range(0, len(ids), BLOCK)
-            for head in threads.map(lambda id: _head(root / id), ids[start : start + BLOCK])
+            for head in threads.map(lambda id: decode.head(root / id), ids[start : start + BLOCK])
         ]
         whole = [head for head in heads if not isinstance(head, str)]
         sizes = {head[:2] for head in whole}
-        grey = all(head[2] in GREY for head in whole)
-        deep = [id for id, head in zip(ids, heads, strict=True) if not isinstance(head, str) and head[2] in DEEP]
-        depth = _depth(max(threads.map(lambda id: _brightest(root / id), deep), default=65535))
+        grey = all(head[2] in decode.GREY for head in whole)
+        deep = [id for id, head in zip(ids, heads, strict=True) if not isinstance(head, str) and head[2] in decode.DEEP]
+        depth = decode.bits(max(threads.map(lambda id: decode.brightest(root / id), deep), default=65535))
         height, width = DEFAULT_SIZE, DEFAULT_SIZE
         if size is not None:
             height, width = size, size
@@ -520,7 +504,7 @@ def _decode_all(
         # In blocks: a caller who gives up (`progress` raises) waits for one block, not for the folder
         for start in range(0, len(ids), BLOCK):
             block = ids[start : start + BLOCK]
-            for read in threads.map(lambda id: _read(root / id, height, width, grey, depth), block):
+            for read in threads.map(lambda id: decode.read(root / id, height, width, grey, depth), block):
                 if isinstance(read, str):
                     reasons.append(read)
                 else:
@@ -542,118 +526,9 @@ def _decode_all(
     }
 
 
-def _head(path: Path) -> tuple[int, int, str, bool] | str:
-    """Height and width as shown, the mode, and whether there are transparent parts; or why the image cannot be read.
-
-    Reads the header only, if that tells.
-    """
-    try:
-        with imagefile.opened(path) as image:
-            width, height = image.size
-            notes = imagefile.exif(image, path)
-            if notes is None:
-                with imagefile.budget.take(imagefile.cost(image, False, False)):
-                    notes = image.getexif()
-            if notes.get(ORIENTATION) in TURNED:
-                width, height = height, width
-            return height, width, image.mode, _is_clear(image)
-    except Exception as error:  # Pillow raises many kinds for broken files; one bad image must not stop the rest
-        return reason(error)
-
-
-def _is_clear(image: Image.Image) -> bool:
-    return image.mode in CLEAR or "transparency" in image.info
-
-
-def _brightest(path: Path) -> int:
-    """The largest value of a 16-bit image; 0 where it cannot be read, or holds more."""
-    try:
-        with imagefile.opened(path) as image, imagefile.budget.take(imagefile.cost(image, False, False)):
-            most = max(int(np.asarray(image.crop(box)).max()) for box in imagefile.strips(image))
-            return most if most <= 65535 else 0
-    except Exception:  # said when it is decoded
-        return 0
-
-
-def _depth(brightest: int) -> int:
-    """The bits that 16-bit images use, of which the brightest pixel has this value."""
-    return next(bits for bits in DEPTHS if brightest < 1 << bits)
-
-
-def _read(path: Path, height: int, width: int, grey: bool, depth: int) -> tuple[np.ndarray, np.ndarray] | str:
-    """The pixels uint8 [height,width,1 or 3], and uint8 [16], a digest of the image before it is brought to this size."""
-    try:
-        with _upright(path, grey, depth) as upright:
-            digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
-            for box in imagefile.strips(upright):
-                digest.update(upright.crop(box).tobytes())
-            return _sized(upright, height, width), np.frombuffer(digest.digest(), np.uint8)
-    except Exception as error:  # as in _head
-        return reason(error)
-
-
-def decode(path: Path, height: int, width: int, grey: bool, depth: int = 16) -> np.ndarray | str:
-    """The pixels uint8 [height,width,1 or 3], or why the image cannot be read; depth: bits that 16-bit images use."""
-    try:
-        with _upright(path, grey, depth) as upright:
-            return _sized(upright, height, width)
-    except Exception as error:  # as in _head
-        return reason(error)
-
-
-def _sized(image: Image.Image, height: int, width: int) -> np.ndarray:
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, -1)
-
-
-@contextmanager
-def _upright(path: Path, grey: bool, depth: int) -> Iterator[Image.Image]:
-    """The picture as it is meant to be seen, in its own size, L or RGB; holds its share of the budget meanwhile."""
-    with imagefile.opened(path) as image:
-        if image.mode == "F":
-            raise ValueError("it holds floating-point pixels, whose range is unknown")
-        mode = "L" if grey else "RGB"
-        notes = imagefile.exif(image, path)
-        turned = notes is None or notes.get(ORIENTATION, 1) != 1
-        with imagefile.budget.take(imagefile.cost(image, turned, image.mode != mode or _is_clear(image))):
-            ImageOps.exif_transpose(image, in_place=True)
-            upright = _eight_bits(image, depth)
-            if _is_clear(upright):
-                upright = _on_white(upright)
-            yield upright if upright.mode == mode else upright.convert(mode)
-
-
-def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
-    """The same picture with 8 bits a channel; of 16, the range that `depth` bits hold is spread, so that white stays white."""
-    if image.mode not in DEEP:
-        return image
-    white = (1 << depth) - 1
-    values = np.arange(1 << 16)
-    shown = np.round(np.minimum(values, white) * (255 / white)).astype(np.uint8)
-    if isinstance(clear := image.info.get("transparency"), int):  # the grey that stands for nothing
-        shown[clear] = 255
-    made = Image.new("L", image.size)
-    for box in imagefile.strips(image):
-        pixels = np.asarray(image.crop(box))
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("it holds more than 16 bits a pixel")
-        made.paste(Image.fromarray(shown[pixels]), box)
-    return made
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """The same picture, RGB, with white behind what is transparent."""
-    made = Image.new("RGB", image.size)
-    for box in imagefile.strips(image):
-        part = image.crop(box).convert("RGBA")
-        made.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
-    return made
-
-
 SOURCE = Source(
     name="folder",
-    title="Your own images: class folders, or a metadata.csv with labels and votes",
+    title="Your own images: class folders, or a metadata.csv with labels and annotations",
     load=load,
     options=("size", "class_names", "votes", "labels", "test_share", "by_suffix"),
     needs_root=True,

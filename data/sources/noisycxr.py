@@ -25,9 +25,9 @@ from PIL import Image
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
 from data.files.cache import cached_images
+from data.files.decode import decode
 from data.files.imagefile import reason
 from data.sources import Source
-from data.sources.folder import decode
 
 RSNA = "kaggle.com/c/rsna-pneumonia-detection-challenge"
 NIH = "nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -53,7 +53,7 @@ def missing(root: Path) -> str:
 
 
 def load(root: Path, size: int = 64) -> ImageDataset:
-    """Pool: four fifths of the images, grey, size x size, ids from RSNA; `noisy_labels` beside the clean `labels`.
+    """Pool: four fifths of the images, grey, size x size, ids from RSNA; `noisy_labels` next to the clean `labels`.
 
     The test set is a fifth, drawn by clean class with a fixed seed, with its clean labels. size: height and width to stretch
     every image to. Images that are absent or cannot be read are listed in `skipped`. Raises UserError when a table is

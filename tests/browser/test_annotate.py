@@ -73,11 +73,11 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     strikes(guest, "z")  # no longer skipped
     strikes(guest, "Backspace")  # nor is the last vote there
     expect(guest.page.locator(".notice")).to_have_text(ranked[17])
-    expect(guest.page.get_by_text("17 of 20 votes")).to_be_visible()
+    expect(guest.page.get_by_text("17 of 20 annotations")).to_be_visible()
     for key in ("5", "6"):
         strikes(guest, key)
     guest.page.locator(".class", has_text="bag").click()
-    expect(guest.page.get_by_text("20 of 20 votes")).to_be_visible()
+    expect(guest.page.get_by_text("20 of 20 annotations")).to_be_visible()
     guest.page.keyboard.press("ArrowLeft")
     expect(guest.page.locator(".notice")).to_contain_text("Looking back by 1: you said bag")
     guest.page.keyboard.press("0")  # a second thought
@@ -90,7 +90,7 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     assert said(one, "Ann <b>*1*</b>") == expected
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("waits for labels · 2 cycles")).to_be_visible(timeout=2 * PATIENCE)
-    expect(guest.page.get_by_text("0 of 20 votes · 0 of them yours")).to_be_visible()
+    expect(guest.page.get_by_text("0 of 20 annotations · 0 of them yours")).to_be_visible()
     assert one.cycles()["n_labels"].tolist() == [40, 60]
     assert one.ranking(1).set_index("sample_id").loc[ranked[19], "label"] == 9
     guest.settled()
@@ -117,7 +117,7 @@ def test_labels_are_checked_blind_or_with_guidance_and_two_people_are_compared(g
     with visiting(chromium, desk.url) as bob:
         bob.open(f"/annotate?run={one.id}&annotator=bob")
         assert [strikes(bob, key) for key in "1235"] == ranked[:4]
-        expect(bob.page.get_by_text("8 of 100 votes · 4 of them yours")).to_be_visible()
+        expect(bob.page.get_by_text("8 of 100 annotations · 4 of them yours")).to_be_visible()
         expect(bob.page.get_by_role("heading", name="Agreement between annotators")).to_be_visible()
     assert said(one, "ann") == [(ranked[i], i) for i in range(4)]
     assert said(one, "bob") == [(ranked[i], label) for i, label in enumerate((0, 1, 2, 4))]
@@ -145,7 +145,7 @@ def test_votes_struck_faster_than_the_server_answers_are_all_there(guest, desk):
 
 def test_a_run_that_asks_nobody_says_so(guest, desk):
     guest.open(f"/annotate?run={of(desk, 'random').id}")
-    expect(guest.page.get_by_text("This run simulates its annotators and takes no votes")).to_be_visible()
+    expect(guest.page.get_by_text("This run simulates its annotators and takes no answers")).to_be_visible()
     guest.page.get_by_role("link", name="Start a run").click()
     expect(guest.page.get_by_text("People give the labels")).to_be_visible()
 
@@ -173,9 +173,9 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     search = guest.page.get_by_role("searchbox", name="Find a class")
     search.fill("DARK")
     search.press("Enter")
-    expect(guest.page.get_by_text("2 of 4 votes")).to_be_visible()
+    expect(guest.page.get_by_text("2 of 4 annotations")).to_be_visible()
     assert [label for _, label in said(one, "ann")] == [0, 20]
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("waits for labels · 1 cycle")).to_be_visible(timeout=3 * PATIENCE)
-    expect(guest.page.get_by_text("0 of 4 votes · 0 of them yours · 38 images left for you")).to_be_visible()
+    expect(guest.page.get_by_text("0 of 4 annotations · 0 of them yours · 38 images left for you")).to_be_visible()
     assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]

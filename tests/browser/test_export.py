@@ -43,7 +43,7 @@ def test_a_figure_has_the_width_of_a_journals_column(visitor, size):
     assert drawn.get("width") == f"{MM[size]:.2f}mm"
     (page,) = PdfReader(io.BytesIO(downloaded(visitor, "PDF"))).pages
     assert float(page.mediabox.width) / 72 * 25.4 == pytest.approx(MM[size], abs=0.3)
-    assert "Right majority labels" in page.extract_text()
+    assert "Correct majority labels" in page.extract_text()
     html = downloaded(visitor, "Interactive HTML").decode()
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.?https?:", html)
 

@@ -184,7 +184,7 @@ def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     first = guest.page.locator("button.tile").first
     expect(first).to_contain_text("tied", timeout=PATIENCE)
     first.click()
-    expect(guest.page.get_by_text("tied (2 votes), so that no label stands")).to_be_visible()
+    expect(guest.page.get_by_text("tied (2 annotations), so that no label stands")).to_be_visible()
     guest.open(f"/cycles?run={one}")
     expect(guest.page.get_by_text("Tied images are left out of the training")).to_be_visible()
     expect(guest.page.get_by_test_id("stMetric").filter(has_text="Tied images")).to_contain_text("1")

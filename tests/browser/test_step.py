@@ -71,7 +71,7 @@ def test_first_and_last(guest, finished):
     aside(guest, "Last").click()
     guest.page.wait_for_url(re.compile("cycle=2"))
     guest.settled()
-    expect(guest.page.get_by_test_id("stSidebar").get_by_text("Right labels · 60 labels")).to_be_visible()
+    expect(guest.page.get_by_test_id("stSidebar").get_by_text("Correct labels · 60 labels")).to_be_visible()
 
 
 def test_a_step_from_any_page_is_followed_to_its_end(guest, finished):
@@ -147,7 +147,7 @@ def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     expect(guest.page.get_by_role("cell", name="random")).to_be_visible()
     chosen = [set(one.log.labels().query("0 < cycle < 3")["sample_id"]) for one in (branch, finished)]
     alone = len(chosen[0] - chosen[1])
-    group = guest.page.get_by_role("radio", name=f"Labelled by the first alone ({alone})")
+    group = guest.page.get_by_role("radio", name=f"Labelled only by the first ({alone})")
     expect(group).to_be_checked()
     expect(guest.page.get_by_test_id("stImageCaption")).to_have_count(min(alone, 24))
     guest.picks("at cycle", "0")
@@ -189,4 +189,4 @@ def test_a_budget_tells_what_is_reached_and_what_is_not(guest, finished):
 
 def test_where_nobody_knows_the_right_labels_no_budget_is_planned(guest, runs):
     guest.open(f"/curves?run={runs[2].id}&kind=What+a+budget+buys")
-    expect(guest.page.get_by_text("Nobody knows the right labels of these images")).to_be_visible(timeout=PATIENCE)
+    expect(guest.page.get_by_text("No ground truth is available for these images")).to_be_visible(timeout=PATIENCE)

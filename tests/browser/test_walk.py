@@ -110,7 +110,7 @@ def test_every_figure_format_and_table_format(visitor, server):
     picture = Image.open(io.BytesIO(download(visitor, "PNG")))
     assert picture.size == (1800, 1080)
     assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
-    assert "Right majority labels" in download(visitor, "SVG").decode()
+    assert "Correct majority labels" in download(visitor, "SVG").decode()
     assert "Collected labels" in PdfReader(io.BytesIO(download(visitor, "PDF"))).pages[0].extract_text()
     page = download(visitor, "Interactive HTML").decode()
     assert "Plotly.newPlot" in page

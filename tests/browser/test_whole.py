@@ -101,7 +101,7 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         assert (second.config.parent, second.config.branched_at) == (first.id, 3)
         # → diff
         visitor.go("Diff")
-        expect(page.get_by_text("Labelled since the start: 30 images by both, 0 by the first alone")).to_be_visible()
+        expect(page.get_by_text("Labelled since the start: 30 images by both, 0 only by the first")).to_be_visible()
         expect(page.get_by_role("cell", name="margin")).to_be_visible()
         # → annotate 20 by keyboard → next cycle
         visitor.go("Annotate")

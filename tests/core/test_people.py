@@ -283,7 +283,7 @@ def test_an_image_says_that_it_is_tied(three):
     table = samples.table(found, voted, 0)
     assert table["given"][:10].tolist() == ["—"] * 10
     said = samples.reason(table.iloc[0], 10)
-    assert said.startswith("tied (3 votes), so that no label stands; the model says")
+    assert said.startswith("tied (3 annotations), so that no label stands; the model says")
     assert "labelled" in samples.reason(table.iloc[10], 10)
 
 

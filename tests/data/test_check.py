@@ -85,7 +85,7 @@ def test_a_class_with_one_image(tmp_path: Path) -> None:
     root = tree(tmp_path / "images")
     save(root, "eel/0.png", 999)
     found = check.check(folder.find(root))
-    assert "Class eel with one image alone" in texts(found)
+    assert "Class eel with only one image" in texts(found)
     assert found.passed
 
 
@@ -108,7 +108,7 @@ def test_sizes_and_kinds(tmp_path: Path) -> None:
     assert dict(found.modes.itertuples(index=False)) == {"grey": 10, "colour": 1, "colour, transparent": 1}
     assert "10 images are grey and 2 not" in texts(found)
     assert "stretched to 64 × 64" in texts(found, "fine")
-    assert "1 image can be transparent" in texts(found, "fine")
+    assert "1 image with transparent parts" in texts(found, "fine")
 
 
 def test_one_class_stops(tmp_path: Path) -> None:

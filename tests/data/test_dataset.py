@@ -49,7 +49,7 @@ VOTES = Annotations(np.array([4, 1, 4, 0]), np.array([1, 0, 0, 1]), ["ann", "ann
         ({"label_counts": np.ones((5, 2), np.int64)}, r"int64 \[6,2\].*got int64 with shape \(5, 2\)"),
         ({"label_counts": np.ones((6, 3), np.int64)}, r"int64 \[6,2\]"),
         ({"label_counts": np.ones((6, 2))}, "got float64"),
-        ({"label_counts": np.array([[5, 0], [0, 0], [3, 2], [0, 5], [2, 3], [0, 5]])}, "no vote for 'toy-1'"),
+        ({"label_counts": np.array([[5, 0], [0, 0], [3, 2], [0, 5], [2, 3], [0, 5]])}, "no annotation for 'toy-1'"),
         ({"label_counts": np.array([[5, 0], [1, 4], [3, -2], [0, 5], [2, 3], [0, 5]])}, "'toy-2' are negative"),
         ({"ids": [*"abcde", "a"]}, "'a' appears 2 times"),
         ({"images": np.zeros((6, 4, 4), np.uint8)}, r"uint8 \[N,H,W,C\]"),

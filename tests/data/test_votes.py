@@ -107,7 +107,9 @@ def test_noise_of_cifar10h(counts: np.ndarray) -> None:
 def test_temperature_for_a_noise_rate(counts: np.ndarray) -> None:
     for noise in (0.05, 0.15, 0.25):
         assert expected_noise(counts, temperature_for(counts, noise)) == pytest.approx(noise, abs=1e-9)
-    with pytest.raises(UserError, match=r"0\.9 cannot be drawn from these votes; choose between 0\.00\d and 0\.\d+"):
+    with pytest.raises(
+        UserError, match=r"0\.9 cannot be drawn from these annotations; choose between 0\.00\d and 0\.\d+"
+    ):
         temperature_for(counts, 0.9)
 
 

@@ -71,7 +71,8 @@ def test_a_long_legend_makes_the_figure_higher_and_not_the_plot_smaller():
 
 LONG = (
     "chest-x-rays-of-2026, N = 1,000,000, simulated annotators · run 20261127-205512-WWW-MMM-co-teaching-bald-s4294967295, "
-    "seed\u00a04294967295\nCE MAXIMUM WWWWW mmmmm; AUC: mean share of right majority labels over the collected labels; 100 % %%%%"
+    "seed\u00a04294967295\nCE MAXIMUM WWWWW mmmmm; AUC: mean share of correct majority labels over the collected "
+    "labels; 100 % %%%%"
 )
 
 

@@ -44,7 +44,7 @@ def test_it_says_what_was_done_and_found(one, pool):
 def test_the_curve_says_how_many_seeds_and_what_it_shows(one, pool):
     (drawn,) = re.findall(r"data:image/svg\+xml;base64,([^'\"]+)", report.html(one, pool, 3))
     text = " ".join(ElementTree.fromstring(base64.b64decode(drawn)).itertext())
-    measure = "Test accuracy (%)" if one.config.task == "active-learning" else "Right majority labels (%)"
+    measure = "Test accuracy (%)" if one.config.task == "active-learning" else "Correct majority labels (%)"
     for said in ("n = 1, seed 0", measure, "fashion, N = 1,500", f"run {one.id}", "± 1 s.d."):
         assert said in text
 

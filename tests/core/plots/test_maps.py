@@ -67,8 +67,8 @@ def test_cleaning_curves_draw_bounds_and_areas():
     figure = curves.cleaning_curves(curve("correctness", [0]), bounds, 10, "note")
     names = [trace.name for trace in figure.data if trace.name]
     assert names == [
-        "oracle · AUC 0.600, 5 sets of votes",
-        "random · AUC 0.550, 5 sets of votes",
+        "oracle · AUC 0.600, 5 draws of annotations",
+        "random · AUC 0.550, 5 draws of annotations",
         "margin (run) · AUC 0.550, n = 1, seed 0",
     ]
     assert len({trace.line.dash for trace in figure.data if trace.name}) == 3  # told apart without colour
@@ -166,7 +166,7 @@ def bounds(sd=0.0):
     [
         (lambda note: curves.learning_curves(curve("accuracy", [0]), 0, note), "Labelled images", "Test accuracy (%)"),
         (lambda note: curves.cleaning_curves(curve("correctness", [0]), bounds(), 10, note),
-         "Collected labels", "Right majority labels (%)"),
+         "Collected labels", "Correct majority labels (%)"),
         (lambda note: maps.distribution(bins([1.0, 2.0]), "entropy", None, note),
          "Entropy: H(p) = −Σ p ln p (nats)", "Images"),
         (lambda note: maps.distribution(bins([0.1, 0.2]), "self-confidence", None, note),  # without a unit

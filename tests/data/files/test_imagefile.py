@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from data.files import imagefile
+from data.files import decode, imagefile
 from data.files.imagefile import Budget
-from data.sources import folder
 
 
 def never() -> bytes:
@@ -116,10 +115,10 @@ def test_nothing_is_decoded_outside_of_the_budget(tmp_path: Path, monkeypatch: p
         return load(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
-    heads = {name: folder._head(tmp_path / name) for name in names}
+    heads = {name: decode.head(tmp_path / name) for name in names}
     assert heads["late.png"] == (30, 40, "RGB", False)  # upright
-    assert folder._brightest(tmp_path / "deep.png") > 255
-    assert [name for name in names if isinstance(folder._read(tmp_path / name, 8, 8, False, 12), str)] == ["cut.png"]
+    assert decode.brightest(tmp_path / "deep.png") > 255
+    assert [name for name in names if isinstance(decode.read(tmp_path / name, 8, 8, False, 12), str)] == ["cut.png"]
     assert len(taken) > len(names)
     assert min(taken) > 0
     assert imagefile.budget.taken == 0
@@ -133,7 +132,7 @@ def test_the_header_of_a_png_is_enough(tmp_path: Path, monkeypatch: pytest.Monke
         raise AssertionError("decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
-    assert folder._head(tmp_path / "a.png") == (8, 8, "L", False)
+    assert decode.head(tmp_path / "a.png") == (8, 8, "L", False)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +180,10 @@ def test_what_is_too_large_is_not_opened(tmp_path: Path) -> None:
         (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + rest)
         return tmp_path / "x.png"
 
-    assert folder._head(png(60_000, 60_000)) == imagefile.TOO_LARGE
-    assert folder._head(png(10_000, 10_000)) == imagefile.TOO_LARGE
-    assert folder._head(png(2_000_000, 1)) == imagefile.TOO_LONG
-    assert folder._head(png(9_400, 9_400)) != imagefile.TOO_LARGE
+    assert decode.head(png(60_000, 60_000)) == imagefile.TOO_LARGE
+    assert decode.head(png(10_000, 10_000)) == imagefile.TOO_LARGE
+    assert decode.head(png(2_000_000, 1)) == imagefile.TOO_LONG
+    assert decode.head(png(9_400, 9_400)) != imagefile.TOO_LARGE
 
 
 def test_a_cut_file_gives_one_reason_however_much_is_missing() -> None:

@@ -206,10 +206,10 @@ def test_votes_without_any_label(tmp_path: Path) -> None:
         ("file_name,label\ncat/00.png,cat\ncat/00.png,dog", r"names cat/00\.png a second time"),
         ("file_name,label\ncat/00.png,cat,dog", "more cells than the header"),
         ("file_name,label,cat,dog\ncat/00.png,cat,1,0\ndog/00.png,cow,1,0", "label 'cow' of dog/00.png is not one of"),
-        ("file_name,label,cat,dog\ncat/00.png,dog,1,often", "holds 'often' under 'dog', not a number of votes"),
-        ("file_name,label,cat,dog\ncat/00.png,cat,1,-1", "not a number of votes"),
-        ("file_name,label,cat,dog\ncat/00.png,cat,1,0.5", "not a number of votes"),
-        ("file_name,label,cat,dog\ncat/00.png,cat,0,0\ndog/00.png,dog,0,0", "no vote for"),
+        ("file_name,label,cat,dog\ncat/00.png,dog,1,often", "holds 'often' under 'dog', not a number of annotations"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,-1", "not a number of annotations"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,1,0.5", "not a number of annotations"),
+        ("file_name,label,cat,dog\ncat/00.png,cat,0,0\ndog/00.png,dog,0,0", "no annotation for"),
         ("file_name,label\ncat/00.png,cat\ncat/01.png,cat", "only one class"),
         ("file_name,label\ncat/00.png,\n", "only one class|no class"),
         ("file_name,label\n", "there is no image in"),
@@ -263,7 +263,7 @@ def test_metadata_as_parquet(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_parquet(root / "metadata.parquet")
     pool = data.load("folder", root)
     assert pool.class_names == ["a", "b"]
-    assert pool.annotators_source == f"Only the labels in {root / 'metadata.parquet'}; no separate votes."
+    assert pool.annotators_source == f"Only the labels in {root / 'metadata.parquet'}; no separate annotations."
 
 
 def test_which_kind_of_table(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_votes_stand_beside_the_labels_of_class_folders(tmp_path: Path) -> None:
     assert set(pool.annotations.labels) == {1}
     assert pool.labels.tolist() == [0] * 8 + [1] * 8
     assert pool.annotators == "human"
-    assert pool.annotators_source == f"16 votes of 2 people in {file.name}."
+    assert pool.annotators_source == f"16 annotations by 2 people in {file.name}."
 
 
 def test_votes_do_without_any_label(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_votes_do_without_any_label(tmp_path: Path) -> None:
     assert pool.class_names == ["elk", "owl"]
     assert len(pool) == 10
     assert pool.test_images.shape == (0, 8, 8, 1)
-    assert pool.annotators_source.startswith("2 votes of 1 person in")
+    assert pool.annotators_source.startswith("2 annotations by 1 person in")
 
 
 def test_votes_on_images_in_no_class_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
