@@ -1,6 +1,7 @@
 """Co-teaching: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS 2018."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from core.models.architectures import Classifier, Model
 from core.models.batches import Images
-from core.selectors import Progress, Settings, Shape, Trainer, fitting, place, vanilla
+from core.selectors import Settings, Shape, Trainer, fitting, place, vanilla
+from core.selectors.fitting import Callback
 from data.errors import UserError
 
 RAMP = 10  # epochs until the forget rate is reached, as in the paper; at most half of the training
@@ -72,7 +74,7 @@ def fit(
     *,
     seed: int,
     noise: float,
-    progress: Progress = lambda share: None,
+    callbacks: Sequence[Callback] = (),
 ) -> float:
     """Train both networks in place on the rows with `labels` int [n]; returns the last epoch's mean of the two losses' sum.
 
@@ -88,7 +90,7 @@ def fit(
         losses = [F.cross_entropy(logits.float(), given[batch], reduction="none") for logits in (first, second)]
         return exchanged(losses[0], losses[1], forget_rate(noise, epoch, settings.epochs))
 
-    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run([model], images, rows, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 TRAINER = Trainer(build, fit, needs_noise=True)

@@ -3,6 +3,7 @@
 The views are kornia's, the contrastive loss pytorch-metric-learning's; both are imported when they are needed.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from core.models.architectures import Classifier
 from core.models.batches import Images
-from core.selectors import Progress, Settings, Trainer, fitting, place, vanilla
+from core.selectors import Settings, Trainer, fitting, place, vanilla
+from core.selectors.fitting import Callback
 
 TEMPERATURE = 0.2  # of NT-Xent: lower than the paper's 0.5, which takes hundreds of epochs to pull views together
 # Of the images' side that views have: an epoch takes a third of the time, and after equal time the embedding knows more
@@ -27,7 +29,7 @@ def prepare(
     settings: Settings,
     *,
     seed: int,
-    progress: Progress = lambda share: None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train the embedding of `model` in place for `settings.epochs` epochs, without any label.
 
@@ -67,7 +69,7 @@ def prepare(
         schedule,
         loss_of,
         seed=seed,
-        progress=progress,
+        callbacks=callbacks,
         views=views,
     )
 

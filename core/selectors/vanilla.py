@@ -1,5 +1,7 @@
 """Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +11,8 @@ from torch.nn import functional as F
 from core.models import architectures
 from core.models.architectures import Classifier
 from core.models.batches import Images
-from core.selectors import Companion, Progress, Settings, Shape, Trainer, fitting, place
+from core.selectors import Companion, Settings, Shape, Trainer, fitting, place
+from core.selectors.fitting import Callback
 
 
 def build(shape: Shape) -> Classifier:
@@ -28,7 +31,7 @@ def fit(
     noise: float = 0.0,
     companion: Companion | None = None,
     frozen: bool = False,
-    progress: Progress = lambda share: None,
+    callbacks: Sequence[Callback] = (),
 ) -> float:
     """Train `model` in place on the rows `index` with `labels` int [n]; returns the mean loss of the last epoch in nats.
 
@@ -54,7 +57,7 @@ def fit(
             loss = loss + companion.loss(stages, losses.detach(), 1.0 if frozen else done)
         return loss
 
-    return fitting.run(parts, images, index, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run(parts, images, index, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 TRAINER = Trainer(build, fit)
