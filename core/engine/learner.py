@@ -24,6 +24,7 @@ from core.models.forward import place, predict
 from core.relabel import Floats, Ints
 from core.runs.spec import Config
 from core.selectors import Progress, Settings, Shape, linear, vanilla
+from core.selectors.fitting import ProgressCallback
 from core.store.atomic import write_atomically
 from core.store.cache import ScoreCache, Trainings, digest
 from data import votes
@@ -112,7 +113,7 @@ class Learner:
         def learn() -> np.ndarray:
             fresh = self.trainer.build(dataclasses.replace(shape, dropout=0.0))
             assert self.trainer.prepare is not None
-            self.trainer.prepare(fresh, self.pool, settings, seed=seed, progress=self.progress)
+            self.trainer.prepare(fresh, self.pool, settings, seed=seed, callbacks=[ProgressCallback(self.progress)])
             return np.frombuffer(save(_tensors(fresh)), dtype=np.uint8)
 
         prepared = load(self.cache.get(key, learn).tobytes())
@@ -157,9 +158,8 @@ class Learner:
             index = torch.from_numpy(rows).to(embeddings.device)
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
         else:
-            loss = self.trainer.fit(
-                model, self.pool, rows, labels, settings, seed=seed, noise=noise, progress=self.progress
-            )
+            watched = [ProgressCallback(self.progress)]
+            loss = self.trainer.fit(model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched)
         save_weights(model, weights(folder, part))
         self.trained.add(key, weights(folder, part), {"train_loss": loss})
         return {"train_loss": loss, "shared": False}

@@ -36,6 +36,7 @@ from core.runs.questions import TASKS
 from core.runs.reference import clean_labels
 from core.runs.run import CRASH, DEATHS, PHASES, START_SECONDS, Run
 from core.selectors import vanilla
+from core.selectors.fitting import ProgressCallback
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from data.dataset import ImageDataset
 from data.errors import UserError
@@ -222,7 +223,7 @@ class _Worker:
             seed=learner.seed(cycle, 1),
             companion=companion,
             frozen=cycle == 0,
-            progress=self.progress,
+            callbacks=[ProgressCallback(self.progress)],
         )
         if cycle > 0:
             save_weights(model, weights(here))

@@ -58,12 +58,12 @@ class Selector(Method):
     build: "Callable[[Shape], Model]"
     """A fresh model."""
     fit: Callable[..., float]
-    """fit(model, images, rows, labels, settings, *, seed, noise, progress): train in place, return the last mean loss.
+    """fit(model, images, rows, labels, settings, *, seed, noise, callbacks): train in place, return the last mean loss.
 
-    rows, labels: int [n] · noise: estimated share of wrong labels.
+    rows, labels: int [n] · noise: estimated share of wrong labels · callbacks: of `core.selectors.fitting`.
     """
     prepare: Callable[..., None] | None = None
-    """prepare(model, images, settings, *, seed, progress): learn the embedding from the images alone."""
+    """prepare(model, images, settings, *, seed, callbacks): learn the embedding from the images alone."""
     prepared: bool = False
     """The embedding is there before labels are looked at, so that a head on it is all that needs to be trained."""
     needs_noise: bool = False

@@ -1,13 +1,14 @@
 """Co-teaching: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS 2018."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.described import ORANGE
-from core.selectors import Progress, Selector, Settings, Shape, vanilla
+from core.selectors import Selector, Settings, Shape, vanilla
 from data.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from core.models.architectures import Pair
     from core.models.batches import Images
+    from core.selectors.fitting import Callback
 
 RAMP = 10  # epochs until the forget rate is reached, as in the paper; at most half of the training
 
@@ -54,7 +56,7 @@ def fit(
     *,
     seed: int,
     noise: float,
-    progress: Progress = lambda share: None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> float:
     """Train both networks in place on the rows with `labels` int [n]; returns the last epoch's mean of the two losses' sum.
 
@@ -76,7 +78,7 @@ def fit(
         losses = [F.cross_entropy(logits.float(), given[batch], reduction="none") for logits in (first, second)]
         return exchanged(losses[0], losses[1], forget_rate(noise, epoch, settings.epochs))
 
-    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run([model], images, rows, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 SELECTOR = Selector(

@@ -1,18 +1,20 @@
 """Early-learning regularisation: Liu et al., "Early-learning regularization prevents memorization of noisy labels", 2020."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.described import GREEN
-from core.selectors import Progress, Selector, Settings, vanilla
+from core.selectors import Selector, Settings, vanilla
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.models.architectures import Model
+    from core.models.architectures import Classifier
     from core.models.batches import Images
+    from core.selectors.fitting import Callback
 
 LAMBDA = 3.0  # weight of the regulariser, as the paper's on CIFAR-10
 BETA = 0.9  # of the running average that targets are
@@ -20,7 +22,7 @@ FLOOR = 1e-4  # of a posterior, so that the logarithm stays finite
 
 
 def fit(
-    model: "Model",
+    model: "Classifier",
     images: "Images",
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -28,7 +30,7 @@ def fit(
     *,
     seed: int,
     noise: float = 0.0,
-    progress: Progress = lambda share: None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> float:
     """Train in place on the rows with `labels` int [n]: CE + λ · mean ln(1 − ⟨p, t⟩), Eq. 6; returns the last epoch's mean.
 
@@ -40,22 +42,18 @@ def fit(
 
     from core.models.forward import place
     from core.selectors import fitting
+    from core.selectors._average import Average
 
     place(model, images.device).train()
     given = torch.from_numpy(labels).to(images.device)
-    targets: Tensor | None = None
+    average = Average(len(rows), model.head.out_features, BETA).to(images.device)
 
     def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
-        nonlocal targets
         logits = model(x).float()
-        if targets is None:
-            targets = logits.new_zeros(len(rows), logits.shape[1])
         p = logits.softmax(dim=1).clamp(FLOOR, 1 - FLOOR)
-        now = p.detach() / p.detach().sum(dim=1, keepdim=True)
-        targets[batch] = BETA * targets[batch] + (1 - BETA) * now
-        return F.cross_entropy(logits, given[batch]) + LAMBDA * regulariser(p, targets[batch])
+        return F.cross_entropy(logits, given[batch]) + LAMBDA * regulariser(p, average.updated(batch, p.detach()))
 
-    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run([model, average], images, rows, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 def regulariser(p: "Tensor", targets: "Tensor") -> "Tensor":

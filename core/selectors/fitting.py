@@ -1,7 +1,18 @@
-"""The loop that the trainers share: batches, augmentation, schedule, divergence. What they differ in is the loss."""
+"""The training loop that selectors share: batches, augmentation, schedule, divergence; they differ in their loss.
 
+Callbacks watch it, as in skorch: progress, a log of its epochs, early stopping, checkpoints.
+"""
+
+import json
 import math
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +32,50 @@ Loss = Callable[[Tensor, Tensor, int, float], Tensor]
 Views = Callable[[Tensor, torch.Generator], Tensor]  # of a batch, for training
 
 
+@dataclass
+class Training:
+    """A training on its way: what a callback sees of it, and may save, restore or stop."""
+
+    parts: list[nn.Module]
+    optimiser: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    """Of the order of the samples, and of augmentation."""
+    device: torch.device
+    epochs: int
+    steps: int
+    """Batches per epoch."""
+    epoch: int = 0
+    """Epochs that are finished."""
+    step: int = 0
+    """Batches of the present epoch that are finished."""
+    loss: float = math.nan
+    """Mean of the last finished epoch."""
+    stopped: bool = False
+    """Set by a callback: no further epoch is begun."""
+
+    @property
+    def share(self) -> float:
+        """Finished share of all epochs, in [0, 1]."""
+        return (self.epoch * self.steps + self.step) / (self.epochs * self.steps)
+
+
+class Callback:
+    """What is told of a training as it goes on. Each method does nothing unless a subclass says what."""
+
+    def on_train_begin(self, training: Training) -> None:
+        """Before the first epoch."""
+
+    def on_batch_end(self, training: Training) -> None:
+        """After every batch."""
+
+    def on_epoch_end(self, training: Training) -> None:
+        """After every epoch, whose loss is finite; may set `training.stopped`."""
+
+    def on_train_end(self, training: Training) -> None:
+        """After the last epoch; not where the training fails or is interrupted."""
+
+
 def run(
     parts: list[nn.Module],
     images: Images,
@@ -29,14 +84,14 @@ def run(
     loss_of: Loss,
     *,
     seed: int,
-    progress: Progress = lambda share: None,
+    callbacks: Sequence[Callback] = (),
     views: Views | None = None,
 ) -> float:
     """Minimise `loss_of` over the rows by SGD on the parameters of `parts`; returns the mean loss of the last epoch.
 
-    views: how a batch is varied, by default a random flip and padded crop. The same seed gives the same weights, bit for
-    bit, on one CPU. `progress` is called after each batch. Raises `UserError` where there is nothing to learn from or the
-    loss is not finite.
+    parts: everything that the training changes, buffers included · views: how a batch is varied, by default a random flip and
+    padded crop. The same seed gives the same weights, bit for bit, on one CPU. Raises `UserError` where there is nothing to
+    learn from or the loss is not finite.
     """
     if len(rows) == 0:
         raise UserError("There is no labelled sample to train on: label some first.")
@@ -51,30 +106,145 @@ def run(
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
     )
-    scheduler = _scheduler(optimiser, settings, steps)
-    generator = torch.Generator().manual_seed(seed)
+    scheduler, generator = _scheduler(optimiser, settings, steps), torch.Generator().manual_seed(seed)
+    training = Training(parts, optimiser, scheduler, generator, images.device, settings.epochs, steps)
     loss_sum = torch.zeros((), device=images.device)
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(rows), generator=generator)
-        loss_sum.zero_()
-        for step in range(steps):
-            batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            done = (epoch * steps + step) / (settings.epochs * steps)
-            x = (views or augment)(images[rows[batch.numpy()]], generator)
-            with autocast(images.device):
-                loss = loss_of(x, batch.to(images.device), epoch, done)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            scheduler.step()
-            loss_sum += loss.detach() * len(batch)
-            progress((epoch * steps + step + 1) / (settings.epochs * steps))
-        if not torch.isfinite(loss_sum):
-            raise UserError(
-                f"Training diverged in epoch {epoch + 1} (the loss is not finite): use a lower learning rate than "
-                f"{settings.lr:g}."
-            )
-    return float(loss_sum) / used
+    with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+        torch.manual_seed(seed)  # dropout draws from the global generator
+        for callback in callbacks:
+            callback.on_train_begin(training)
+        while training.epoch < training.epochs and not training.stopped:
+            order = torch.randperm(len(rows), generator=generator)
+            loss_sum.zero_()
+            for step in range(steps):
+                batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                x = (views or augment)(images[rows[batch.numpy()]], generator)
+                with autocast(images.device):
+                    loss = loss_of(x, batch.to(images.device), training.epoch, training.share)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                scheduler.step()
+                loss_sum += loss.detach() * len(batch)
+                training.step = step + 1
+                for callback in callbacks:
+                    callback.on_batch_end(training)
+            training.loss = float(loss_sum) / used
+            if not math.isfinite(training.loss):
+                raise UserError(
+                    f"Training diverged in epoch {training.epoch + 1} (the loss is not finite): use a lower learning rate than "
+                    f"{settings.lr:g}."
+                )
+            training.epoch, training.step = training.epoch + 1, 0
+            for callback in callbacks:
+                callback.on_epoch_end(training)
+        for callback in callbacks:
+            callback.on_train_end(training)
+    return training.loss
+
+
+class ProgressCallback(Callback):
+    """Passes the finished share on, after each batch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_batch_end(self, training: Training) -> None:
+        self.progress(training.share)
+
+
+class Logger(Callback):
+    """Appends a JSON line per epoch to a file: `labels`, then epoch (from 1), loss, lr and seconds since the training began.
+
+    What cannot be written is left out: a training does not end because its log does.
+    """
+
+    def __init__(self, path: Path, **labels: Any) -> None:
+        self.path, self.labels, self.began = path, labels, 0.0
+
+    def on_train_begin(self, training: Training) -> None:
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, training: Training) -> None:
+        line = {
+            **self.labels,
+            "epoch": training.epoch,
+            "loss": training.loss,
+            "lr": float(training.scheduler.get_last_lr()[0]),  # of the next batch
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+        with suppress(OSError), self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class EarlyStopping(Callback):
+    """Stops a training that got no better for `patience` epochs, by its loss or by `score`, such as accuracy on held-out images.
+
+    score: called after every epoch, high is good; it may put the model into eval mode. The weights are those of the last epoch,
+    not of the best one; by a schedule that anneals over all epochs, the learning rate is then still high.
+    """
+
+    def __init__(self, patience: int, score: Callable[[], float] | None = None) -> None:
+        self.patience, self.score, self.best, self.waited = patience, score, -math.inf, 0
+
+    def on_train_begin(self, training: Training) -> None:
+        self.best, self.waited = -math.inf, 0
+
+    def on_epoch_end(self, training: Training) -> None:
+        modes = [(module, module.training) for part in training.parts for module in part.modules()]
+        found = -training.loss if self.score is None else self.score()
+        for module, mode in modes:
+            module.training = mode
+        self.waited = 0 if found > self.best else self.waited + 1
+        self.best = max(self.best, found)
+        training.stopped = training.stopped or self.waited >= self.patience
+
+
+class Checkpoint(Callback):
+    """Keeps the state of a training in a file after every `every` epochs, so that a killed one goes on from there.
+
+    On a CPU it then ends with the weights, bit for bit, that it would have had. key: names the training, by its data, settings
+    and seed; the file of another one is not used. Other callbacks begin anew. The file goes away when the training is done.
+    """
+
+    def __init__(self, path: Path, key: str, every: int = 1) -> None:
+        self.path, self.key, self.every = path, key, every
+
+    def on_train_begin(self, training: Training) -> None:
+        try:
+            state = torch.load(self.path, map_location=training.device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, UnpicklingError):
+            return  # there is none, or it is damaged: from the beginning
+        if not isinstance(state, dict) or state.get("key") != self.key:
+            return
+        for part, kept in zip(training.parts, state["parts"], strict=True):
+            part.load_state_dict(kept)
+        training.optimiser.load_state_dict(state["optimiser"])
+        training.scheduler.load_state_dict(state["scheduler"])
+        training.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["rng"].cpu())  # of dropout
+        training.epoch, training.loss = state["epoch"], state["loss"]
+
+    def on_epoch_end(self, training: Training) -> None:
+        if training.epoch % self.every:
+            return
+        state = {
+            "key": self.key,
+            "parts": [part.state_dict() for part in training.parts],
+            "optimiser": training.optimiser.state_dict(),
+            "scheduler": training.scheduler.state_dict(),
+            "generator": training.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "epoch": training.epoch,
+            "loss": training.loss,
+        }
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        with suppress(OSError, RuntimeError):  # a full disk, by torch's name too: the training goes on without
+            torch.save(state, part)
+            os.replace(part, self.path)
+
+    def on_train_end(self, training: Training) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:

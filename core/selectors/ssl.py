@@ -3,12 +3,13 @@
 The views are kornia's, the contrastive loss pytorch-metric-learning's; both are imported when they are needed.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from core.described import SKY
-from core.selectors import Progress, Selector, Settings, vanilla
+from core.selectors import Selector, Settings, vanilla
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from core.models.architectures import Classifier
     from core.models.batches import Images
+    from core.selectors.fitting import Callback
 
 TEMPERATURE = 0.2  # of NT-Xent: lower than the paper's 0.5, which takes hundreds of epochs to pull views together
 # Of the images' side that views have: an epoch takes a third of the time, and after equal time the embedding knows more
@@ -31,7 +33,7 @@ def prepare(
     settings: Settings,
     *,
     seed: int,
-    progress: Progress = lambda share: None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> None:
     """Train the embedding of `model` in place for `settings.epochs` epochs, without any label.
 
@@ -76,7 +78,7 @@ def prepare(
         schedule,
         loss_of,
         seed=seed,
-        progress=progress,
+        callbacks=callbacks,
         views=views,
     )
 

@@ -1,18 +1,20 @@
 """Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.described import GREEN
-from core.selectors import Companion, Progress, Selector, Settings, Shape
+from core.selectors import Companion, Selector, Settings, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.models.architectures import Classifier
     from core.models.batches import Images
+    from core.selectors.fitting import Callback
 
 
 def build(shape: Shape) -> "Classifier":
@@ -33,7 +35,7 @@ def fit(
     noise: float = 0.0,
     companion: Companion | None = None,
     frozen: bool = False,
-    progress: Progress = lambda share: None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> float:
     """Train `model` in place on the rows `index` with `labels` int [n]; returns the mean loss of the last epoch in nats.
 
@@ -65,7 +67,7 @@ def fit(
             loss = loss + companion.loss(stages, losses.detach(), 1.0 if frozen else done)
         return loss
 
-    return fitting.run(parts, images, index, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run(parts, images, index, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 SELECTOR = Selector(

@@ -8,6 +8,7 @@ from core.models import architectures
 from core.models.batches import Images, channel_statistics
 from core.models.forward import predict
 from core.selectors import Settings, fitting, vanilla
+from core.selectors.fitting import ProgressCallback
 from data.errors import UserError
 
 SETTINGS = Settings(epochs=6, lr=0.1, batch_size=16, schedule="one-cycle")
@@ -27,7 +28,9 @@ def stripes():
 def fit(stripes, seed=0, settings=SETTINGS):
     images, labels = stripes
     model, shares = architectures.build("small-cnn", 1, 2, 4, seed=0), []
-    loss = vanilla.fit(model, images, np.arange(64), labels, settings, seed=seed, progress=shares.append)
+    loss = vanilla.fit(
+        model, images, np.arange(64), labels, settings, seed=seed, callbacks=[ProgressCallback(shares.append)]
+    )
     return model, loss, shares
 
 
@@ -44,6 +47,19 @@ def test_the_same_seed_gives_the_same_weights(stripes):
     one, two, other = (fit(stripes, seed)[0].state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_dropout_too_is_drawn_by_the_seed(stripes):
+    images, labels = stripes
+    found = []
+    for before in (0, 1):
+        torch.manual_seed(before)  # whatever was drawn before
+        model = architectures.build("small-cnn", 1, 2, 4, seed=0, dropout=0.5)
+        vanilla.fit(model, images, np.arange(64), labels, SETTINGS, seed=3)
+        found.append((model.state_dict(), torch.rand(1)))
+    (one, drawn), (two, other) = found
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert drawn != other  # and the training leaves the global generator alone
 
 
 def test_augmentation_is_a_flip_and_a_shifted_crop():
@@ -72,7 +88,13 @@ def test_one_image_left_over_in_a_batch_is_no_error(stripes):
     images, labels = stripes
     model, shares = architectures.build("resnet18", 1, 2, 2, seed=0), []
     vanilla.fit(
-        model, images, np.arange(17), labels[:17], Settings(2, 0.01, 16, "step"), seed=0, progress=shares.append
+        model,
+        images,
+        np.arange(17),
+        labels[:17],
+        Settings(2, 0.01, 16, "step"),
+        seed=0,
+        callbacks=[ProgressCallback(shares.append)],
     )
     assert shares == [0.5, 1]
 
