@@ -15,7 +15,11 @@ ORDER = 2**32 + 3  # a sample's place in a random order
 FLIP_RATE = 2**32 + 4  # of instance-dependent noise: how easily a sample is mistaken
 AUDIT = 2**32 + 5  # a sample's place in the random order in which labels are checked to estimate how many are right
 
-NOISE_KINDS = ("symmetric", "asymmetric", "instance")
+NOISE_KINDS = {  # and what a wrong label is by each
+    "symmetric": "any other class, each as likely",
+    "asymmetric": "a similar class",
+    "instance": "by what the image looks like",
+}
 CONFUSIONS = {  # of CIFAR-10's classes, as Patrini et al. 2017 choose them
     "truck": "automobile",
     "bird": "airplane",

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,10 +12,10 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import data
 from core import methods
+from core.runs import settle
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
-from data.files.preview import png
 from data.sources import folder
 from pages.ui import frame, start, widgets
 
@@ -85,8 +86,8 @@ def own(way: str) -> start.Images | None:
         st.session_state["checked"] = key, found, looked
         st.rerun()
     _, found, looked = st.session_state["checked"]
-    report(found, looked)
     if not looked.passed:
+        report(found, looked, looked.n_pool, looked.n_test)
         return None
     return start.Images(
         "folder", str(root), classes=classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled, **tables
@@ -132,13 +133,40 @@ def bar() -> Iterator[Callable[[int, int], None]]:
         shown.empty()
 
 
-def report(found: folder.Found, looked: check.Check) -> None:
-    """What is there, what to look at, and some images of each class."""
+def as_run(images: start.Images, given: dict[str, Any] | None) -> None:
+    """Report on a folder as a run with these options would take it: its test set, its image size, its limit."""
+    key, found, looked = st.session_state["checked"]
+    if given is None:
+        return report(found, looked, looked.n_pool, looked.n_test)
+    try:
+        config, dataset = settle.settle(given, frame.dataset)
+    except UserError:  # said where the run is started
+        return report(found, looked, looked.n_pool, looked.n_test)
+    options = {name: value for name, value in config.load_options.items() if name in ("size", "test_share")}
+    if options:
+        key = (*key, *options.items())
+        if st.session_state.get("checked-as", (None,))[0] != key:
+            tables = {name: value for name in ("labels", "votes") if (value := getattr(images, name))}
+            with bar() as progress:
+                found = folder.find(
+                    Path(str(images.root)), class_names=images.classes, progress=progress, **tables, **options
+                )
+            looked = check.check(found, images.classes, votes=images.votes is not None)
+            st.session_state["checked-as"] = key, found, looked
+        _, found, looked = st.session_state["checked-as"]
+    report(found, looked, len(dataset), len(dataset.test_labels))
+
+
+def report(found: folder.Found, looked: check.Check, pool: int, test: int) -> None:
+    """What is there, what to look at, and some images of each class.
+
+    pool, test: how many images a run works on, and tests on.
+    """
     with st.container(border=True):
         st.subheader("What is there", anchor=False)
         numbers = {
-            "Images to work on": looked.n_pool,
-            "Test images": looked.n_test,
+            "Images to work on": pool,
+            "Test images": test,
             "Classes": len(looked.classes),
             "Left out": len(looked.unreadable),
         }
@@ -170,7 +198,7 @@ def preview(found: folder.Found) -> None:
     for name in names[:CLASSES]:
         rows = labels.index[labels == name][:EACH]
         st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
-        st.image([png(found.images[row], SIDE) for row in rows], width=SIDE)
+        st.image([widgets.png(found.images[row], SIDE) for row in rows], width=SIDE)
     if len(names) > CLASSES:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 
@@ -198,7 +226,13 @@ def choose() -> start.Images | None:
 with frame.errors():
     chosen = choose()
     if chosen is not None:
-        with st.container(border=True):
-            start.form(chosen)
+        place, box = st.container(), st.container(border=True)
+        with box:
+            given = start.form(chosen)
+        if chosen.name == "folder":
+            with place:
+                as_run(chosen, given)
+        if given is not None and box.button("Start run", type="primary", key="start"):
+            start.begin(given)
 for sentence in methods.refused():
     st.caption(f":material/warning: {frame.plain(sentence)}")

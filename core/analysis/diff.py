@@ -75,7 +75,7 @@ def diff(first: Side, second: Side) -> Diff:
     both = table[(table["rank_first"] > 0) & (table["rank_second"] > 0)]
     ranks = both[["rank_first", "rank_second"]].rank()
     correlation = float(ranks.corr().iloc[0, 1]) if len(both) > 1 else float("nan")
-    return Diff(table, _settings(first.config, second.config), _measures(first, second), correlation)
+    return Diff(table, settings(first.config, second.config), _measures(first, second), correlation)
 
 
 def groups(samples: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
@@ -173,7 +173,7 @@ def _chosen(side: Side) -> np.ndarray:
     return ids["sample_id"].to_pandas().isin(given.loc[given["label"] >= 0, "sample_id"]).to_numpy()
 
 
-def _settings(first: Config, second: Config) -> pd.DataFrame:
+def settings(first: Config, second: Config) -> pd.DataFrame:
     """setting, first, second: as text, those that differ, of those that say how a run works and not where it comes from."""
     rows = []
     for name, one in OPTIONS.items():

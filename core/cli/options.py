@@ -41,7 +41,7 @@ def add(
         one = OPTIONS[name]
         if one.group not in groups:
             groups[one.group] = parser.add_argument_group(one.group)
-        for task in [flag.task for flag in one.option.flags] or [None]:
+        for task in (flag.task for flag in one.option.flags) if one.option.flags else (None,):
             _add(groups[one.group], one, task, several, _default(one) if default is None else default)
 
 

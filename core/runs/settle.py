@@ -40,7 +40,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
-SIZED = ("folder", "noisycxr")  # data sets whose images come to a size that is given
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
@@ -123,12 +122,13 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
             raise UserError(
                 f"{before}{spell(name)} belongs to {str(one.only).replace('-', ' ')}: leave it out, or choose that task."
             )
+        sets = one.option.sets if one.option.loads else ()  # another data set would not ignore it
+        if sets and settings["dataset"] not in sets and settings.get(name, one.default) != one.default:
+            raise UserError(f"{before}{spell(name)} is for the data set {' or '.join(sets)}: leave it out.")
     if settings.get("warm_start") and settings.get("finetune_epochs"):
         raise UserError(
             f"{before}A warm start and {spell('finetune_epochs')} are two ways to go on from the last weights: give one of them."
         )
-    if settings.get("image_size") and settings.get("dataset") not in SIZED:
-        raise UserError(f"{before}{spell('image_size')} is for the data sets {' and '.join(SIZED)}: leave it out.")
 
 
 def prepare(config: Config, dataset: ImageDataset) -> Config:

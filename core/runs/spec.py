@@ -72,18 +72,19 @@ def backbones() -> Sequence[str]:
 
 def noise_kinds() -> Sequence[str]:
     """Ways of injecting noise."""
-    return NOISE_KINDS
+    return list(NOISE_KINDS)
 
 
 @dataclass(frozen=True)
 class Flag:
-    """The name that an option has where one question is asked, its description, and the names it can have there.
+    """What an option is called where one question is asked, its description, and the names it can have there.
 
     several: as of `Option`.
     """
 
     name: str
     task: Task
+    title: str
     description: str
     choices: Callable[[], Sequence[str]]
     several: bool = False
@@ -97,7 +98,9 @@ class Option:
     sets · identity: what the field decides; of `deciding` · only: the question it belongs to, by default its group's ·
     choices: the names it can have · unset: what 0 or no value means, for the user · flags: names of its own for each
     question · several: the command line takes several values and makes a run for each · path: a path on this machine ·
-    branch: a branch may change it · loads: the option of `data.load` that it is · compared: its value as runs are compared by.
+    branch: a branch may change it · loads: the option of `data.load` that it is · sets: the data sets it is for, by default
+    all · people: the questions in which it means something where people give the labels · compared: its value as runs are
+    compared by.
     """
 
     level: Level = "advanced"
@@ -110,6 +113,8 @@ class Option:
     path: bool = False
     branch: bool = False
     loads: str = ""
+    sets: tuple[str, ...] = ()
+    people: tuple[Task, ...] = TASKS
     compared: Callable[[Any], Any] = lambda value: value
 
 
@@ -125,7 +130,9 @@ class Asked:
 
     task: Annotated[Task, Field(description="question asked of the data"), Option("basic", "labels")]
     dataset: Annotated[
-        str, Field(description="data set, see `datasets`"), Option("basic", "data", choices=datasets, unset="fashion")
+        str,
+        Field(title="Data set", description="data set, see `datasets`"),
+        Option("basic", "data", choices=datasets, unset="fashion"),
     ]
     method: Annotated[
         str,
@@ -136,25 +143,31 @@ class Asked:
             branch=True,
             flags=(
                 Flag(
-                    "strategy", LEARNING, "acquisition strategy: which images to label next", strategies, several=True
+                    "strategy",
+                    LEARNING,
+                    "Strategy",
+                    "acquisition strategy: which images to label next",
+                    strategies,
+                    several=True,
                 ),
-                Flag("score", CLEANING, "score: which labels to check first; ties come first by any", scores),
+                Flag("score", CLEANING, "Score", "score: which labels to check first; ties come first by any", scores),
             ),
         ),
     ]
     budget: Annotated[
         Whole,
-        Field(description="labels to collect between two cycles"),
+        Field(title="Labels per cycle", description="labels to collect between two cycles"),
         Option(
             "basic",
             branch=True,
             unset="by data set; label cleaning: three for each wrong label, over all cycles together",
+            people=(LEARNING,),
         ),
     ]
     cycles: Annotated[
         int,
         Field(ge=1, le=LARGEST, description="training rounds; cycle 0 trains on the initial labels"),
-        Option("basic", "plan"),
+        Option("basic", "plan", people=()),
     ]
     seed: Annotated[
         Seed,
@@ -176,14 +189,22 @@ class Data:
     ] = None
     limit: Annotated[
         int | None,
-        Field(ge=1, le=LARGEST, description="use at most so many images of the pool"),
+        Field(title="Use at most (images)", ge=1, le=LARGEST, description="use at most so many images of the pool"),
         Option(identity="data", unset="all", loads="limit"),
     ] = None
     image_size: Annotated[
         int | None,
-        Field(ge=1, le=4096, description="height and width in pixels to which a folder's images are stretched"),
+        Field(
+            title="Image size (pixels)",
+            ge=1,
+            le=4096,
+            description="height and width in pixels to which a folder's images are stretched",
+        ),
         Option(
-            identity="data", unset="that of the images where they agree and it is at most 64, else 64", loads="size"
+            identity="data",
+            unset="that of the images where they agree and it is at most 64, else 64",
+            loads="size",
+            sets=("folder", "noisycxr"),
         ),
     ] = None
     test_share: Annotated[
@@ -197,6 +218,7 @@ class Data:
             identity="data",
             unset="0.2; where people check the labels 0: every image is ranked, those of a test tree too",
             loads="test_share",
+            sets=("folder",),
         ),
     ] = None
     by_suffix: Annotated[
@@ -209,17 +231,17 @@ class Data:
     classes: Annotated[
         list[str] | None,
         Field(description="classes of a folder whose labels do not name them all, for people to choose from"),
-        Option("basic", "data", unset="those of the labels", loads="class_names"),
+        Option("basic", "data", unset="those of the labels", loads="class_names", sets=("folder",)),
     ] = None
     labels: Annotated[
         str | None,
         Field(description="table of labels of a folder's images, used instead of its metadata.csv"),
-        Option("basic", "labels", path=True, loads="labels"),
+        Option("basic", "labels", path=True, loads="labels", sets=("folder",)),
     ] = None
     votes: Annotated[
         str | None,
         Field(description="table of several people's annotations of a folder's images, CSV or Parquet"),
-        Option("basic", "labels", only=CLEANING, path=True, loads="votes"),
+        Option("basic", "labels", only=CLEANING, path=True, loads="votes", sets=("folder",)),
     ] = None
 
 
@@ -233,23 +255,27 @@ class Noise:
     noise: Annotated[
         float,
         Field(
+            title="Noise rate",
             ge=0,
             lt=1,
             description="share of wrong initial labels, such as 0.15; drawn from the annotations where there are some",
         ),
-        Option("basic", "labels", unset="0.15 where there are annotations to draw from"),
+        Option("basic", "labels", unset="0.15 where there are annotations to draw from", people=()),
     ] = 0.0
     noise_kind: Annotated[
         str,
-        Field(description="how wrong labels are injected where there are no annotations to draw them from"),
-        Option("basic", "labels", choices=noise_kinds),
-    ] = NOISE_KINDS[0]
+        Field(
+            title="Kind of noise",
+            description="how wrong labels are injected where there are no annotations to draw them from",
+        ),
+        Option("basic", "labels", choices=noise_kinds, sets=("cifar10", "folder"), people=()),
+    ] = "symmetric"
     temperature: Annotated[
         float | None,
         Field(
             gt=0, allow_inf_nan=False, description="draw initial labels from counts^(1/T), instead of by a noise rate"
         ),
-        Option(identity="labels", unset="that which gives the noise rate"),
+        Option(identity="labels", unset="that which gives the noise rate", people=()),
     ] = None
 
 
@@ -277,8 +303,8 @@ class Annotator:
     ] = None
     relabel_seed: Annotated[
         Seed | None,
-        Field(description="random seed of the annotations that are collected"),
-        Option(identity="nuisance", only=CLEANING, several=True, unset="the seed"),
+        Field(title="Annotation seed", description="random seed of the annotations that are collected"),
+        Option(identity="nuisance", only=CLEANING, several=True, unset="the seed", people=()),
     ] = None
 
 
@@ -291,12 +317,17 @@ class LabelNext:
 
     initial: Annotated[
         Whole,
-        Field(description="labels at the start, drawn at random"),
+        Field(title="Initial labels", description="labels at the start, drawn at random"),
         Option("basic", unset="the budget; where people label, all that are there"),
     ] = 0
     subset: Annotated[
         int | None,
-        Field(ge=1, le=LARGEST, description="rank so many of the unlabelled images, drawn again every cycle"),
+        Field(
+            title="Rank at most (images)",
+            ge=1,
+            le=LARGEST,
+            description="rank so many of the unlabelled images, drawn again every cycle",
+        ),
         Option(unset="all"),
     ] = None
 
@@ -316,6 +347,7 @@ class CheckNext:
     gamma: Annotated[
         float,
         Field(
+            title="γ of the cleaning score",
             ge=0,
             le=1,
             description="exponent of the cleaning score on the base-C scale: 0 in the paper, 0.30 in its code",
@@ -335,12 +367,16 @@ class CheckNext:
     ensemble: Annotated[
         int, Field(ge=1, le=LARGEST, description="models whose predicted probabilities are averaged"), Option()
     ] = 1
-    static: Annotated[bool, Field(description="rank all cycles by the first model"), Option()] = False
+    static: Annotated[
+        bool, Field(title="One model for all cycles", description="rank all cycles by the first model"), Option()
+    ] = False
     forget_rate: Annotated[
         float | None, Field(ge=0, lt=1, description="co-teaching: share of wrong labels"), Option(unset="estimated")
     ] = None
     pretrain_epochs: Annotated[
-        int, Field(ge=1, le=LARGEST, description="ssl: epochs on the images alone"), Option()
+        int,
+        Field(title="Pretraining epochs", ge=1, le=LARGEST, description="ssl: epochs on the images alone"),
+        Option(),
     ] = 30
     head: Annotated[
         Literal["linear", "fine-tuned"],
@@ -376,7 +412,10 @@ class Training:
     epochs: Annotated[int, Field(ge=1, le=LARGEST, description="training epochs of a cycle"), Option()] = 20
     finetune_epochs: Annotated[
         Whole,
-        Field(description="fine-tuning epochs of cycles after the first, from the last weights"),
+        Field(
+            title="Fine-tuning epochs",
+            description="fine-tuning epochs of cycles after the first, from the last weights",
+        ),
         Option(unset="retrain from scratch"),
     ] = 0
     warm_start: Annotated[
@@ -384,8 +423,14 @@ class Training:
         Field(description="start cycles after the first from the last weights, and train as long as the first"),
         Option(),
     ] = False
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False, description="learning rate, such as 0.1"), Option()] = 0.1
-    nesterov: Annotated[bool, Field(description="SGD with Nesterov momentum"), Option()] = True
+    lr: Annotated[
+        float,
+        Field(title="Learning rate", gt=0, allow_inf_nan=False, description="learning rate, such as 0.1"),
+        Option(),
+    ] = 0.1
+    nesterov: Annotated[bool, Field(title="Nesterov momentum", description="SGD with Nesterov momentum"), Option()] = (
+        True
+    )
     batch_size: Annotated[int, Field(ge=2, le=LARGEST, description="images in a training batch"), Option()] = 128
     schedule: Annotated[Literal["one-cycle", "step"], Field(description="learning-rate schedule"), Option()] = (
         "one-cycle"
@@ -401,14 +446,18 @@ class Scoring:
     reduction: Annotated[
         Literal["sum", "l2"],
         Field(
-            description="gradient norm: sum of the parameter tensors' norms, as in the paper's code, or one global L2 norm"
+            title="Gradient norm",
+            description="gradient norm: sum of the parameter tensors' norms, as in the paper's code, or one global L2 norm",
         ),
         Option(),
     ] = "sum"
     evidence: Annotated[
         bool,
-        Field(description="also measure what `compare` tabulates: true-label norms, and how norms fall"),
-        Option(identity="nuisance"),
+        Field(
+            title="Measure what Compare tabulates",
+            description="also measure what `compare` tabulates: true-label norms, and how norms fall",
+        ),
+        Option(identity="nuisance", people=(CLEANING,)),
     ] = False
 
 
@@ -474,12 +523,13 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
 class Described:
     """A field of `Config`, with all that follows from its declaration.
 
-    group: the title of its group · only: the question it belongs to, None for both · kind: the type of its value where it is
-    not None · literals: the texts it can be, empty where its type names none · low, high: the bounds of a number, None where
-    there is none · default: None where it must be given.
+    title: what a form calls it · group: the title of its group · only: the question it belongs to, None for both · kind: the
+    type of its value where it is not None · literals: the texts it can be, empty where its type names none · low, high: the
+    bounds of a number, None where there is none · default: None where it must be given.
     """
 
     name: str
+    title: str
     group: str
     description: str
     option: Option
@@ -495,6 +545,11 @@ class Described:
         """What it is called where a question is asked."""
         flag = self._flag(task)
         return flag.name if flag else self.name
+
+    def headed(self, task: str | None) -> str:
+        """What a form calls it where a question is asked."""
+        flag = self._flag(task)
+        return flag.title if flag else self.title
 
     def describe(self, task: str | None) -> str:
         """Its description where a question is asked."""
@@ -515,9 +570,10 @@ class Described:
     def _flag(self, task: str | None) -> Flag | None:
         return next((one for one in self.option.flags if one.task == task), None)
 
-    def applies(self, task: str) -> bool:
-        """Whether a user gives it where this question is asked."""
-        return self.option.level != "program" and self.only in (None, task)
+    def applies(self, task: str, dataset: str, people: bool) -> bool:
+        """Whether a user may give it where this is asked of this data set, and people or nobody in particular answer."""
+        asked = self.only in (None, task) and (not people or task in self.option.people)
+        return asked and self.option.level != "program" and dataset in (self.option.sets or [dataset])
 
 
 def _described() -> dict[str, Described]:
@@ -526,12 +582,13 @@ def _described() -> dict[str, Described]:
     for field in fields(Config):
         group, metadata = vars(groups[field.name]), list(_metadata(hints[field.name]))
         (option,) = (one for one in metadata if isinstance(one, Option))
-        (description,) = (one.description for one in metadata if isinstance(one, FieldInfo) and one.description)
+        (info,) = (one for one in metadata if isinstance(one, FieldInfo) and one.description)
         optional, kind, literals = _kind(hints[field.name])
         found[field.name] = Described(
             name=field.name,
+            title=info.title or field.name.replace("_", " ").capitalize(),
             group=group["title"],
-            description=description,
+            description=str(info.description),
             option=option,
             only=option.only or group.get("only"),
             kind=kind,

@@ -73,9 +73,9 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
         "8",
         "2",
     )
-    guest.types("Labels a cycle", "8")
+    guest.types("Labels per cycle", "8")
     guest.types("Cycles", "1")
-    guest.page.get_by_text("Model and training").click()
+    guest.page.get_by_text("Advanced", exact=True).click()
     guest.types("Epochs", "1")
     guest.types("Width", "4")
     guest.page.get_by_role("button", name="Start run").click()
@@ -101,9 +101,9 @@ def test_what_is_left_out_is_said_before_a_run_and_in_it(guest, fresh, images):
     expect(guest.page.get_by_text(said)).to_be_visible()
     guest.settled()
     assert (number(guest, "Images to work on"), number(guest, "Left out")) == ("32", "40")
-    guest.types("Labels a cycle", "8")
+    guest.types("Labels per cycle", "8")
     guest.types("Cycles", "1")
-    guest.page.get_by_text("Model and training").click()
+    guest.page.get_by_text("Advanced", exact=True).click()
     guest.types("Epochs", "1")
     guest.types("Width", "4")
     guest.page.get_by_role("button", name="Start run").click()

@@ -68,9 +68,9 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         expect(page.get_by_text("2 images are the same as another")).to_be_visible()
         expect(page.get_by_text("In 1 of these groups the labels contradict")).to_be_visible()
         # → run → step 3
-        visitor.types("Labels a cycle", "10")
+        visitor.types("Labels per cycle", "10")
         visitor.types("Cycles", "1")
-        page.get_by_text("Model and training").click()
+        page.get_by_text("Advanced", exact=True).click()
         visitor.types("Epochs", "2")
         visitor.types("Width", "4")
         page.get_by_role("button", name="Start run").click()

@@ -216,7 +216,7 @@ def test_inject_takes_the_noise_by_name(pictures: tuple[np.ndarray, np.ndarray])
         "asymmetric": votes.asymmetric_noise(labels, names, 0.2, 1),
         "instance": votes.instance_noise(images, labels, 5, 0.2, 1),
     }
-    assert tuple(expected) == votes.NOISE_KINDS
+    assert list(expected) == list(votes.NOISE_KINDS)
     for kind, noisy in expected.items():
         np.testing.assert_array_equal(votes.inject(kind, images, labels, names, 0.2, 1), noisy)
         np.testing.assert_array_equal(votes.inject(kind, images, labels, names, 0.0, 1), labels)

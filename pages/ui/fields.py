@@ -1,0 +1,48 @@
+"""An option of the specification as a field of a form: widget, bounds, choices and help follow from it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from streamlit.delta_generator import DeltaGenerator
+
+from core.runs.spec import Described
+from data.files import roots
+from pages.ui import frame
+
+
+def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: Callable[[str], str] = str) -> Any:
+    """Draw the field of an option where a question is asked, and return its value; None where it may be left empty and is.
+
+    name: what a choice is called. The field keeps what was typed for as long as its default is the same. Raises `UserError` for
+    a path that a browser may not name.
+    """
+    title, choices = one.headed(task), list(one.choices(task))
+    said: dict[str, Any] = {"key": f"{one.named(task)}-{default}", "help": _help(one, task)}
+    if choices:
+        names = [None, *choices] if one.optional else choices
+        return place.selectbox(
+            title,
+            names,
+            names.index(default),
+            format_func=lambda it: one.option.unset if it is None else name(it),
+            **said,
+        )
+    if one.kind is bool:
+        return place.toggle(title, default, **said)
+    if one.kind in (int, float):
+        low, high = (None if bound is None else one.kind(bound) for bound in (one.low, one.high))
+        step = 0.05 if one.kind is float else 10 ** max(0, len(str(default or 0)) - 2)
+        empty = {"placeholder": one.option.unset} if default is None else {}
+        form = "%g" if one.kind is float else "%d"
+        return place.number_input(title, low, high, default, step, format=form, **empty, **said)
+    typed = place.text_input(title, default or "", placeholder=one.option.unset, **said).strip()
+    if one.kind is list:
+        return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip())) or None
+    return (str(roots.inside(typed)) if one.option.path else typed) if typed else None
+
+
+def _help(one: Described, task: str) -> str:
+    text = one.describe(task)
+    unset = one.option.unset
+    empty = "" if not unset or one.choices(task) else f" Empty: {unset}." if one.optional else f" 0: {unset}."
+    return frame.plain(f"{text[0].upper()}{text[1:]}.{empty if one.default in (None, 0) else ''}")
