@@ -70,4 +70,4 @@ def drawn(name: str) -> Method:
 def refused() -> list[str]:
     """One sentence for each plug-in that was left out, and why."""
     catalogues = (strategies, selectors, label_scores, models, data)
-    return [sentence for one in catalogues for sentence in one.CATALOGUE.refused]
+    return list(dict.fromkeys(sentence for one in catalogues for sentence in one.CATALOGUE.refused))

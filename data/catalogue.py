@@ -142,7 +142,10 @@ class Catalogue(Mapping[str, T], Generic[T]):
             of = f" of {point.dist.name}" if point.dist is not None else ""
             yield f"The entry point {point.name} ({point.value}){of}", point.load
         if given := os.environ.get(VARIABLE):
-            for path in sorted((Path(given).expanduser() / self.folder).glob("*.py")):
+            top = Path(given).expanduser()
+            if not top.is_dir():
+                self._refused.append(f"${VARIABLE} names {top}, which is no folder: correct it, then restart.")
+            for path in sorted((top / self.folder).glob("*.py")):
                 if not path.name.startswith("_"):
                     yield f"The plug-in {path}", lambda path=path: self._from_file(path)  # type: ignore[misc]
 

@@ -14,6 +14,7 @@ import pytest
 
 import data
 from core import label_scores, methods, models, selectors, strategies
+from core.files import bundle
 from core.models import Architecture
 from core.runs.spec import Config
 from core.strategies import Strategy
@@ -32,7 +33,7 @@ CATALOGUES = {
 
 # Runs that use the five, what is exported of them, and the pages that show them, in a process that was started with plug-ins
 SESSION = """
-import json, sys
+import json, os, sys
 from streamlit.testing.v1 import AppTest
 from core.__main__ import main
 
@@ -49,17 +50,25 @@ for one in run.all_runs():
     done("export", one.id, "--table", "ranking", "--cycle", "0", "--out", out + ".csv")
     done("export", one.id, "--figure", "curves", "--out", out + "-curves.html")
     done("export", one.id, "--figure", "distribution", "--scores", score, "--out", out + "-distribution.html")
+    done("export", one.id, "--figure", "scatter", "--scores", "entropy", score, "--out", out + "-scatter.html")
+    done("report", one.id, "--out", out + "-report.html")
+    done("bundle", one.id, "--out", out + ".zip")
     page = AppTest.from_file("app.py", default_timeout=120)
     page.query_params["run"] = one.id
     page.run()
     page.switch_page("pages/rankings.py").run()
     assert not page.exception, page.exception
     json.dump([element.value for element in page.caption], open(out + "-captions.json", "w"))
+done("compare", *[one.id for one in run.all_runs() if one.config.method == "least-confidence"][:1], "--json")
 page = AppTest.from_file("app.py", default_timeout=120).run()
 page.switch_page("pages/new.py").run()
 assert not page.exception, page.exception
 said = {"captions": [one.value for one in page.caption], "options": [one.options for one in page.selectbox]}
 json.dump(said, open(sys.argv[1] + "/new.json", "w"))
+
+os.environ["NEXTLABEL_HOME"] = sys.argv[1] + "/of somebody else"
+for score in ("least-confidence", "brier"):
+    done("open", sys.argv[1] + "/" + score + ".zip")
 """
 
 
@@ -91,7 +100,9 @@ def test_a_strategy_model_and_source_run_rank_show_and_export(session: Path) -> 
     assert ranked["least-confidence"].is_monotonic_decreasing
     assert "#D55E00" in (session / "least-confidence-curves.html").read_text()
     assert "Least confidence (1" in (session / "least-confidence-distribution.html").read_text()
+    assert "Least confidence (1" in (session / "least-confidence-scatter.html").read_text()
     assert "the most probable class has little probability" in (session / "least-confidence-captions.json").read_text()
+    assert "Least confidence (1" in (session / "least-confidence-report.html").read_text()
 
 
 @pytest.mark.slow
@@ -103,6 +114,14 @@ def test_a_score_and_a_selector_run_rank_show_and_export(session: Path) -> None:
     assert "label-smoothing, brier" in (session / "brier-curves.html").read_text()
     assert "Brier score" in (session / "brier-distribution.html").read_text()
     assert "the model disagrees with the label" in (session / "brier-captions.json").read_text()
+    assert "Brier score" in (session / "brier-report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_bundle_that_needs_a_plug_in_says_so_where_it_is_not_installed(session: Path, home: Path) -> None:
+    for name, needed in (("least-confidence", 'strategy "least-confidence"'), ("brier", 'score "brier"')):
+        with pytest.raises(UserError, match=f"The bundle needs the {needed}, which is not installed here"):
+            bundle.opened(session / f"{name}.zip")
 
 
 @pytest.mark.slow
@@ -123,6 +142,12 @@ def test_the_command_line_names_a_broken_plug_in_and_lists_the_rest(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "digits     ready" in done.stdout
     assert "broken.py was left out (SystemExit: no data today): correct or remove it" in done.stderr
+
+
+def test_a_folder_of_plug_ins_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    done = started_with(tmp_path / "none", tmp_path, "-m", "core", "datasets")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("$NEXTLABEL_PLUGINS names") == 1
 
 
 def test_an_installed_package_adds_one_by_an_entry_point(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from core.label_scores import Labelled, LabelScore
 from core.scores import Array
 
 DROPOUT = 0.25  # before the head: the dense layers of the classifiers of Gal et al. 2017 have 0.25 to 0.5
-PASSES = 50  # only the head is drawn anew, so that further passes cost next to nothing
+PASSES = 50  # only the dropout before the head is drawn again, so that further passes are cheap
 
 
 def compute(it: Labelled) -> Array:

@@ -73,7 +73,8 @@ class ClassAnswer(Answer):
     measured = ("accuracy",)
 
     def fits(self, label: Any) -> bool:
-        return isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < self.n_outputs
+        whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
+        return whole and 0 <= int(label) < self.n_outputs
 
     def targets(self, labels: Ints) -> Ints:
         return labels
