@@ -129,7 +129,7 @@ def test_the_desk_says_that_an_image_is_tied(one, ranking):
     table = ranking.assign(status=["tied", *["labelled"] * (N - 1)], n_votes=3, given=["—", *ranking["given"][1:]])
     told = annotation.guidance(table, 0, one.config)
     assert told["given"] == ""
-    assert told["details"].startswith("tied, 3 votes · model 75 %")
+    assert told["details"].startswith("tied, 3 annotations · model 75 %")
     assert "tied" not in annotation.guidance(table, 1, one.config)["details"]
 
 
