@@ -13,7 +13,6 @@ from core.runs import run as runs
 from data.errors import UserError
 from pages.ui import doors, frame
 from pages.ui.gate import Gate
-from pages.ui.start import TASKS
 
 
 def home() -> None:
@@ -48,7 +47,7 @@ def recent() -> None:
         rows.append(
             {
                 "open": f"/cycles?run={quote(run.id)}",
-                "task": TASKS[config.task].split(" — ")[0],
+                "task": config.question.short,
                 "data": config.dataset,
                 "method": config.arm,
                 "seed": config.seed,

@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.analysis import samples
 from core.analysis.samples import Filter
-from core.runs import annotation, jobs
+from core.runs import annotation, answers, jobs
 from core.runs import run as runs
 from core.runs.annotation import Desk
 from core.runs.run import Run
@@ -29,7 +29,7 @@ st.title("Annotate")
 def simulated(run: Run, cycle: int | None) -> None:
     """What to do where people are not asked, and whom they would be asked about."""
     text = "This run simulates its annotators and takes no answers: start one on the page New run with “People give the labels”"
-    learning = run.config.task == "active-learning"
+    learning = not run.config.question.checks
     st.info(text + (", or branch this one on Cycles with “People give the labels from here on”." if learning else "."))
     with st.container(horizontal=True):
         st.page_link("pages/new.py", label="Start a run")
@@ -116,7 +116,7 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
             f"{len(found.queue):,} images left for you",
         ]
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
-        if run.config.task == "label-cleaning":
+        if run.config.question.checks:
             st.caption("One image in ten is drawn at random, to estimate how many labels are correct.")
         desk.draw(KEY, desk_data(run, ranking, cycle, name, shown, dataset, found), take)
         round_(run, goal, found.votes)
@@ -135,7 +135,7 @@ def desk_data(
 
     return {
         "place": [run.id, name, cycle],
-        "classes": dataset.class_names,
+        **answers.of(dataset.class_names).desk(),
         "queue": [image(int(row), shown) for row in found.queue[:AHEAD]],
         # What was skipped comes back, and stays blind until then
         "said": [
@@ -252,7 +252,7 @@ def show(run: Run, cycle: int | None) -> None:
         st.error(frame.plain(sentence))
     if busy:
         watch(run.id, done)
-    if cycle is None and run.config.task == "label-cleaning":
+    if cycle is None and run.config.question.checks:
         if not busy:
             st.info("This run has no ranking yet: start it on Cycles.")
             st.page_link("pages/cycles.py", label="Go to Cycles", query_params={"run": run.id})

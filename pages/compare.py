@@ -9,7 +9,7 @@ import streamlit as st
 import data
 from core import methods
 from core.analysis import figures, peers
-from core.runs import jobs, study
+from core.runs import jobs, spec, study
 from core.runs import run as runs
 from core.runs.run import Run
 from core.runs.study import Study
@@ -26,10 +26,10 @@ PAPER = "rgba(0, 114, 178, 0.16)"  # seen in light and dark
 
 def of_learning(run: Run | None) -> Run | None:
     """The run at the left, or where it is no active learning the newest that is, an example if need be."""
-    if run is not None and run.config.task == "active-learning":
+    if run is not None and not run.config.question.checks:
         return run
     others = (one for one in runs.all_runs() if peers.readable(one))
-    return next((one for one in others if one.config.task == "active-learning" and len(one.cycles())), None)
+    return next((one for one in others if not one.config.question.checks and len(one.cycles())), None)
 
 
 def choose(run: Run | None) -> Study | str | None:
@@ -308,7 +308,7 @@ def start_form(first: bool) -> None:
         key="protocol",
     )
     protocol = study.read(name)
-    learning = protocol.run["task"] == "active-learning"
+    learning = not spec.QUESTIONS[protocol.run["task"]].checks
     arms = protocol.names
     strategies = st.multiselect(
         "Strategies to compare" if learning else "Selectors and scores to compare",
@@ -360,7 +360,7 @@ with frame.errors():
             state, sentence = picked.status()
             controls(picked, state, sentence, picked.progress()[0])
             members = picked.runs
-            cleaning = bool(members) and members[0].config.task == "label-cleaning"
+            cleaning = bool(members) and members[0].config.question.checks
             (show_cleaning if cleaning else show)(members, picked.id)
         elif run is not None:
             show(like(run), f"{run.id}-like")

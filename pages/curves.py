@@ -38,7 +38,7 @@ def policies(here: frame.Here, chosen: list[str]) -> None:
 
 def bought(here: frame.Here, chosen: list[str]) -> None:
     """A budget and a target, what each policy makes of them, and what that costs."""
-    learning = here.config.task == "active-learning"
+    learning = not here.config.question.checks
     found = widgets.budget_curves(here, here.key, tuple(chosen))
     if found.empty:
         return unknown(here)
@@ -134,7 +134,7 @@ def unknown(here: frame.Here) -> None:
 def show(here: frame.Here) -> None:
     """The curve, its areas, and the runs to compare it with."""
     comparable = peers.comparable(here.run)
-    near = peers.of_study(here.run) if here.config.task == "label-cleaning" else peers.same_experiment(here.run)
+    near = peers.of_study(here.run) if here.config.question.checks else peers.same_experiment(here.run)
     default = [run.id for run in near]
     chosen = st.multiselect(
         "Compare with",
@@ -145,7 +145,7 @@ def show(here: frame.Here) -> None:
         key=f"beside-{here.run.id}",
         help="Runs of the same task on the same data and noise. Runs that differ only in their seed are averaged.",
     )
-    simulable = here.config.task == "label-cleaning" and curves.simulable(here.run, here.dataset)
+    simulable = here.config.question.checks and curves.simulable(here.run, here.dataset)
     kind = st.segmented_control(
         "Curves",
         [one for one in KINDS if one != "policies" or simulable],
@@ -164,7 +164,7 @@ def show(here: frame.Here) -> None:
     if "auc" not in table:  # without ground truth there is no curve to measure
         return
     st.subheader("Area under the curve")
-    if here.config.task == "label-cleaning":
+    if here.config.question.checks:
         st.caption(
             "AUC: mean share of correct majority labels over the collected labels. Normalised: 0 is the random order, 1 the "
             "oracle on the same initial labels. Minimal: the straight line that corrects one sample with every two labels."

@@ -72,7 +72,7 @@ def take(run: Run) -> None:
     with frame.errors():
         last = len(run.cycles()) - 1
         here = frame.Here(run, run.config_at(last), frame.dataset(run.config), last, last + 1)
-        samples, learning = widgets.cycle_samples(here, here.key), run.config.task == "active-learning"
+        samples, learning = widgets.cycle_samples(here, here.key), not run.config.question.checks
         ranked = samples.ranked_number()
         if ranked == 0:
             st.info("Nothing is left to take: every image has its label.")
@@ -125,7 +125,7 @@ def like_it(run: Run) -> None:
 
 def branch_off(run: Run, cycle: int) -> None:
     """Another way on from the cycle we stand at, as a run of its own."""
-    config, learning = run.config, run.config.task == "active-learning"
+    config, learning = run.config, not run.config.question.checks
     with st.popover(f"Branch from cycle {cycle}", icon=":material/call_split:"):
         st.caption(
             f"A new run with the labels and rankings up to here. Cycle {cycle} is ranked again by what you choose, and the next "
@@ -289,7 +289,7 @@ def history(run: Run, cycle: int) -> None:
         widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
         widgets.report(here)
         widgets.whole_run(here)
-        if run.config.task == "label-cleaning":
+        if run.config.question.checks:
             n = len(here.dataset)
             widgets.table_export(
                 lambda: labelling.cleaned(run, here.dataset, cycle), n, f"{run.id}-cleaned", "Export cleaned labels"
@@ -299,7 +299,7 @@ def history(run: Run, cycle: int) -> None:
             )
     if text := labelling.untrained_text(run, cycle):
         st.caption(text)
-    if run.config.task == "label-cleaning" and cycle > 0:
+    if run.config.question.checks and cycle > 0:
         relabels(here)
 
 
@@ -340,7 +340,7 @@ def bring_in(run: Run, cycle: int) -> None:
             "**People label this run.** Label on the page Annotate, or hand the ranking out and import the labels; then step: "
             "the next cycle trains on them."
         )
-        if run.config.task == "label-cleaning":
+        if run.config.question.checks:
             text += (
                 " There is no ground truth here. How many labels are correct is estimated from images drawn at random, which are "
                 "one in ten on the page Annotate and in a Label Studio file."
@@ -380,7 +380,7 @@ else:
     with frame.errors():
         state, sentence = run.status()
         done = len(run.cycles())
-        learning = run.config.task == "active-learning"
+        learning = not run.config.question.checks
         source = "the reference labels of the data set" if learning else run.about["annotators_source"]
         if learning and run.config.annotator == "person":
             source = "people"

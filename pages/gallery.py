@@ -107,7 +107,7 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
     """The row of controls."""
     scores = [name for name in dict.fromkeys(("cleaning", *samples.scores)) if samples.bounds(name) is not None]
     orders = [*scores[:1], "rank", *scores[1:], "confidence", "n_votes"]
-    cleaning = here.config.task == "label-cleaning"
+    cleaning = here.config.question.checks
     own = min(GAMMAS, key=lambda one: abs(one - here.config.gamma))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         order = choice(
@@ -228,7 +228,7 @@ def meaning(here: frame.Here, plane: maps.Plane) -> str:
             "Images that the model finds **alike** lie close together; the axes and large distances mean nothing. Colour: what "
             "the images are ordered by"
         )
-    if here.config.task == "label-cleaning":
+    if here.config.question.checks:
         text = "High: the model disagrees with the label. Right: it is unsure. So top left is most likely **clear label noise**"
     else:
         text = (
@@ -255,7 +255,7 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
         filters.count(samples, kept, n),
         f"below each: {title}, label ≠ what the model suggests",
     ]
-    if here.config.task == "active-learning":
+    if not here.config.question.checks:
         said.append("in italics *ref.*: the reference label, which the strategy does not see")
     st.caption(" · ".join(said))
     place = st.container()

@@ -6,6 +6,7 @@ import streamlit as st
 from core.analysis import figures, tour
 from core.plots import learn
 from core.runs import run as runs
+from core.runs import spec
 from core.runs.run import Run
 from data import ImageDataset
 from data.files import preview
@@ -242,13 +243,13 @@ def onward(run: Run, dataset: ImageDataset) -> None:
 
 
 STEPS = (
-    ("What would a label change?", "active-learning", norm),
-    ("Why the gradient's norm", "active-learning", influence),
-    ("A cycle, and what it brings", "active-learning", curve),
-    ("Wrong label or hard image?", "label-cleaning", plane),
-    ("Ask until a majority forms", "label-cleaning", majority),
-    ("What a budget buys", "label-cleaning", area),
-    ("Now you", "label-cleaning", onward),
+    ("What would a label change?", spec.LEARNING, norm),
+    ("Why the gradient's norm", spec.LEARNING, influence),
+    ("A cycle, and what it brings", spec.LEARNING, curve),
+    ("Wrong label or hard image?", spec.CLEANING, plane),
+    ("Ask until a majority forms", spec.CLEANING, majority),
+    ("What a budget buys", spec.CLEANING, area),
+    ("Now you", spec.CLEANING, onward),
 )
 
 

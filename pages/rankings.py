@@ -77,7 +77,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
             st.info("No image passes these filters: widen a range or remove a filter.")
             return
         by = order if order in methods.scores() else here.config.method
-        said = "" if here.config.task == "active-learning" else f" · {frame.posterior(here.config)}"
+        said = "" if not here.config.question.checks else f" · {frame.posterior(here.config)}"
         st.caption(f"{filters.count(samples, kept, n)} · {methods.described(by).meaning}{said}")
         # The widget stands below the table but decides what the table shows
         place = st.container()

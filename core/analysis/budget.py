@@ -29,7 +29,7 @@ def curves(runs: Sequence[Run], dataset: ImageDataset) -> pd.DataFrame:
     a branch, whose first ranking is another run's.
     """
     first = runs[0]
-    if first.config.task == "label-cleaning":
+    if first.config.question.checks:
         if not simulable(first, dataset):
             return pd.DataFrame(columns=policies.CURVES)
         return policies.curves(policies.simulated(runs, dataset, REACH * policies.budget_of(runs)))

@@ -79,7 +79,7 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
     """
     config, cycles = run.config, run.cycles()
     auc = normalised = None
-    if config.task == "label-cleaning":
+    if config.question.checks:
         curve = cleaning_curve(run, dataset)
         if len(curve) > 1:
             bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()

@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from core.analysis import figures, peers
 from core.plots import maps
-from core.runs import same
+from core.runs import answers, same
 from core.runs.run import Run, all_runs
 from core.runs.spec import OPTIONS, Config
 from core.store.log import standing
@@ -108,13 +108,13 @@ def named(samples: pd.DataFrame, dataset: ImageDataset) -> pd.DataFrame:
 
     moved: rank_first − rank_second: by how many places the second takes it earlier; missing where one does not rank it.
     """
-    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
+    written = answers.of(dataset.class_names).written
     ranks = {name: samples[name].where(samples[name] > 0).astype("Int64") for name in ("rank_first", "rank_second")}
     return pd.DataFrame(
         {
             "sample_id": [dataset.ids[row] for row in samples.index],
-            "given_first": names[samples["label_first"]],
-            "given_second": names[samples["label_second"]],
+            "given_first": written(samples["label_first"]),
+            "given_second": written(samples["label_second"]),
             **ranks,
             "moved": ranks["rank_first"] - ranks["rank_second"],
         },

@@ -44,7 +44,7 @@ def figure(
     if name == "curves":
         runs = [run, *(peers.same_experiment(run) if others is None else others)]
         accuracy = measures.measure_title("accuracy", config)
-        if config.task == "active-learning":
+        if not config.question.checks:
             text = "accuracy on the test set after each training; band ± 1 s.d. over seeds"
             return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
         if reference_counts(config, dataset) is None:
@@ -144,14 +144,14 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
 
 def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.Figure:
     """The curves of `core.analysis.budget`, marked at a budget and a target."""
-    if run.config.task == "active-learning":
+    if not run.config.question.checks:
         text = "mean over the seeds of each strategy; straight lines between cycles"
     else:
         text = (
             f"simulation by each first ranking, mean over {simulation.VOTE_SETS} draws of annotations; minimal: two labels "
             "correct one image, the least that any ranking can need"
         )
-    return budget(curves, run.config.task == "active-learning", at, target, note(run, text))
+    return budget(curves, not run.config.question.checks, at, target, note(run, text))
 
 
 def noise_text(config: Config, dataset: ImageDataset) -> str:
@@ -180,7 +180,7 @@ def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) 
 
 def map_text(config: Config, dataset: ImageDataset) -> str:
     """What the letters and kinds of the map of noise mean."""
-    if config.task == "active-learning":
+    if not config.question.checks:
         return "CE against the reference label, which the strategy does not see"
     if reference_counts(config, dataset) is None:
         return "l̂: label histogram; which labels are wrong is not known"
@@ -190,9 +190,7 @@ def map_text(config: Config, dataset: ImageDataset) -> str:
 def note(run: Run, definition: str) -> str:
     """The small print of a figure: data, annotators, run and definition."""
     about, config = run.about, run.config
-    kind = (
-        about["annotators"] if config.task == "label-cleaning" else "none"
-    )  # learning asks for the label, not for votes
+    kind = about["annotators"] if config.question.checks else "none"  # learning asks for the label, not for votes
     labels = {"human": "human annotations", "simulated": "simulated annotators", "none": "reference labels"}[kind]
     if config.annotator == "person":
         labels = "labels by people"

@@ -8,6 +8,7 @@ import pandas as pd
 from core import relabel
 from core.analysis import samples
 from core.relabel import Floats, Ints, Labels
+from core.runs import answers
 from core.runs.reference import reference_counts
 from core.runs.run import PERSON, Run
 from core.store.log import standing
@@ -53,7 +54,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
     selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
     """
-    config, names = run.config, np.array([*run.about["class_names"], "—"], dtype=object)  # −1, a tie, is the last
+    config, written = run.config, answers.of(run.about["class_names"]).written
     _, taken, events = run.state(dataset.ids, up_to_cycle)
     asked = (events["cycle"] > 0).to_numpy()
     collected = taken[asked]
@@ -67,7 +68,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
         scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
     reference = reference_counts(config, dataset)
     kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
-    given = pd.Series(names[collected.label]).groupby(visits.of).agg(", ".join)
+    given = pd.Series(written(collected.label)).groupby(visits.of).agg(", ".join)
     return pd.DataFrame(
         {
             "relabel": np.arange(1, len(cycles) + 1),
@@ -75,8 +76,8 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
             "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
             "votes": given.to_numpy(dtype=object),
             "n_votes": visits.n_votes,
-            "before": names[visits.before],
-            "after": names[visits.after],
+            "before": written(visits.before),
+            "after": written(visits.after),
             "formed": visits.formed,
             "score": scores_at,
             "kind": kinds,
@@ -152,7 +153,7 @@ def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]
     n = np.bincount(given[there], minlength=len(class_names))
     sums = np.bincount(given[there], weights=own[there], minlength=len(class_names))
     threshold = np.where(n > 0, sums / np.maximum(n, 1), 1.0)
-    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
+    written = answers.of(class_names).written
     return pd.DataFrame(
         {
             "sample_id": ranking["sample_id"].to_numpy(),
@@ -160,8 +161,8 @@ def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]
             "label_score": own,
             "given_label": given,
             "predicted_label": predicted,
-            "given_name": names[given],
-            "suggested_name": names[predicted],
+            "given_name": written(given),
+            "suggested_name": written(predicted),
             "cleaning": ranking["cleaning"].to_numpy(),
             "rank": ranking["rank"].to_numpy(),
             "status": ranking["status"].to_numpy(),
@@ -175,14 +176,14 @@ def cleaned_labels(sample_ids: Sequence[str], initial: Ints, state: Labels, clas
     initial: majority labels [N] at the start. A label that is not there is −1, its name "—" and its status "unlabelled", or
     "tied" where people gave several classes equally often.
     """
-    names = np.array([*class_names, "—"], dtype=object)  # −1, no label, is the last
+    written = answers.of(class_names).written
     return pd.DataFrame(
         {
             "sample_id": list(sample_ids),
             "initial_label": initial,
             "label": state.majority,
-            "initial_name": names[initial],
-            "name": names[state.majority],
+            "initial_name": written(initial),
+            "name": written(state.majority),
             "n_votes": state.histogram.sum(axis=1),
             "status": state.status,
             "changed": state.majority != initial,
@@ -207,6 +208,6 @@ def votes_table(events: pd.DataFrame, annotators: Sequence[str], class_names: Se
     events: of the label log, those by people · annotators: the name of each event's. Of several votes of one annotator on
     a sample the last holds.
     """
-    names = np.array(class_names, dtype=object)[events["label"].to_numpy(np.int64)]
+    names = answers.of(class_names).written(events["label"])
     table = pd.DataFrame({"sample_id": events["sample_id"].to_numpy(), "annotator": list(annotators), "label": names})
     return table.drop_duplicates(["sample_id", "annotator"], keep="last", ignore_index=True)

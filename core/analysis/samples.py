@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from core import methods, scores, tsne
 from core.relabel import Floats, Ints
+from core.runs import answers
 from core.runs.reference import ground_truth, ground_truth_digest, reference_counts
 from core.runs.run import Run, home
 from core.store import cache
@@ -333,10 +334,10 @@ def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The file's content, in the order of the ranks: most pages ask for the first."""
     made = run.ranking(cycle)
-    names = np.array([*dataset.class_names, "—"], dtype=object)  # −1, no label, is the last
-    made["given"], made["suggested"] = names[made["label"]], names[made["suggested"]]
+    written = answers.of(dataset.class_names).written
+    made["given"], made["suggested"] = written(made["label"]), written(made["suggested"])
     reference, truth = ground_truth(run.config, dataset)
-    made["reference"] = names[truth]
+    made["reference"] = written(truth)
     made["kind"] = ""
     if reference is not None:
         wrong, ambiguous = made["label"].to_numpy() != truth, votes.ambiguous(reference)
@@ -357,7 +358,6 @@ def history(run: Run, row: int) -> pd.DataFrame:
     score: the one that ranked the cycle.
     """
     parts = []
-    names = [*run.about["class_names"], "—"]
     for cycle in range(len(run.cycles())):
         path = run.cycle_path(cycle) / "ranking.parquet"
         sql = "SELECT * FROM read_parquet(?, file_row_number = true) WHERE file_row_number = ?"
@@ -371,7 +371,7 @@ def history(run: Run, row: int) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     table = pd.concat(parts, ignore_index=True)
     for name in ("label", "suggested"):
-        table[name] = [names[code] for code in table[name]]
+        table[name] = answers.of(run.about["class_names"]).written(table[name])
     table["rank"] = table["rank"].astype("Int64")
     return table[columns]
 
@@ -473,7 +473,7 @@ def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]
     "corrected", "still wrong" and "missed" of the labels that were wrong at the start (people were asked; were asked in
     vain; were not asked); "wrongly flagged", "spoilt" and "untouched" of those that were right.
     """
-    reference = reference_counts(run.config, dataset) if run.config.task == "label-cleaning" else None
+    reference = reference_counts(run.config, dataset) if run.config.question.checks else None
     if reference is None:
         return np.full(len(dataset), "", dtype=object)
     state, taken, events = run.state(dataset.ids, cycle)

@@ -161,12 +161,12 @@ def plan_budget(options: argparse.Namespace) -> None:
     if labels is None:
         labels = (
             int(curves["n_labels"].max()) // budget.REACH
-            if found.config.task == "label-cleaning"
+            if found.config.question.checks
             else int(found.cycles()["n_labels"].iloc[-1])
         )
     if labels < 0:
         raise UserError(f"--labels is {labels}: give a number of labels, 0 or more.")
-    cleaning = found.config.task == "label-cleaning"
+    cleaning = found.config.question.checks
     table = budget.plan(curves, labels, options.target, len(dataset) if cleaning else None)
     if options.out is not None:
         write_figure(figures.budget_figure(found, curves, labels, options.target), options)

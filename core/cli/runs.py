@@ -78,7 +78,7 @@ def start(options: argparse.Namespace) -> None:
         raise UserError(f"Say what to run: --task {', --task '.join(spec.TASKS)}, or --protocol fashion.")
     if options.arm:
         raise UserError("--arm chooses among the arms of a protocol: give --protocol, or --selector and --score.")
-    learning = options.task == "active-learning"
+    learning = not spec.QUESTIONS[options.task].checks
     if options.strategy and not learning:
         raise UserError(f"{options.strategy[0]} is a strategy of active learning: use --score to rank labels to check.")
     if options.score and learning:

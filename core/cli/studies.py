@@ -60,7 +60,7 @@ def evaluate_options(sub: Parser) -> None:
 def compare(options: argparse.Namespace) -> None:
     """The tables of the page Compare."""
     studies, members = named(options.what)
-    if any(member.config.task == "label-cleaning" for member in members):
+    if any(member.config.question.checks for member in members):
         members = policies.comparable(members)
         dataset = load(members[0]) if members else None
         if dataset is None:

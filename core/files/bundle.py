@@ -284,7 +284,7 @@ def _config(start: dict[str, Any]) -> Config:
 
 def _check_installed(config: Config) -> None:
     """Raise `UserError` for a strategy, score, selector or data set that is not installed here."""
-    ranked_by = strategies.CATALOGUE if config.task == "active-learning" else label_scores.CATALOGUE
+    ranked_by = strategies.CATALOGUE if not config.question.checks else label_scores.CATALOGUE
     for name, known in (
         (config.method, ranked_by),
         (config.selector, selectors.CATALOGUE),

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.files.export import unguarded, write_file
+from core.runs import answers
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
@@ -123,7 +124,7 @@ def read_label_studio(
     export, of other tasks, or with classes that the run does not have.
     """
     row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
-    code_of = {name: code for code, name in enumerate(class_names)}
+    answer = answers.of(class_names)
     found: dict[tuple[int, str], tuple[float, int, int]] = {}  # by sample and annotator: time, place in the file, label
     skipped: Counter[str] = Counter()
     place = 0
@@ -154,15 +155,11 @@ def read_label_studio(
                     f"{path.name} has {len(choices)} choices in one annotation of {sample_id!r}: one label is wanted; set "
                     'choice="single-radio" in the project, as config.xml does.'
                 )
-            if choices[0] not in code_of:
-                raise UserError(
-                    f"{path.name} has the class {choices[0][:100]!r} for {sample_id!r}, which this run does not have; its "
-                    f"classes are {', '.join(class_names[:20])}."
-                )
+            label = answer.read(choices[0], f"{path.name}, sample {sample_id!r}")
             when = _seconds(annotation)
             key = (row_of[sample_id], _annotator(annotation))
             if key not in found or (when, place) > found[key][:2]:
-                found[key] = (when, place, code_of[choices[0]])
+                found[key] = (when, place, label)
     in_time = sorted(found.items(), key=lambda item: item[1][:2])
     rows = np.array([row for (row, _), _ in in_time], dtype=np.int64)
     labels = np.array([label for _, (_, _, label) in in_time], dtype=np.int64)

@@ -18,6 +18,7 @@ from core import methods
 from core.analysis import curves, figures, labelling, measures, samples
 from core.files import export
 from core.files.printed import Layout
+from core.runs import answers
 from core.runs.reference import reference_counts
 from core.runs.run import Run
 from data import ImageDataset
@@ -30,7 +31,6 @@ FIGURE_MM = 116.0
 INNER_MM = 186.0, 275.0  # A4 less the margins that report.html gives it
 LIBRARIES = ("numpy", "pandas", "plotly")
 NOT_SHOWN = ("root", "labels", "votes", "weights", "classes", "earlier")  # settings: paths of a machine, and long lists
-TASKS = {"active-learning": "Which image to label next", "label-cleaning": "Which label to check next"}
 COLUMNS = {  # of the table of cycles, with how each is written
     "cycle": ("Cycle", "{:.0f}"),
     "labels": ("Labels added", "{:,.0f}"),
@@ -71,7 +71,7 @@ def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
     curve = figures.figure(run, dataset, "curves", cycle)
     drawn = export.figure_bytes(curve, "svg", Layout(FIGURE_MM, 8)) if export.has_browser() else None
     return _TEMPLATES.get_template("report.html").render(
-        title=f"{TASKS[config.task]}: {config.arm} on {config.dataset}",
+        title=f"{config.question.asks}: {config.arm} on {config.dataset}",
         run=run,
         n_images=run.about["n_samples"],
         numbers=_numbers(run, dataset, cycle),
@@ -94,7 +94,7 @@ def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str
     """Key figures: name and value."""
     table, summary = run.cycles(), curves.summary(run, dataset)
     last, first = table.iloc[cycle], table.iloc[0]
-    found = [("Labels" if run.config.task == "active-learning" else "Labels collected", f"{last['n_labels']:,.0f}")]
+    found = [("Labels" if not run.config.question.checks else "Labels collected", f"{last['n_labels']:,.0f}")]
     for name, shown in measures.measures(run.config, last).items():
         change = f" ({100 * (last[name] - first[name]):+.1f})" if cycle > 0 and shown.certain else ""
         found.append((shown.title, f"{shown}{change}"))
@@ -109,7 +109,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
     """What was run: name and value."""
     config, about, events = run.config, run.about, run.log.labels()
     meant = methods.described(config.method)
-    learning = config.task == "active-learning"
+    learning = not config.question.checks
     labels = "the reference labels of the data" if learning else about["annotators_source"]
     if learning and config.annotator == "person":
         labels = "people"
@@ -159,20 +159,19 @@ def _grids(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[Pictur
 
     config, row_of = run.config_at(cycle), {one: row for row, one in enumerate(dataset.ids)}
     found: dict[str, list[Picture]] = {}
-    if config.task == "label-cleaning" and cycle > 0:
+    if config.question.checks and cycle > 0:
         table = labelling.relabels(run, dataset, cycle)
         table = table[table["formed"] & (table["before"] != table["after"])].head(IMAGES)
         found["Labels that were changed first: before → after, score when chosen"] = [
             picture(row_of[one.sample_id], one.before, one.after, one.score) for one in table.itertuples()
         ]
-    if config.task == "active-learning" and cycle > 0:
+    if not config.question.checks and cycle > 0:
         before, state = samples.table(run, dataset, cycle - 1), run.state(dataset.ids, cycle)[0]
-        names = np.array([*dataset.class_names, "—"], dtype=object)
+        written = answers.of(dataset.class_names).written(state.majority)
         method = run.config_at(cycle - 1).method
         chosen = before[(before["label"] < 0) & (state.majority >= 0)].nlargest(IMAGES, method)
         found["Images that the last cycle labelled: the model's guess → label, score when chosen"] = [
-            picture(int(row), one["suggested"], names[state.majority[row]], one[method])
-            for row, one in chosen.iterrows()
+            picture(int(row), one["suggested"], written[row], one[method]) for row, one in chosen.iterrows()
         ]
     table = samples.table(run, dataset, cycle)
     top = table[table["rank"].notna()].nsmallest(IMAGES, "rank")
@@ -185,7 +184,7 @@ def _grids(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[Pictur
 def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     config, meant = run.config, methods.described(run.config.method)
     texts = [f"{meant.title}: {meant.formula} — {meant.meaning}. In brackets: points since cycle 0."]
-    if config.task == "active-learning":
+    if not config.question.checks:
         texts.append("Test accuracy: share of the test images that the model of the cycle gets right.")
         texts.append(
             "AUC: mean test accuracy over the labelled images, by trapezoids; compare runs over one budget only."
@@ -197,7 +196,7 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
         texts.append(
             "AUC: mean share of correct labels over the collected labels, all cycles; random and oracle on the same start."
         )
-    if config.task == "label-cleaning" and run.about["annotators"] == "simulated":
+    if config.question.checks and run.about["annotators"] == "simulated":
         texts.append("The annotators are simulated.")
     return " ".join(texts)
 

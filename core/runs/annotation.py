@@ -13,7 +13,7 @@ import pandas as pd
 
 from core import methods
 from core.relabel import Ints
-from core.runs import audit
+from core.runs import answers, audit
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
@@ -161,7 +161,7 @@ def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any])
         run.take_back(int(str(number)), annotator)
     elif sample_id not in dataset.ids:
         raise UserError(STALE)
-    elif what == "vote" and whole and 0 <= int(str(number)) < len(dataset.class_names):
+    elif what == "vote" and answers.of(dataset.class_names).fits(number):
         run.record([str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
     elif what == "skip":
         run.pass_over(str(sample_id), "skip", annotator)

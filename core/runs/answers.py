@@ -92,8 +92,7 @@ class ClassAnswer(Answer):
     def read(self, text: str, where: str) -> int:
         if text not in self.class_names:
             raise UserError(
-                f'{where} has the label "{text[:100]}", which is none of the classes: choose among '
-                f"{', '.join(self.class_names[:20])}."
+                f"{where}: there is no class {text[:100]!r} in this run; its classes are {', '.join(self.class_names[:20])}."
             )
         return self.class_names.index(text)
 

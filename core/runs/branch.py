@@ -42,7 +42,7 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
         raise UserError(
             f"The first model of run {run.id} ranks all its cycles: branch from cycle 0 for another selector."
         )
-    if "selector" in changes or (config.task == "active-learning" and "method" in changes):
+    if "selector" in changes or (not config.question.checks and "method" in changes):
         changes |= {"finetune_epochs": 0, "warm_start": False}
     wanted = max(run.target(), cycle + 2) if cycles is None else cycles
     if wanted <= cycle:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from core import label_scores, metrics, relabel, scores, strategies
 from core.label_scores import AskedModel, Labelled, LabelScore
 from core.relabel import Floats, Ints, Labels
-from core.runs import reference
+from core.runs import answers, reference, spec
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
 from core.selectors import SELECTORS
@@ -35,11 +35,12 @@ class Task(ABC):
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         self.config, self.dataset = config, dataset
+        self.answer = answers.of(dataset.class_names)
 
     @property
     def n_classes(self) -> int:
         """Number of classes C."""
-        return len(self.dataset.class_names)
+        return self.answer.n_outputs
 
     @property
     def strategy(self) -> Strategy | None:
@@ -102,7 +103,10 @@ class ActiveLearning(Task):
         labelled = state.majority >= 0
         return {
             "n_labels": int(labelled.sum()),
-            "train_accuracy": metrics.accuracy(probs[labelled], state.majority[labelled]),
+            **{
+                f"train_{name}": value
+                for name, value in self.answer.measure(probs[labelled], state.majority[labelled]).items()
+            },
         }
 
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
@@ -151,7 +155,7 @@ class LabelCleaning(Task):
         if self.reference is None:
             labelled = state.majority >= 0  # a tie has no label to agree with
             if self.config.folds > 1 and labelled.any():  # a model that has learnt the labels agrees with wrong ones
-                found["agreement"] = metrics.accuracy(probs[labelled], state.majority[labelled])
+                found["agreement"] = float((self.answer.predicted(probs[labelled]) == state.majority[labelled]).mean())
             return found | {"tied": int(state.tied.sum())}
         clear, difficult = metrics.remaining_errors(state.majority, self.reference)
         return found | {
@@ -180,4 +184,4 @@ def nobody() -> tuple[Ints, Ints, str]:
     return none, none, "nobody"
 
 
-TASKS: dict[str, type[Task]] = {"active-learning": ActiveLearning, "label-cleaning": LabelCleaning}
+TASKS: dict[str, type[Task]] = {spec.LEARNING: ActiveLearning, spec.CLEANING: LabelCleaning}

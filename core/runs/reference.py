@@ -60,7 +60,7 @@ def ground_truth(config: Config, dataset: ImageDataset) -> tuple[Ints | None, In
 
     In active learning they are the data set's own, also where people label.
     """
-    cleaning = config.task == "label-cleaning"
+    cleaning = config.question.checks
     reference = reference_counts(config, dataset) if cleaning else dataset.label_counts
     if reference is not None:
         return reference, np.asarray(reference.argmax(axis=1))

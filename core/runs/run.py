@@ -220,7 +220,7 @@ class Run:
 
         def new(cycle: int, events: pd.DataFrame) -> list[Event]:
             stands = standing(events)
-            if confirm and self.config.task == "label-cleaning":
+            if confirm and self.config.question.checks:
                 stands = stands[stands["cycle"] > 0]
             last = {(e.sample_id, e.source): e.label for e in stands.itertuples()}
             found = []
@@ -284,7 +284,7 @@ class Run:
         if self.open_cycle() > ranked + 1:
             raise UserError(f"Run {self.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
         there = int(self.ranking(ranked)["rank"].notna().sum())
-        if labels < 1 or (self.config.task == "active-learning" and labels > there):
+        if labels < 1 or (not self.config.question.checks and labels > there):
             raise UserError(
                 f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}."
             )
@@ -299,7 +299,7 @@ class Run:
 
     def _answer(self, sources: list[str], new: Callable[[int, pd.DataFrame], list[Event]]) -> int:
         self.check_people()
-        learning = self.config.task == "active-learning"
+        learning = not self.config.question.checks
 
         def decide(cycle: int, events: pd.DataFrame) -> list[Event]:
             if cycle == 0 and not learning:  # of labels to check, the ranking says which
@@ -340,7 +340,7 @@ class Run:
         if self.config.annotator != "person":
             return
         events, cycle = self.log.labels(), self.open_cycle()
-        if cycle == 0 and self.config.task == "active-learning" and self.config.initial == 0:
+        if cycle == 0 and not self.config.question.checks and self.config.initial == 0:
             if events["label"].nunique() < 2:
                 raise UserError(
                     f"Run {self.id} has no labels of two classes yet: give some on the page Annotate, or bring them in "

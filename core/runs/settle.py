@@ -20,7 +20,7 @@ STRATEGY = "entropy-gradnorm"  # of active learning, where nobody chose another
 # trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
 FEW_LABELS = {"lr": 0.05, "batch_size": 32}
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("active-learning", "fashion"): {
+    (spec.LEARNING, "fashion"): {
         "model": "small-cnn",
         "width": 16,
         "epochs": 60,
@@ -28,7 +28,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "cycles": 5,
         **FEW_LABELS,
     },
-    ("active-learning", "cifar10"): {
+    (spec.LEARNING, "cifar10"): {
         "model": "resnet18",
         "width": 16,
         "epochs": 20,
@@ -36,9 +36,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "cycles": 4,
         **FEW_LABELS,
     },
-    ("active-learning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "budget": 200, "cycles": 4, **FEW_LABELS},
-    ("label-cleaning", "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
-    ("label-cleaning", ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
+    (spec.LEARNING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "budget": 200, "cycles": 4, **FEW_LABELS},
+    (spec.CLEANING, "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
+    (spec.CLEANING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
@@ -60,7 +60,7 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
 
 def default_method(task: str, votes: bool = False) -> str:
     """The strategy or score that nobody chose; votes: whether the labels to check are a table of people's votes."""
-    if task == "active-learning":
+    if not spec.QUESTIONS[task].checks:
         return STRATEGY
     return VOTES_SCORE if votes else "cleaning"
 
@@ -92,11 +92,12 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     spec.check({"task": given["task"]})
     settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
     check(settings)
-    everything = given["task"] == "label-cleaning" and given["dataset"] == "folder" and "test_share" not in given
+    checks = spec.QUESTIONS[given["task"]].checks
+    everything = checks and given["dataset"] == "folder" and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)
     dataset = load(first)
     config = prepare(first, dataset)
-    if config.task == "label-cleaning" and config.annotator == "person":
+    if config.question.checks and config.annotator == "person":
         folds = first.folds if "folds" in given else min(PEOPLES_FOLDS, len(dataset))
         return prepare(dataclasses.replace(first, folds=folds), dataset), dataset
     if everything:  # the labels answer for the annotators, and a test set shows what was learnt from them
@@ -138,7 +139,7 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
     cannot run: as `check`, a budget larger than the pool, noise out of reach.
     """
     check(dataclasses.asdict(config))
-    if config.task == "active-learning":
+    if not config.question.checks:
         return _prepare_learning(config, dataset)
     return _prepare_cleaning(config, dataset, len(dataset.ids))
 

@@ -37,6 +37,27 @@ TASKS: tuple[Task, ...] = get_args(Task)
 LEARNING, CLEANING = TASKS
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the data: one of the two axes of a run; the other is the answer (`core.runs.answers`).
+
+    name: the task's, in configurations and links · asks, short: in words · checks: whether every sample has a label at the
+    start, which may be wrong and is checked; else the pool is unlabelled.
+    """
+
+    name: Task
+    title: str
+    asks: str
+    short: str
+    checks: bool
+
+
+QUESTIONS: dict[str, Question] = {
+    LEARNING: Question(LEARNING, "Active learning", "Which image to label next", "Label next", checks=False),
+    CLEANING: Question(CLEANING, "Label cleaning", "Which label to check next", "Check next", checks=True),
+}
+
+
 # The names that options can have: one function for each kind of thing.
 
 
@@ -501,16 +522,21 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
             raise UserError(_sentence(flag(name), name, first["input"], first["type"])) from None
 
     @property
+    def question(self) -> Question:
+        """What the run asks."""
+        return QUESTIONS[self.task]
+
+    @property
     def arm(self) -> str:
         """What a legend calls the run: its strategy; in label cleaning its selector, its score, or both."""
-        if self.task == "label-cleaning" and self.method == "cleaning":
+        if self.question.checks and self.method == "cleaning":
             return self.selector
         return self.method if self.selector == "vanilla" else f"{self.selector}, {self.method}"
 
     @property
     def doubtful_test(self) -> bool:
         """Whether the labels of the test set are as doubtful as those that people check: a folder's own."""
-        return self.task == "label-cleaning" and self.annotator == "person" and self.dataset == "folder"
+        return self.question.checks and self.annotator == "person" and self.dataset == "folder"
 
     @property
     def load_options(self) -> dict[str, Any]:

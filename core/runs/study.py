@@ -257,7 +257,7 @@ def create(
     settings = {**protocol.run, **(settings or {})}
     settings = {**settle.defaults(settings["task"], settings["dataset"]), **settings}
     known = dict(zip(protocol.names, protocol.arms, strict=True))
-    if settings["task"] == "active-learning":
+    if not spec.QUESTIONS[settings["task"]].checks:
         known = {name: {"method": name} for name in known if arms is None} | {
             name: {"method": name} for name in arms or []
         }

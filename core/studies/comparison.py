@@ -135,7 +135,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs by setting, the largest group first; what has another task than active learning is left out."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        if run.config.task == "active-learning":
+        if not run.config.question.checks:
             found.setdefault(setting(run), []).append(run)
     return sorted(found.values(), key=len, reverse=True)
 
@@ -149,7 +149,7 @@ def read(runs: Runs) -> Members:
         return runs
     configs = [(run, run.config) for run in runs]
     for run, config in configs:
-        if config.task != "active-learning":
+        if config.question.checks:
             raise UserError(f"Run {run.id} is no active learning: only such runs can be compared by strategy.")
     settings = [_setting(run) for run, _ in configs]
     differing = {

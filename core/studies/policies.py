@@ -70,7 +70,7 @@ def comparable(runs: Sequence[Run]) -> list[Run]:
     first: Run | None = None
     for run in runs:
         config = run.config
-        if config.task != "label-cleaning":
+        if not config.question.checks:
             raise UserError(f"Run {run.id} is no label cleaning: it has no ranking of labels to check.")
         if len(run.cycles()) and config.earlier is None:  # the first ranking of a branch is another run's
             first = first or run

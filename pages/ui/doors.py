@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.files import bundle
 from core.runs import run as runs
-from core.runs import study
+from core.runs import spec, study
 from pages.ui import frame
 
 
@@ -35,10 +35,10 @@ def _look() -> None:
     st.markdown(
         f"Finished runs on {n:,} embedded images of clothes: every page shows them, and nothing has to be computed."
     )
-    if (one := examples.get("active-learning")) is not None:
-        st.page_link("pages/rankings.py", label="Which image to label next →", query_params={"run": one.id})
-    if (one := examples.get("label-cleaning")) is not None:
-        st.page_link("pages/gallery.py", label="Which label to check next →", query_params={"run": one.id})
+    if (one := examples.get(spec.LEARNING)) is not None:
+        st.page_link("pages/rankings.py", label=f"{one.config.question.asks} →", query_params={"run": one.id})
+    if (one := examples.get(spec.CLEANING)) is not None:
+        st.page_link("pages/gallery.py", label=f"{one.config.question.asks} →", query_params={"run": one.id})
     st.page_link("pages/learn.py", label="How it works, in seven steps →")
 
 

@@ -5,14 +5,13 @@ from typing import Any
 
 import streamlit as st
 
-from core import methods, selectors
+from core import methods
 from core.runs import jobs, settle, spec
 from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
 from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
 
-TASKS = {"active-learning": "Label next — active learning", "label-cleaning": "Check next — label cleaning"}
 COLUMNS = 4
 
 WITH_VOTES = (
@@ -42,9 +41,14 @@ def form(images: Images) -> dict[str, Any] | None:
     """Choose task, method and budget; the options as `begin` takes them, None where nothing can be started."""
     own = images.name == "folder"
     task = st.segmented_control(
-        "Task", list(TASKS), format_func=TASKS.get, default="active-learning", required=True, key="task"
+        "Task",
+        list(spec.QUESTIONS),
+        format_func=lambda name: f"{spec.QUESTIONS[name].short} — {spec.QUESTIONS[name].title.lower()}",
+        default=spec.LEARNING,
+        required=True,
+        key="task",
     )
-    learning = task == "active-learning"
+    learning = not spec.QUESTIONS[task].checks
     people = st.toggle(
         "People give the labels",
         value=own and (images.unlabelled > 0 or not learning),
@@ -101,7 +105,7 @@ def _field(place: Any, one: Described, images: Images, task: str, people: bool) 
         if one.name == "method":
             return methods.described(choice).title
         if one.name == "selector":
-            return f"{choice} — {selectors.CATALOGUE[choice].title}"
+            return f"{choice} — {methods.selectors.CATALOGUE[choice].title}"
         about = NOISE_KINDS.get(choice, "") if one.name == "noise_kind" else ""
         return f"{choice} — {about}" if about else choice
 

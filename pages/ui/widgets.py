@@ -16,7 +16,7 @@ from core.files import report as reports
 from core.files.printed import Layout
 from core.plots import learn
 from core.relabel import Labels
-from core.runs import jobs
+from core.runs import answers, jobs
 from core.runs.run import Run, find
 from data.files import preview
 from pages.ui import filters
@@ -300,10 +300,9 @@ def _neighbours(here: Here, position: int) -> None:
     near = neighbours(here.run, here.cycle, position)
     if len(near) == 0:
         return
-    names = [*here.dataset.class_names, "—"]
-    labels = _labels(here, here.key).majority[near]
+    labels = answers.of(here.dataset.class_names).written(_labels(here, here.key).majority[near])
     with st.expander("Nearest in the model's embedding"):
-        captions = [plain(names[label]) for label in labels]  # −1, no label, is the last
+        captions = [plain(label) for label in labels]
         st.image([preview.png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
 
 

@@ -299,7 +299,7 @@ def with_two_choices() -> list[dict]:
         (of_another_control(), "choices named 'choice'"),
         ([{"data": {"sample_id": "d"}, "annotations": []}], "of no run"),
         ([{"sample_id": "d", "run": "run-1", "label": 3}], "another form"),
-        (labelled({"a/1.png": [(1, "cow", "")]}), "the class 'cow'"),
+        (labelled({"a/1.png": [(1, "cow", "")]}), "no class 'cow'"),
         (with_two_choices(), "2 choices in one annotation"),
         (
             [{"data": {"sample_id": "d", "run": "run-1"}, "annotations": [{"result": [{"type": "choices"}]}]}],
