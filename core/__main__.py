@@ -23,7 +23,7 @@ from core.analysis import budget, curves, diff, figures, labelling, measures, pe
 from core.analysis.figures import BANDS, policy_figure
 from core.files import bundle, export, handout, printed, report
 from core.files.printed import Layout
-from core.runs import branch, jobs, questions, run, settle, study
+from core.runs import annotation, branch, jobs, live, questions, run, settle, study
 from core.runs.run import Run
 from core.runs.study import Protocol, Study
 from core.strategies import STRATEGIES
@@ -439,13 +439,13 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
 
     tell(f"study {found.id}")
     failures = []
-    with found.working():
+    with found.working() as worker:
         loop.stop_on_signals()
         members = found.complete()
         dataset = load(members[0])
         print_left_out(dataset)
         for member in members:
-            if (found.path / "pause").exists():
+            if worker.asked_to_pause:
                 tell(f"nextlabel: study {found.id} is paused; `resume` goes on.")
                 sys.exit(INTERRUPTED)
             if member.status()[0] == "finished":
@@ -470,12 +470,10 @@ def resume(options: argparse.Namespace) -> None:
     found = run.find(options.run)
     if options.until is not None and options.until < 1:
         raise UserError(f"--until is {options.until}: give the number of cycles to stop at, 1 or more.")
-    try:
+    with live.noting_error(
+        found.path, found.log
+    ):  # the dashboard, which started this process, does not read its output
         dataset = load(found)
-    except UserError as error:  # for the dashboard, which started this process and does not read its output
-        found.log.set_fact("error", str(error))
-        found.log.set_fact("starting", 0.0)
-        raise
     print_left_out(dataset)
     work(found, dataset, options, options.until)
 
@@ -483,10 +481,10 @@ def resume(options: argparse.Namespace) -> None:
 def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
-    found.check_step()
+    annotation.check_step(found)
     if found.is_running():
         raise UserError(f"Run {found.id} is being worked on by another process: wait for it, or cancel it first.")
-    found.take(options.labels)
+    jobs.take(found, options.labels)
     options.until = len(found.cycles()) + 1
     found.log.set_fact("target", max(found.target(), options.until))
     resume(options)
@@ -697,7 +695,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "method": config.method,
                     "seed": config.seed,
                     "status": state,
-                    "death": found.death(),
+                    "death": found.live().death,
                     "cycles": len(found.cycles()),
                     "example": found.is_example,
                     "people": config.annotator == "person",

@@ -34,8 +34,9 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core.runs.branch import CHANGES
+from core.runs.live import PHASES
 from core.runs.questions import CLEANING_SCORES, SELECTORS
-from core.runs.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Run, examples, home
+from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
 from core.runs.settle import prepare
 from core.runs.spec import LARGEST, Config, check_types
 from core.store.atomic import write_array, write_atomically, write_table, writing
