@@ -40,7 +40,7 @@ def recent() -> None:
         return  # the sidebar says why
     for run in newest:
         try:
-            config, (state, _), cycles, death = run.config, run.status(), run.cycles(), run.death()
+            config, (state, _), cycles, death = run.config, run.status(), run.cycles(), run.live().death
         except UserError:
             continue  # the sidebar names it
         last = cycles.iloc[-1] if len(cycles) else pd.Series(dtype=float)

@@ -112,7 +112,7 @@ def pool_of_a_million() -> data.ImageDataset:
 def invent() -> None:
     """A run of two cycles whose labels, posteriors and map are drawn at random; no model is trained."""
     from core import tsne
-    from core.engine.loop import ranking_table
+    from core.engine.scoring import ranking_table
 
     pool = pool_of_a_million()
     n, n_classes = len(pool), len(pool.class_names)

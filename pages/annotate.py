@@ -167,7 +167,7 @@ def round_(run: Run, goal: int, votes: int) -> None:
         )
         st.page_link("pages/cycles.py", label="See it on Cycles", query_params={"run": run.id})
     if pressed:
-        run.check_step()
+        annotation.check_step(run)
         jobs.start(run, until=len(run.cycles()) + 1)
         follow()
 
@@ -232,9 +232,9 @@ def watch(run_id: str, done: int) -> None:
         run = runs.find(run_id)
         if run.status()[0] not in ("running", "pausing") or len(run.cycles()) != done:
             follow()
-        share = run.progress().get("share", 0.0)
         st.progress(
-            min(1.0, share), text=f"Cycle {done} is on its way: annotations given now count towards the one after it."
+            min(1.0, run.live().share),
+            text=f"Cycle {done} is on its way: annotations given now count towards the one after it.",
         )
 
 

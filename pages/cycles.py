@@ -9,7 +9,7 @@ from core import methods
 from core.analysis import labelling, measures
 from core.analysis.samples import Filter
 from core.files import handout
-from core.runs import branch, jobs, questions
+from core.runs import annotation, branch, jobs, questions
 from core.runs import run as runs
 from core.runs.run import Run
 from data.files import skipped
@@ -41,7 +41,7 @@ def controls(run: Run, state: str, done: int) -> None:
         "Step: one cycle", disabled=busy, key="step", help="Collect the next labels, train and score once more."
     ):
         with frame.errors():
-            run.check_step()
+            annotation.check_step(run)
             jobs.start(run, until=done + 1)
             follow()
     if st.button(
@@ -189,18 +189,18 @@ def watch(run_id: str, state: str, done: int) -> None:
     with frame.errors():
         run = runs.find(run_id)
         now, _ = run.status()
-        progress = run.progress()
+        worker = run.live()
         if now != state or len(run.cycles()) != done:
             st.rerun()
-        if not progress:
+        if not worker.phase:
             st.progress(0.0, text="Starting the worker…")
             return
-        text = f"Cycle {progress['cycle']}: {PHASES[progress['phase']]}"
-        if progress["seconds_left"] is not None:
-            text += f" · about {progress['seconds_left']:.0f} s left"
+        text = f"Cycle {worker.cycle}: {PHASES[worker.phase]}"
+        if worker.seconds_left is not None:
+            text += f" · about {worker.seconds_left:.0f} s left"
         if now == "pausing":
             text += " · pausing after this step"
-        st.progress(min(1.0, progress["share"]), text=text)
+        st.progress(min(1.0, worker.share), text=text)
 
 
 def change(by: float, text: str) -> str:
@@ -403,7 +403,7 @@ else:
                 branch_off(run, cycle)
         if state in ("running", "pausing"):
             watch(run.id, state, done)
-        elif state == "failed" or run.death():
+        elif state == "failed" or run.live().death:
             st.error(frame.plain(sentence))
         elif state == "stopped":
             st.info(frame.plain(sentence))

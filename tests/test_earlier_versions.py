@@ -11,7 +11,7 @@ from core.__main__ import main
 from core.analysis import curves, figures
 from core.engine import loop
 from core.files import bundle
-from core.runs import run
+from core.runs import annotation, run
 
 EARLIER = Path(__file__).parent / "earlier"
 BUNDLES = sorted(EARLIER.glob("*/*.zip"))
@@ -51,7 +51,7 @@ def test_a_run_goes_on(opened):
     pool = data.load(one.config.dataset, **one.config.load_options)
     if one.config.annotator == "person":
         row = one.ranking(1).sort_values("rank")["sample_id"].iloc[0]
-        one.record([row], pool.labels[[pool.ids.index(row)]], ["cy"])
+        annotation.record(one, [row], pool.labels[[pool.ids.index(row)]], ["cy"])
     one.log.set_fact("target", len(then["cycles"]) + 1)
     loop.work(one, pool)
     assert one.cycles()["n_labels"].is_monotonic_increasing

@@ -3,13 +3,14 @@
 import argparse
 import json
 import math
-from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 
 from core.cli.options import Parser
-from core.runs.run import home, is_held
+from core.runs import live
+from core.runs.run import home
 from core.store import cache
 from data.errors import UserError
 from data.words import count
@@ -68,12 +69,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def workers_began() -> float:
-    """When the first of the workers that are running now began, in seconds since 1970; infinity where none is."""
+    """When the first of the workers that are running now began, in seconds since 1970; infinity where none is, 0 where the
+    system does not say, so that all they may use stays."""
     began = [math.inf]
-    for lock in home().glob("*/worker.lock"):
-        if is_held(lock):
-            with suppress(OSError):  # it is only just beginning, and has used nothing
-                began.append((lock.parent / "worker.pid").stat().st_mtime)
+    for folder in home().glob("*/"):
+        worker = live.read(folder)
+        if worker.running:
+            try:
+                began.append(Path(f"/proc/{worker.pid}").stat().st_mtime)
+            except OSError:
+                began.append(0.0)
     return min(began)
 
 

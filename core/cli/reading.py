@@ -75,7 +75,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "method": config.method,
                     "seed": config.seed,
                     "status": state,
-                    "death": found.death(),
+                    "death": found.live().death,
                     "cycles": len(found.cycles()),
                     "example": found.is_example,
                     "people": config.annotator == "person",

@@ -10,7 +10,7 @@ from core.analysis import measures
 from core.cli import options as known
 from core.cli.options import Parser
 from core.cli.shared import INTERRUPTED, finished_cycle, load, print_left_out, print_summary, tell
-from core.runs import branch, run, settle, spec, study
+from core.runs import annotation, branch, jobs, live, run, settle, spec, study
 from core.runs.run import Run
 from core.runs.study import Protocol, Study
 from data.errors import UserError
@@ -109,13 +109,13 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
 
     tell(f"study {found.id}")
     failures = []
-    with found.working():
+    with found.working() as worker:
         loop.stop_on_signals()
         members = found.complete()
         dataset = load(members[0])
         print_left_out(dataset)
         for member in members:
-            if (found.path / "pause").exists():
+            if worker.asked_to_pause:
                 tell(f"nextlabel: study {found.id} is paused; `resume` goes on.")
                 sys.exit(INTERRUPTED)
             if member.status()[0] == "finished":
@@ -140,12 +140,8 @@ def resume(options: argparse.Namespace) -> None:
     found = run.find(options.run)
     if options.until is not None and options.until < 1:
         raise UserError(f"--until is {options.until}: give the number of cycles to stop at, 1 or more.")
-    try:
+    with live.noting_error(found.path, found.log):  # the dashboard started this process, and does not read its output
         dataset = load(found)
-    except UserError as error:  # for the dashboard, which started this process and does not read its output
-        found.log.set_fact("error", str(error))
-        found.log.set_fact("starting", 0.0)
-        raise
     print_left_out(dataset)
     work(found, dataset, options, options.until)
 
@@ -153,10 +149,10 @@ def resume(options: argparse.Namespace) -> None:
 def step(options: argparse.Namespace) -> None:
     """One more cycle than there is."""
     found = run.find(options.run)
-    found.check_step()
+    annotation.check_step(found)
     if found.is_running():
         raise UserError(f"Run {found.id} is being worked on by another process: wait for it, or cancel it first.")
-    found.take(options.labels)
+    jobs.take(found, options.labels)
     options.until = len(found.cycles()) + 1
     found.log.set_fact("target", max(found.target(), options.until))
     resume(options)

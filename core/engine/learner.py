@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,20 +18,22 @@ from torch import nn
 from core import metrics, selectors
 from core.engine.inference import Scorer
 from core.models import architectures
-from core.models.architectures import Headed, Model
+from core.models.architectures import Classifier, Headed, Model
 from core.models.batches import Images, channel_statistics, pick_device
 from core.models.forward import place, predict
 from core.relabel import Floats, Ints
 from core.runs.spec import Config
 from core.selectors import Progress, Settings, Shape, linear, vanilla
-from core.selectors.fitting import ProgressCallback
-from core.store.atomic import write_atomically
+from core.selectors.fitting import Callback, Logger, ProgressCallback
+from core.store.atomic import write_atomically, writing
 from core.store.cache import ScoreCache, Trainings, digest
 from data import votes
 from data.dataset import ImageDataset
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble
+MakeCompanion = Callable[[tuple[int, ...]], nn.Module]  # from the widths of the model's stages
+COMPANION = "companion.safetensors"
 
 
 class Learner:
@@ -121,12 +123,36 @@ class Learner:
         model.load_state_dict({**own, **{name: t for name, t in prepared.items() if not name.startswith("head.")}})
 
     def train(
-        self, folder: Path, cycle: int, rows: Ints, labels: Ints, *, dropout: float = 0.0, previous: Path | None = None
+        self,
+        folder: Path,
+        cycle: int,
+        rows: Ints,
+        labels: Ints,
+        *,
+        dropout: float = 0.0,
+        companion: MakeCompanion | None = None,
+        previous: Path | None = None,
     ) -> dict[str, Any]:
-        """Train every part on the rows with `labels` [n] and write its weights into `folder`.
+        """Train every part on the rows with `labels` [n] and write its weights, and a log of its epochs, into `folder`.
 
-        previous: folder of weights to go on from. Returns the mean training loss and whether all was taken over.
+        companion: makes a module to be trained along, from the second cycle on; in the first it is trained beside the finished
+        model, which all strategies share · previous: folder of weights to go on from. Returns the mean training loss and whether
+        all was taken over.
         """
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        if companion is None:
+            return self._train_parts(folder, cycle, rows, labels, dropout, previous)
+        if cycle == 0:
+            result = self._train_parts(folder, cycle, rows, labels, dropout, previous)
+            model = self.scorers(folder, cycle)[WHOLE].model
+        else:
+            model, result = self.build(cycle, dropout=dropout), {"shared": False}
+        return result | self._train_along(folder, cycle, rows, labels, model, companion, previous)
+
+    def _train_parts(
+        self, folder: Path, cycle: int, rows: Ints, labels: Ints, dropout: float, previous: Path | None
+    ) -> dict[str, Any]:
         results = []
         for k, part in enumerate(self.parts):
             seen = np.ones(len(rows), dtype=bool) if self.config.folds == 1 else self.fold_of[rows] != part[0]
@@ -136,6 +162,48 @@ class Learner:
             "train_loss": float(np.mean([result["train_loss"] for result in results])),
             "shared": all(result["shared"] for result in results),
         }
+
+    def _train_along(
+        self,
+        folder: Path,
+        cycle: int,
+        rows: Ints,
+        labels: Ints,
+        model: Model,
+        make: MakeCompanion,
+        previous: Path | None,
+    ) -> dict[str, Any]:
+        """Train a companion with the model, or beside the finished one of cycle 0."""
+        companion: Any = self.companion(cycle, make)
+        if previous is not None:
+            model.load_state_dict(load_file(weights(previous)))
+            companion.load_state_dict(load_file(previous / COMPANION))
+        loss = vanilla.fit(
+            cast(Classifier, model),
+            self.pool,
+            rows,
+            labels,
+            self.settings(cycle),
+            seed=self.seed(cycle, 1),
+            companion=companion,
+            frozen=cycle == 0,
+            callbacks=self._callbacks(folder / COMPANION if cycle == 0 else weights(folder)),
+        )
+        save_weights(companion, folder / COMPANION)
+        if cycle == 0:
+            return {}
+        save_weights(model, weights(folder))
+        return {"train_loss": loss}
+
+    def companion(self, cycle: int, make: MakeCompanion) -> nn.Module:
+        """A fresh module of a strategy's, a `core.selectors.Companion`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed(cycle, 4))
+            return make(cast(Classifier, self.build(cycle)).stage_widths)
+
+    def _callbacks(self, file: Path) -> list[Callback]:
+        """What watches a training: progress, and a log of its epochs beside the file of its weights."""
+        return [ProgressCallback(self.progress), Logger(file.with_suffix(".jsonl"))]
 
     def _train_part(
         self, folder: Path, cycle: int, part: Part, rows: Ints, labels: Ints, dropout: float, previous: Path | None
@@ -158,7 +226,7 @@ class Learner:
             index = torch.from_numpy(rows).to(embeddings.device)
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
         else:
-            watched = [ProgressCallback(self.progress)]
+            watched = self._callbacks(weights(folder, part))
             loss = self.trainer.fit(model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched)
         save_weights(model, weights(folder, part))
         self.trained.add(key, weights(folder, part), {"train_loss": loss})

@@ -31,7 +31,8 @@ import data
 from core import label_scores, selectors, strategies
 from core.runs import settle, spec
 from core.runs.branch import CHANGES
-from core.runs.run import ABOUT, LEFT_OUT, PHASES, SKIPPED_COUNTS, TAKE, Run, examples, home
+from core.runs.live import PHASES
+from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
 from core.runs.spec import LARGEST, Config
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from core.store.log import UNSURE

@@ -16,7 +16,7 @@ from core.files.label_studio import (
     read_votes,
     write_label_studio,
 )
-from core.runs import audit
+from core.runs import annotation, audit
 from core.runs.questions import TASKS
 from core.runs.run import Run
 from data import ImageDataset
@@ -83,6 +83,6 @@ def bring_in(run: Run, dataset: ImageDataset, name: str, content: bytes | None =
     else:
         brought = read_votes(path, dataset.ids, dataset.class_names)
     given = brought.annotations
-    new = run.record([dataset.ids[row] for row in given.rows], given.labels, given.annotators)
+    new = annotation.record(run, [dataset.ids[row] for row in given.rows], given.labels, given.annotators)
     left_out = "".join(f"; {count} left out: {reason}" for reason, count in brought.skipped.items())
     return f"{new} new labels of {len(given.rows)} in {path.name}{left_out}."

@@ -1,12 +1,14 @@
-"""Labelling in the browser: whose turn each image is, what an annotator said of it, and how far the round has come.
+"""What people say of the images of a run: recorded, taken back, agreed on; and what lies before each annotator.
 
 All of it is read from the label log at every step, so that a second tab, another annotator or a crash changes nothing. Needs
 no torch.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from core.runs import answers, audit
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
-from core.store.log import SKIPPED, UNSURE, standing
+from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, Answers, standing
 from data import ImageDataset, annotations, votes
 from data.annotations import Annotations
 from data.errors import UserError
@@ -70,6 +72,91 @@ def annotators(run: Run) -> list[str]:
     """Who has said something in this run, by name."""
     sources = run.log.events(sources=PERSON)["source"].unique().tolist()
     return sorted(source.removeprefix(PERSON) for source in sources)
+
+
+def check_people(run: Run) -> None:
+    """Raise `UserError` where the labels of this run are simulated."""
+    if run.config.annotator != "person":
+        raise UserError(f"Run {run.id} simulates its annotators: start one with --annotator person to import labels.")
+
+
+@contextmanager
+def _answering(run: Run, annotators: list[str]) -> Iterator[Answers]:
+    """The transaction in which these annotators say something. Raises as `record`."""
+    check_people(run)
+    with run.log.answering(sorted({PERSON + who for who in annotators})) as answers:
+        if answers.cycle == 0 and not TASKS[run.config.task].people_first:
+            raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
+        yield answers
+
+
+def record(run: Run, sample_ids: list[str], labels: Ints, annotators: list[str], *, confirm: bool = False) -> int:
+    """Append labels int [n] that people gave, for the next cycle; returns how many were new.
+
+    A vote that its annotator has given before, and not changed since, is left out, so that a file may be read twice. confirm:
+    not so one that came with the labels to check, which the annotator now gives again. Raises `UserError` where labels of this
+    run are simulated, or none are asked for yet.
+    """
+    with _answering(run, annotators) as answers:
+        stands = standing(answers.events)
+        if confirm and run.config.question.checks:
+            stands = stands[stands["cycle"] > 0]
+        last = {(e.sample_id, e.source): e.label for e in stands.itertuples()}
+        for sample_id, label, who in zip(sample_ids, labels, annotators, strict=True):
+            if last.get((sample_id, PERSON + who)) != label:
+                last[sample_id, PERSON + who] = label
+                answers.new.append((sample_id, int(label), PERSON + who))
+    return len(answers.new)
+
+
+def pass_over(run: Run, sample_id: str, kind: Literal["skip", "unsure"], annotator: str) -> int:
+    """Note that a person left a sample for later, or to others; returns how many events that took.
+
+    What the person said of it since the last cycle is taken back. Raises as `record`.
+    """
+    label, source = UNSURE if kind == "unsure" else SKIPPED, PERSON + annotator
+    with _answering(run, [annotator]) as answers:
+        own = standing(answers.events[answers.events["sample_id"] == sample_id])
+        if label != UNSURE or not len(own) or own["label"].iloc[-1] != UNSURE:
+            back = int((own["cycle"] == answers.cycle).sum())
+            answers.new.extend([(sample_id, TAKEN_BACK, source)] * back)
+            answers.new.append((sample_id, label, source))
+    return len(answers.new)
+
+
+def take_back(run: Run, seq: int, annotator: str) -> bool:
+    """Take back what a person said of a sample, the event `seq` of the log; what the person said before holds again.
+
+    Nothing happens where the person has spoken of the sample since, has taken it back already, or a cycle has been trained on
+    it: asking twice is safe. Raises as `record`.
+    """
+    with _answering(run, [annotator]) as answers:
+        last = standing(answers.events).drop_duplicates("sample_id", keep="last")
+        found = last[(last["seq"] == seq) & (last["cycle"] == answers.cycle)]
+        answers.new.extend((sample_id, TAKEN_BACK, PERSON + annotator) for sample_id in found["sample_id"])
+    return len(answers.new) > 0
+
+
+def check_step(run: Run) -> None:
+    """Raise `UserError` where people are asked and have given no label since the last cycle, or too few to begin.
+
+    Raises as `Run.check_work` too.
+    """
+    run.check_work()
+    if run.config.annotator != "person":
+        return
+    events, cycle = run.log.labels(), run.open_cycle()
+    if cycle == 0 and not run.config.question.checks and run.config.initial == 0:
+        if events["label"].nunique() < 2:
+            raise UserError(
+                f"Run {run.id} has no labels of two classes yet: give some on the page Annotate, or import them "
+                "(`python -m core import`), then train."
+            )
+    elif cycle > 0 and not (events["cycle"] >= cycle).any():
+        raise UserError(
+            f"Nobody has given a label since the last ranking of run {run.id}: give some on the page Annotate, or import "
+            "them (`python -m core import`, or on the page Cycles), then step."
+        )
 
 
 def unranked(run: Run, dataset: ImageDataset) -> pd.DataFrame:
@@ -153,20 +240,20 @@ def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any])
     """Do in the run what an annotator did on the page.
 
     action: {"do": "vote", "id": …, "label": class}, {"do": "skip" | "unsure", "id": …} or {"do": "undo", "seq": event}. Doing
-    one twice is as doing it once. Raises `UserError` for anything else, and as `Run.record`.
+    one twice is as doing it once. Raises `UserError` for anything else, and as `record`.
     """
     what, sample_id, number = action.get("do"), action.get("id"), action.get("label", action.get("seq"))
     whole = isinstance(number, int) and not isinstance(number, bool)
     if what == "undo" and whole:
-        run.take_back(int(str(number)), annotator)
+        take_back(run, int(str(number)), annotator)
     elif sample_id not in dataset.ids:
         raise UserError(STALE)
     elif what == "vote" and answers.of(dataset.class_names).fits(number):
-        run.record([str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
+        record(run, [str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
     elif what == "skip":
-        run.pass_over(str(sample_id), "skip", annotator)
+        pass_over(run, str(sample_id), "skip", annotator)
     elif what == "unsure":
-        run.pass_over(str(sample_id), "unsure", annotator)
+        pass_over(run, str(sample_id), "unsure", annotator)
     else:
         raise UserError(STALE)
 

@@ -1,15 +1,17 @@
 """Start, watch and stop runs. Each is a child process of the command line, so that no browser or server holds one."""
 
+import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from core.runs.run import Run, home
+from core.runs import live
+from core.runs.live import Live
+from core.runs.run import TAKE, Run, home
 from core.runs.study import Study
 from core.store.atomic import writing
 from data.errors import UserError
@@ -21,33 +23,56 @@ def start(run: Run, *, until: int | None = None, labels: int | None = None) -> N
     """Let a worker bring the run to `until` cycles (default: as many as it is to have).
 
     labels: with `until`, how many the next cycle collects (default: the budget). Raises `UserError` if a worker is at it, and
-    as `Run.take`.
+    as `take`.
     """
     run.check_work()
-    if run.is_running():
+    now = run.live()
+    if now.running:
         raise UserError(f"Run {run.id} is being worked on already: wait for it, or pause it first.")
     if until is not None:
-        run.take(labels)
+        take(run, labels)
         run.log.set_fact("target", max(run.target(), until))
-    (run.path / "pause").unlink(missing_ok=True)
-    run.log.set_fact("error", None)
-    run.log.set_fact("waiting", None)
-    run.log.set_fact("starting", time.time())
-    _spawn(run.path, *([] if until is None else ["--until", str(until)]))
+    _spawn(run.path, now, *([] if until is None else ["--until", str(until)]))
+
+
+def take(run: Run, labels: int | None) -> None:
+    """Let the next cycle, and no other, collect so many labels instead of the budget; None: the budget, as ever.
+
+    Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and for
+    more images than active learning ranks. Raises as `Run.check_work` too.
+    """
+    run.check_work()
+    ranked = len(run.cycles()) - 1
+    if labels is None:
+        cancelled = run.open_cycle() == ranked + 1 and run.log.fact(f"{TAKE}{ranked}") is not None
+        if cancelled:  # a step that had asked for another number
+            run.log.set_fact(f"{TAKE}{ranked}", None)
+        return
+    if run.config.annotator == "person":
+        raise UserError(f"People label run {run.id}: as many are taken as they label before the next step.")
+    if ranked < 0:
+        raise UserError(f"Run {run.id} has no ranking yet to take labels from: wait for its first cycle.")
+    if run.open_cycle() > ranked + 1:
+        raise UserError(f"Run {run.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
+    there = int(run.ranking(ranked)["rank"].notna().sum())
+    if labels < 1 or (not run.config.question.checks and labels > there):
+        raise UserError(f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}.")
+    run.log.set_fact(f"{TAKE}{ranked}", labels)
 
 
 def start_study(study: Study) -> None:
     """Let a worker go through the unfinished runs of a study. Raises `UserError` if one is at it."""
-    if study.is_running():
+    now = study.live()
+    if now.running:
         raise UserError(f"Study {study.id} is being worked on already: wait for it, or pause it first.")
-    (study.path / "pause").unlink(missing_ok=True)
-    with writing(study.path):
-        (study.path / "starting").touch()
-    _spawn(study.path)
+    _spawn(study.path, now)
 
 
-def _spawn(path: Path, *options: str) -> None:
+def _spawn(path: Path, last: Live, *options: str) -> None:
     """Resume the run or study in this folder in a process of its own; what it prints goes to `worker.log` there."""
+    (path / live.PAUSE).unlink(missing_ok=True)
+    starting = Live(starting=time.time(), deaths=last.deaths)
+    live.write(path, starting)  # before there is a worker, which has the last word from then on
     with writing(path), (path / "worker.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "core", "resume", path.name, *options],
@@ -58,7 +83,7 @@ def _spawn(path: Path, *options: str) -> None:
             stderr=log,
             start_new_session=True,  # signals to the server's terminal do not reach the worker
         )
-        (path / "worker.pid").write_text(str(child.pid))
+    live.write(path, dataclasses.replace(starting, pid=child.pid, pid_start=live.started(child.pid)))
     _children.append(child)
     _children[:] = [c for c in _children if c.poll() is None]  # a finished child stays a zombie until it is asked
 
@@ -80,21 +105,18 @@ def explain(run: Run, cycle: int, sample_id: str) -> list[dict[str, Any]]:
 def pause(run: Run) -> None:
     """Ask the worker to stop after the phase it is in."""
     with writing(run.path):
-        (run.path / "pause").touch()
+        (run.path / live.PAUSE).touch()
 
 
 def cancel(run: Run) -> None:
     """Stop the worker at once. The unfinished phase is lost, all finished ones are kept; the run can be resumed."""
-    if run.status()[0] not in ("running", "pausing"):
-        return
-    run.log.set_fact("starting", 0.0)
-    _terminate(run.path, f"run {run.id}")
+    _terminate(run.path, run.live(), f"run {run.id}")
 
 
 def pause_study(study: Study) -> None:
     """Ask the worker to stop after the phase it is in."""
     with writing(study.path):
-        (study.path / "pause").touch()
+        (study.path / live.PAUSE).touch()
     for run in study.runs:
         if run.is_running():
             pause(run)
@@ -102,20 +124,15 @@ def pause_study(study: Study) -> None:
 
 def cancel_study(study: Study) -> None:
     """Stop the worker at once. The unfinished phase is lost, all finished ones are kept; the study can be resumed."""
-    if study.status()[0] not in ("running", "pausing"):
+    _terminate(study.path, study.live(), f"study {study.id}")
+
+
+def _terminate(path: Path, now: Live, what: str) -> None:
+    if not now.running and not now.is_starting:
         return
-    (study.path / "starting").unlink(missing_ok=True)
-    _terminate(study.path, f"study {study.id}")
-
-
-def _terminate(path: Path, what: str) -> None:
-    try:
-        os.kill(int((path / "worker.pid").read_text()), signal.SIGTERM)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The worker of {what} cannot be stopped ({error}): it was probably started by another user; stop "
-            "it there with Ctrl-C."
-        ) from error
+    if now.is_starting:
+        live.write(path, dataclasses.replace(now, starting=0.0))
+    live.terminate(now, what)
 
 
 def worker_log(work: Run | Study, lines: int = 40) -> str:

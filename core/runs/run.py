@@ -3,13 +3,10 @@
 import dataclasses
 import json
 import os
-import signal
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
 import numpy as np
@@ -17,13 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core import relabel
-from core.runs import spec
+from core.runs import live, spec
+from core.runs.live import Live
 from core.store.atomic import write_atomically, writing
-from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, Event, Log, standing
+from core.store.log import Log
 from data.errors import UserError
 from data.files import skipped
 
-PHASES = ("label", "train", "score")
 PERSON = "person: "  # how the source of a label begins that a person gave
 GIVEN = "given"  # source of a label that came with the data and that nobody vouches for
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
@@ -31,19 +28,6 @@ SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by th
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
 TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect in the place of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
-START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
-
-
-DEATHS = "deaths"  # the fact that lists them: [cycle, phase, signal] of every worker that the system ended
-CRASH = "crash.txt"  # what Python's faulthandler wrote when it did
-SIGNALS = {  # by what it calls them; nobody can write anything of SIGKILL, by which the system ends what takes its memory
-    "segmentation fault": signal.SIGSEGV,
-    "aborted": signal.SIGABRT,
-    "bus error": signal.SIGBUS,
-    "floating-point exception": signal.SIGFPE,
-    "illegal instruction": signal.SIGILL,
-}
-ORDINALS = {2: "second", 3: "third"}
 
 
 def home() -> Path:
@@ -79,7 +63,7 @@ class Run:
         Raises as `check_work`.
         """
         self.check_work()
-        return filelock.FileLock(self.path / "worker.lock", timeout=3, is_singleton=False)
+        return filelock.FileLock(self.path / live.LOCK, timeout=3, is_singleton=False)
 
     @property
     def config(self) -> spec.Config:
@@ -204,110 +188,6 @@ class Run:
         )
         return state, taken, events
 
-    def record(
-        self, sample_ids: list[str], labels: NDArray[np.int64], annotators: list[str], *, confirm: bool = False
-    ) -> int:
-        """Append labels that people gave, for the next cycle; returns how many were new.
-
-        A vote that its annotator has given before, and not changed since, is left out, so that a file may be read
-        twice. confirm: not so one that came with the labels to check, which the annotator now gives again. Raises
-        `UserError` where labels of this run are simulated, or none are asked for yet.
-        """
-        asked = [
-            (sample_id, int(label), PERSON + who)
-            for sample_id, label, who in zip(sample_ids, labels, annotators, strict=True)
-        ]
-
-        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
-            stands = standing(events)
-            if confirm and self.config.question.checks:
-                stands = stands[stands["cycle"] > 0]
-            last = {(e.sample_id, e.source): e.label for e in stands.itertuples()}
-            found = []
-            for sample_id, label, source in asked:
-                if last.get((sample_id, source)) != label:
-                    last[sample_id, source] = label
-                    found.append((sample_id, label, source))
-            return found
-
-        return self._answer(sorted({source for _, _, source in asked}), new)
-
-    def pass_over(self, sample_id: str, kind: Literal["skip", "unsure"], annotator: str) -> int:
-        """Note that a person left a sample for later, or to others; returns how many events that took.
-
-        What the person said of it since the last cycle is taken back. Raises as `record`.
-        """
-        source = PERSON + annotator
-
-        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
-            own = standing(events[events["sample_id"] == sample_id])
-            if kind == "unsure" and len(own) and own["label"].iloc[-1] == UNSURE:
-                return []
-            back = [(sample_id, TAKEN_BACK, source)] * int((own["cycle"] == cycle).sum())
-            return [*back, (sample_id, UNSURE if kind == "unsure" else SKIPPED, source)]
-
-        return self._answer([source], new)
-
-    def take_back(self, seq: int, annotator: str) -> bool:
-        """Take back what a person said of a sample, the event `seq` of the log; what the person said before holds again.
-
-        Nothing happens where the person has spoken of the sample since, has taken it back already, or a cycle has been
-        trained on it: asking twice is safe. Raises as `record`.
-        """
-        source = PERSON + annotator
-
-        def new(cycle: int, events: pd.DataFrame) -> list[Event]:
-            last = standing(events).drop_duplicates("sample_id", keep="last")
-            found = last[(last["seq"] == seq) & (last["cycle"] == cycle)]
-            return [(sample_id, TAKEN_BACK, source) for sample_id in found["sample_id"]]
-
-        return self._answer([source], new) > 0
-
-    def take(self, labels: int | None) -> None:
-        """Let the next cycle, and no other, collect so many labels in the place of the budget; None: the budget, as ever.
-
-        Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and
-        for more images than active learning ranks. Raises as `check_work` too.
-        """
-        self.check_work()
-        ranked = len(self.cycles()) - 1
-        if labels is None:
-            if (
-                self.open_cycle() == ranked + 1 and self.log.fact(f"{TAKE}{ranked}") is not None
-            ):  # a step that was cancelled
-                self.log.set_fact(f"{TAKE}{ranked}", None)
-            return
-        if self.config.annotator == "person":
-            raise UserError(f"People label run {self.id}: as many are taken as they label before the next step.")
-        if ranked < 0:
-            raise UserError(f"Run {self.id} has no ranking yet to take labels from: wait for its first cycle.")
-        if self.open_cycle() > ranked + 1:
-            raise UserError(f"Run {self.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
-        there = int(self.ranking(ranked)["rank"].notna().sum())
-        if labels < 1 or (not self.config.question.checks and labels > there):
-            raise UserError(
-                f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}."
-            )
-        self.log.set_fact(f"{TAKE}{ranked}", labels)
-
-    def check_people(self) -> None:
-        """Raise `UserError` where the labels of this run are simulated."""
-        if self.config.annotator != "person":
-            raise UserError(
-                f"Run {self.id} simulates its annotators: start one with --annotator person to bring labels in."
-            )
-
-    def _answer(self, sources: list[str], new: Callable[[int, pd.DataFrame], list[Event]]) -> int:
-        self.check_people()
-        learning = not self.config.question.checks
-
-        def decide(cycle: int, events: pd.DataFrame) -> list[Event]:
-            if cycle == 0 and not learning:  # of labels to check, the ranking says which
-                raise UserError(f"Run {self.id} has no ranking yet: wait for its first cycle.")
-            return new(cycle, events)
-
-        return self.log.answer(sources, decide)
-
     def open_cycle(self) -> int:
         """The cycle that takes the labels that people give now: the number of those that were begun."""
         phases = self.log.phases()
@@ -331,115 +211,37 @@ class Run:
                 f"{n:,}: restore the data, or start a new run."
             )
 
-    def check_step(self) -> None:
-        """Raise `UserError` where people are asked and have given no label since the last cycle, or too few to begin.
-
-        Raises as `check_work` too.
-        """
-        self.check_work()
-        if self.config.annotator != "person":
-            return
-        events, cycle = self.log.labels(), self.open_cycle()
-        if cycle == 0 and not self.config.question.checks and self.config.initial == 0:
-            if events["label"].nunique() < 2:
-                raise UserError(
-                    f"Run {self.id} has no labels of two classes yet: give some on the page Annotate, or bring them in "
-                    "(`python -m core import`), then train."
-                )
-        elif cycle > 0 and not (events["cycle"] >= cycle).any():
-            raise UserError(
-                f"Nobody has given a label since the last ranking of run {self.id}: give some on the page Annotate, or bring "
-                "them in (`python -m core import`, or on the page Cycles), then step."
-            )
-
     def target(self) -> int:
         """Number of cycles asked for so far: the configuration's, and one more for every step beyond."""
         return int(self.log.fact("target", self.config.cycles))
 
+    def live(self) -> Live:
+        """What its worker is doing, or how the last one ended."""
+        return live.read(self.path, self.log)
+
     def status(self) -> tuple[str, str]:
         """("running" | "pausing" | "finished" | "failed" | "stopped", one sentence)."""
-        done = len(self.cycles())
-        if self.is_running():
-            pausing = (self.path / "pause").exists()
-            return ("pausing", "Stops after the present step.") if pausing else ("running", f"Working on cycle {done}.")
-        if time.time() - self.log.fact("starting", 0.0) < START_SECONDS:
+        now, done = self.live(), len(self.cycles())
+        if now.running and now.asked_to_pause:
+            return "pausing", "Stops after the present step."
+        if now.running:
+            return "running", f"Working on cycle {done}."
+        if now.is_starting:
             return "running", "Starting the worker…"
-        waiting = self.log.fact("waiting")
-        if waiting:
-            return "stopped", str(waiting)
-        error = self.log.fact("error")
-        if error:
-            return "failed", str(error)
+        if now.waiting:
+            return "stopped", now.waiting
+        if now.error:
+            return "failed", now.error
         if done >= self.target():
             people = ": people label next, then step" if self.config.annotator == "person" else ""
             return "finished", f"{done} cycle{'' if done == 1 else 's'} done{people}."
         return "stopped", (
-            f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {self.death()}".rstrip()
+            f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {now.death}".rstrip()
         )
-
-    def death(self) -> str:
-        """How the last worker died without a word of its own, as one sentence; empty where it did not, or one is at work.
-
-        Whatever a worker ends by, an error or Ctrl-C, it takes its `progress.json` away, unless the system ended it.
-        """
-        fallen = self.fallen()
-        if fallen is None or self.is_running():
-            return ""
-        cycle, phase, sign = fallen
-        again = sum(one[:2] == [cycle, phase] for one in self.log.fact(DEATHS, [])) + 1
-        how = (
-            f"was killed by {sign}" if sign else "was killed, most likely for lack of memory, or the computer went down"
-        )
-        often = f", for the {ORDINALS.get(again) or f'{again}th'} time in the same phase" if again > 1 else ""
-        advice = "; give it less to hold at once, such as smaller batches or a smaller model" if again > 1 else ""
-        return f"Its worker {how}, in cycle {cycle}, phase {phase}{often}{advice}."
-
-    def fallen(self) -> tuple[int, str, str] | None:
-        """(cycle, phase, signal, empty where it is unknown) of a worker that left its progress behind; None: there is none."""
-        left = self.progress()
-        if not left:
-            return None
-        try:
-            report = (self.path / CRASH).read_text(errors="replace")
-        except OSError:
-            report = ""
-        found = next(
-            (f"{int(one)} ({name})" for name, one in SIGNALS.items() if f"error: {name}" in report.lower()), ""
-        )
-        return int(left["cycle"]), str(left["phase"]), found and f"signal {found}"
 
     def is_running(self) -> bool:
         """Whether a worker holds the run."""
-        if self.is_example:
-            return False
-        return is_held(self.path / "worker.lock")
-
-    def progress(self) -> dict[str, Any]:
-        """What the worker is at: phase, cycle, share in [0, 1], seconds_left; empty before it began."""
-        try:
-            return dict(json.loads((self.path / "progress.json").read_text()))
-        except (OSError, ValueError):
-            return {}
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file, also where that cannot be written to: then it is looked at without taking it."""
-    try:
-        with filelock.FileLock(lock, timeout=0, is_singleton=False):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        import fcntl  # not on Windows, where a lock file can be opened wherever it can be read
-
-        try:
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # there is none, or nobody may look
-            return False
-        return False
+        return self.live().running
 
 
 def places(named: pd.Series, sample_ids: list[str]) -> NDArray[np.int64]:

@@ -8,8 +8,6 @@ Needs no torch, so that a page can read studies.
 
 import dataclasses
 import json
-import os
-import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +17,9 @@ from typing import Any
 
 import filelock
 
-from core.runs import settle, spec
-from core.runs.run import START_SECONDS, Run, home, is_held, new_folder, write_start
+from core.runs import live, settle, spec
+from core.runs.live import Live, Worker
+from core.runs.run import Run, home, new_folder, write_start
 from core.runs.spec import Config
 from core.store.atomic import write_atomically
 from data.errors import UserError
@@ -83,7 +82,7 @@ class Study:
     @property
     def lock(self) -> filelock.FileLock:
         """Held by the worker that goes through the runs."""
-        return filelock.FileLock(self.path / "worker.lock", timeout=3, is_singleton=False)
+        return filelock.FileLock(self.path / live.LOCK, timeout=3, is_singleton=False)
 
     def _plan(self) -> dict[str, Any]:
         try:
@@ -119,9 +118,10 @@ class Study:
         done, all_cycles = self.progress()
         states = [run.status() for run in self.runs]
         text = f"{done} of {all_cycles} cycles in {len(states)} runs done."
-        if self.is_running():
-            return ("pausing", "Stops after the present step.") if (self.path / "pause").exists() else ("running", text)
-        if self._starting():
+        now = self.live()
+        if now.running:
+            return ("pausing", "Stops after the present step.") if now.asked_to_pause else ("running", text)
+        if now.is_starting:
             return "running", "Starting the worker…"
         failed = [sentence for state, sentence in states if state == "failed"]
         if failed:
@@ -135,30 +135,20 @@ class Study:
         runs = self.runs
         return sum(min(len(run.cycles()), run.target()) for run in runs), sum(run.target() for run in runs)
 
+    def live(self) -> Live:
+        """Whether its worker is running, and which process that is; what it is doing is said by its runs."""
+        return live.read(self.path)
+
     def is_running(self) -> bool:
         """Whether a worker holds the study."""
-        return is_held(self.path / "worker.lock")
-
-    def _starting(self) -> bool:
-        try:
-            return time.time() - (self.path / "starting").stat().st_mtime < START_SECONDS
-        except OSError:
-            return False
+        return self.live().running
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> Iterator[Worker]:
         """Hold the study; raises `UserError` where another worker does."""
         try:
-            with self.lock:
-                write_atomically(self.path / "worker.pid", str(os.getpid()).encode())
-                (self.path / "starting").unlink(missing_ok=True)
-                pause = self.path / "pause"
-                if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
-                    pause.unlink()  # meant for a worker that died
-                try:
-                    yield
-                finally:
-                    pause.unlink(missing_ok=True)
+            with self.lock, live.working(self.path) as worker:
+                yield worker
         except filelock.Timeout as error:
             raise UserError(
                 f"Study {self.id} is being worked on by another process: wait for it, or cancel it first."

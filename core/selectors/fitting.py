@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import numpy as np
 import torch
@@ -154,23 +153,25 @@ class ProgressCallback(Callback):
 
 
 class Logger(Callback):
-    """Appends a JSON line per epoch to a file: `labels`, then epoch (from 1), loss, lr and seconds since the training began.
+    """Writes a JSON line per epoch to a file: epoch (from 1), loss, lr of the next one, and seconds since the training began.
 
     What cannot be written is left out: a training does not end because its log does.
     """
 
-    def __init__(self, path: Path, **labels: Any) -> None:
-        self.path, self.labels, self.began = path, labels, 0.0
+    def __init__(self, path: Path) -> None:
+        self.path, self.began = path, 0.0
 
     def on_train_begin(self, training: Training) -> None:
         self.began = time.monotonic()
+        if training.epoch == 0:  # else a checkpoint goes on
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def on_epoch_end(self, training: Training) -> None:
         line = {
-            **self.labels,
             "epoch": training.epoch,
             "loss": training.loss,
-            "lr": float(training.scheduler.get_last_lr()[0]),  # of the next batch
+            "lr": float(training.scheduler.get_last_lr()[0]),
             "seconds": round(time.monotonic() - self.began, 3),
         }
         with suppress(OSError), self.path.open("a") as file:

@@ -32,11 +32,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)  # one level: a run whose folder was deleted is not made anew
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)  # of what a full disk took of it
+            raise
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -9,8 +9,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What people have said and are saying: the cycle that takes it, the `events` so far, and the new ones in order."""
+
+    cycle: int
+    events: pd.DataFrame
+    new: list[Event]
+
+
 class Log:
     """The SQLite file of one run; `frozen` it is read alone, and nothing is written beside it either."""
 
@@ -62,21 +72,22 @@ class Log:
             named = sorted(set(sources))
             self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": ", ".join(named)})
 
-    def answer(self, sources: list[str], decide: Callable[[int, pd.DataFrame], list[Event]]) -> int:
-        """Append events that people cause, for a cycle whose phase "label" is still to come; returns how many.
+    @contextmanager
+    def answering(self, sources: list[str]) -> Iterator["Answers"]:
+        """A transaction for events that people cause, in the cycle whose phase "label" is still to come.
 
-        decide: what to append, as (sample_id, label, source), given the number of finished phases "label" and the `events`
-        of these sources so far. All other writers wait meanwhile, so that what it was given still holds when it is written.
+        Yields what these sources have said so far, to which their new events are added. All other writers wait meanwhile, so
+        that it still holds when these are written; an exception leaves the log as it was.
         """
         with atomic.writing(self.path.parent), self._transaction() as db:
             db.execute("BEGIN IMMEDIATE")
-            (done,) = db.execute("SELECT COALESCE(MAX(cycle) + 1, 0) FROM phases WHERE phase = 'label'").fetchone()
+            (cycle,) = db.execute("SELECT COALESCE(MAX(cycle) + 1, 0) FROM phases WHERE phase = 'label'").fetchone()
             marks = ", ".join("?" * len(sources))
             query = f"SELECT * FROM labels WHERE source IN ({marks}) ORDER BY seq"
-            new = decide(done, pd.read_sql_query(query, db, params=tuple(sources)))
-            labels = np.array([label for _, label, _ in new], dtype=np.int64)
-            self._record(db, done, [one for one, _, _ in new], labels, [source for _, _, source in new], "milliseconds")
-            return len(new)
+            answers = Answers(cycle, pd.read_sql_query(query, db, params=tuple(sources)), [])
+            yield answers
+            ids, labels, by = zip(*answers.new, strict=True) if answers.new else ((), (), ())
+            self._record(db, cycle, list(ids), np.array(labels, dtype=np.int64), list(by), "milliseconds")
 
     def restore(self, events: pd.DataFrame, phases: list[dict[str, Any]], facts: dict[str, Any]) -> None:
         """Fill an empty log with what another one held: its `events`, `phases` (as records) and facts."""

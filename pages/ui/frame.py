@@ -11,7 +11,7 @@ import streamlit as st
 
 import data
 from core.analysis import budget, measures
-from core.runs import jobs
+from core.runs import annotation, jobs
 from core.runs import run as runs
 from core.runs.run import Run
 from core.runs.spec import Config
@@ -245,7 +245,7 @@ def _step(run: Run, n: int) -> None:
     """Let the worker do one more cycle."""
     if st.button("Step", key="step-on", help="Collect the next labels, train and score once more: one more cycle."):
         with errors():
-            run.check_step()
+            annotation.check_step(run)
             jobs.start(run, until=n + 1)
             st.query_params.pop("cycle", None)  # stand at the newest
             st.rerun()

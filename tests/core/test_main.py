@@ -149,7 +149,7 @@ def test_datasets_says_what_each_needs(capsys, monkeypatch, tmp_path):
 def test_interrupting_exits_with_130_and_resume_goes_on(home):
     command = [sys.executable, "-m", "core", *LEARNING[:-2], "--epochs", "300"]
     worker = subprocess.Popen(command, cwd=jobs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(home.glob("*/progress.json")):
+    while not list(home.glob("*/live.json")):
         time.sleep(0.05)
     time.sleep(1)
     worker.send_signal(signal.SIGINT)

@@ -75,7 +75,7 @@ def test_whoever_follows_the_queue_gets_an_estimate_whose_interval_holds_the_tru
     table = samples.table(one, doubtful, 0)
     for _ in range(100):
         row = annotation.desk(one, table, "ann").queue[0]
-        one.record([doubtful.ids[row]], right[[row]], ["ann"])
+        annotation.record(one, [doubtful.ids[row]], right[[row]], ["ann"])
     one.log.set_fact("target", 2)
     loop.work(one, doubtful)
     last = one.cycles().iloc[1]
@@ -118,7 +118,7 @@ def test_a_test_set_of_the_folders_own_labels_is_called_noisy(pool):
 def test_exports_hold_the_annotations_that_no_training_has_seen(one, pool):
     """99 votes, and "0 changed": the labels in the file are those that stand now."""
     new = np.array([other(label) for label in pool.labels[:9]])
-    one.record(pool.ids[:9], new, ["ann"] * 9)
+    annotation.record(one, pool.ids[:9], new, ["ann"] * 9)
     table = labelling.cleaned(one, pool, 0)
     assert table["changed"].sum() == 9
     assert table["label"][:9].tolist() == new.tolist()
@@ -135,7 +135,7 @@ def test_exports_hold_the_annotations_that_no_training_has_seen(one, pool):
 
 def test_the_first_person_takes_the_place_of_a_label_that_came_with_the_data(one, pool):
     new = other(pool.labels[0])
-    assert one.record([pool.ids[0]], np.array([new]), ["ann"]) == 1
+    assert annotation.record(one, [pool.ids[0]], np.array([new]), ["ann"]) == 1
     state, _, _ = one.state(pool.ids)
     assert state.majority[0] == new
     assert state.histogram[0].sum() == 1
@@ -144,19 +144,19 @@ def test_the_first_person_takes_the_place_of_a_label_that_came_with_the_data(one
 
 def test_people_who_disagree_leave_a_tie_until_a_third_decides(one, pool):
     a, b = other(pool.labels[0]), other(pool.labels[0], by=2)
-    one.record([pool.ids[0]] * 2, np.array([a, b]), ["ann", "bob"])
+    annotation.record(one, [pool.ids[0]] * 2, np.array([a, b]), ["ann", "bob"])
     state, _, _ = one.state(pool.ids)
     assert state.tied[0]
     assert state.majority[0] == -1  # neither the one who was first nor the label that came with the data
-    one.record([pool.ids[0]], np.array([b]), ["cy"])
+    annotation.record(one, [pool.ids[0]], np.array([b]), ["cy"])
     state, _, _ = one.state(pool.ids)
     assert (state.majority[0], state.tied[0], state.cleaned[0]) == (b, False, True)
 
 
 def test_whoever_votes_again_replaces_the_own_vote(one, pool):
     a, b = other(pool.labels[3]), other(pool.labels[3], by=2)
-    one.record([pool.ids[3]], np.array([a]), ["ann"])
-    one.record([pool.ids[3]], np.array([b]), ["ann"])
+    annotation.record(one, [pool.ids[3]], np.array([a]), ["ann"])
+    annotation.record(one, [pool.ids[3]], np.array([b]), ["ann"])
     state, _, events = one.state(pool.ids)
     assert state.histogram[3].tolist() == np.eye(10, dtype=int)[b].tolist()
     assert len(events) == 122  # the log keeps both
@@ -164,15 +164,15 @@ def test_whoever_votes_again_replaces_the_own_vote(one, pool):
 
 def test_the_same_file_may_be_brought_in_twice(one, pool):
     ids, labels, who = [pool.ids[0], pool.ids[1]], np.array([1, 2]), ["ann", "ann"]
-    assert one.record(ids, labels, who) == 2
-    assert one.record(ids, labels, who) == 0
+    assert annotation.record(one, ids, labels, who) == 2
+    assert annotation.record(one, ids, labels, who) == 0
 
 
 def test_the_next_cycle_trains_on_what_people_said(one, pool):
     with pytest.raises(UserError, match="Nobody has given a label"):
-        one.check_step()
-    one.record(pool.ids[:20], np.array([other(label) for label in pool.labels[:20]]), ["ann"] * 20)
-    one.check_step()
+        annotation.check_step(one)
+    annotation.record(one, pool.ids[:20], np.array([other(label) for label in pool.labels[:20]]), ["ann"] * 20)
+    annotation.check_step(one)
     one.log.set_fact("target", 2)
     loop.work(one, pool)
     assert one.cycles()["n_labels"].tolist() == [0, 20]
@@ -298,7 +298,7 @@ def test_classifiers_learn_from_no_tie_either(three, monkeypatch):
 def test_one_more_vote_settles_a_tie_or_it_does_not(three):
     found, voted = three
     settled, open_ = other(voted.labels[0]), other(voted.labels[1], by=5)
-    found.record(voted.ids[:2], np.array([settled, open_]), ["dora", "dora"])
+    annotation.record(found, voted.ids[:2], np.array([settled, open_]), ["dora", "dora"])
     state, _, _ = found.state(voted.ids)
     assert state.status[:3].tolist() == ["cleaned", "tied", "tied"]
     assert state.majority[:3].tolist() == [settled, -1, -1]
@@ -315,7 +315,7 @@ def test_one_more_vote_settles_a_tie_or_it_does_not(three):
 
 def test_a_vote_against_a_majority_of_two_leaves_a_tie(three):
     found, voted = three
-    found.record([voted.ids[10]], np.array([other(voted.labels[10])]), ["dora"])
+    annotation.record(found, [voted.ids[10]], np.array([other(voted.labels[10])]), ["dora"])
     state, _, _ = found.state(voted.ids)
     assert (state.status[10], state.majority[10]) == ("tied", -1)
 
@@ -323,7 +323,7 @@ def test_a_vote_against_a_majority_of_two_leaves_a_tie(three):
 def test_the_order_in_which_people_answered_changes_no_label(one, pool):
     labels = {"ann": other(pool.labels[0]), "bob": other(pool.labels[0], by=2)}
     for row, names in enumerate((["ann", "bob"], ["bob", "ann"])):
-        one.record([pool.ids[row]] * 2, np.array([labels[name] for name in names]), names)
+        annotation.record(one, [pool.ids[row]] * 2, np.array([labels[name] for name in names]), names)
     state, _, _ = one.state(pool.ids)
     assert state.majority[:2].tolist() == [-1, -1]
 
@@ -342,7 +342,7 @@ def test_simulated_runs_take_no_labels_from_people(tmp_path, monkeypatch):
     config = Config(task="label-cleaning", method="cleaning", budget=5, cycles=1, **TINY)
     found = run.create(settle.prepare(config, voted), settle.about(voted))
     with pytest.raises(UserError, match="simulates its annotators"):
-        found.record([voted.ids[0]], np.array([1]), ["ann"])
+        annotation.record(found, [voted.ids[0]], np.array([1]), ["ann"])
 
 
 def test_labels_before_the_first_ranking_are_refused(tmp_path, monkeypatch, pool):
@@ -350,7 +350,7 @@ def test_labels_before_the_first_ranking_are_refused(tmp_path, monkeypatch, pool
     config = Config(task="label-cleaning", method="cleaning", budget=0, cycles=1, **TINY)
     found = run.create(settle.prepare(config, pool), settle.about(pool))
     with pytest.raises(UserError, match="no ranking yet"):
-        found.record([pool.ids[0]], np.array([1]), ["ann"])
+        annotation.record(found, [pool.ids[0]], np.array([1]), ["ann"])
 
 
 def learning(pool, **settings) -> run.Run:
@@ -379,10 +379,10 @@ def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool
     assert found.cycles()["n_labels"].tolist() == [30]
     assert found.status()[0] == "finished"
     with pytest.raises(UserError, match="Nobody has given a label"):
-        found.check_step()
+        annotation.check_step(found)
     asked = found.ranking(0).sort_values("rank")["sample_id"].iloc[:5].tolist()
-    found.record(asked, np.zeros(5, dtype=np.int64), ["ann"] * 5)
-    found.check_step()
+    annotation.record(found, asked, np.zeros(5, dtype=np.int64), ["ann"] * 5)
+    annotation.check_step(found)
     found.log.set_fact("target", 2)
     loop.work(found, pool)
     assert found.cycles()["n_labels"].tolist() == [30, 35]
@@ -396,7 +396,7 @@ def test_the_whole_pool_may_be_labelled(home, pool):
     found = learning(pool, initial=110)
     loop.work(found, pool)
     asked = found.ranking(0).dropna(subset="rank")["sample_id"].tolist()
-    found.record(asked, np.zeros(10, dtype=np.int64), ["ann"] * 10)
+    annotation.record(found, asked, np.zeros(10, dtype=np.int64), ["ann"] * 10)
     found.log.set_fact("target", 2)
     loop.work(found, pool)
     assert found.cycles()["n_labels"].tolist() == [110, 120]
@@ -409,11 +409,11 @@ def test_without_any_label_people_give_the_first(home, unlabelled):
         loop.work(found, unlabelled)
     assert found.status()[0] == "stopped"
     assert "waits for people" in found.status()[1]
-    found.record(unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
+    annotation.record(found, unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
     with pytest.raises(UserError, match="no labels of two classes"):
-        found.check_step()
-    found.record(unlabelled.ids[2:3], np.array([5]), ["bob"])
-    found.check_step()
+        annotation.check_step(found)
+    annotation.record(found, unlabelled.ids[2:3], np.array([5]), ["bob"])
+    annotation.check_step(found)
     loop.work(found, unlabelled)
     assert found.cycles()["n_labels"].tolist() == [3]
     assert "accuracy" not in found.cycles()
@@ -424,7 +424,7 @@ def test_without_any_label_people_give_the_first(home, unlabelled):
 def test_people_who_disagree_on_an_image_to_label_are_no_label_yet(home, pool):
     found = learning(pool, initial=119)
     (row, *_), _, _ = questions.ActiveLearning(found.config, pool).initial()
-    found.record([pool.ids[row]] * 2, np.array([1, 2]), ["ann", "bob"])  # before the first training
+    annotation.record(found, [pool.ids[row]] * 2, np.array([1, 2]), ["ann", "bob"])  # before the first training
     loop.work(found, pool)
     table = found.ranking(0)
     assert (table["label"][row], table["status"][row], table["rank"][row]) == (-1, "tied", 1)
@@ -435,7 +435,7 @@ def test_people_who_disagree_on_an_image_to_label_are_no_label_yet(home, pool):
 def test_what_people_say_before_the_first_training_wins_over_what_was_there(home, pool):
     found = learning(pool, initial=119)
     (row, *_), _, _ = questions.ActiveLearning(found.config, pool).initial()
-    found.record([pool.ids[row]], np.array([other(pool.labels[row])]), ["ann"])
+    annotation.record(found, [pool.ids[row]], np.array([other(pool.labels[row])]), ["ann"])
     loop.work(found, pool)
     assert found.ranking(0)["label"][row] == other(pool.labels[row])
     assert found.cycles()["n_labels"].tolist() == [119]
@@ -456,11 +456,11 @@ def test_active_learning_says_why_people_cannot_be_asked(home, pool, settings, w
 
 def test_a_vote_that_was_taken_back_may_be_brought_in_again(one, pool):
     vote = [pool.ids[0]], np.array([2]), ["ann"]
-    one.record(*vote)
-    assert one.take_back(int(one.log.events()["seq"].iloc[-1]), "ann")
+    annotation.record(one, *vote)
+    assert annotation.take_back(one, int(one.log.events()["seq"].iloc[-1]), "ann")
     with pytest.raises(UserError, match="Nobody has given a label"):
-        one.check_step()
-    assert one.record(*vote) == 1
+        annotation.check_step(one)
+    assert annotation.record(one, *vote) == 1
     assert one.state(pool.ids)[0].majority[0] == 2
     assert labelling.given_votes(one)["annotator"].tolist() == ["ann"]
     assert len(labelling.relabels(one, pool)) == 1
@@ -469,7 +469,7 @@ def test_a_vote_that_was_taken_back_may_be_brought_in_again(one, pool):
 def test_a_tie_that_is_settled_is_a_label_that_changed(home, pool):
     tied = dataclasses.replace(pool, annotations=Annotations(np.array([0, 0]), np.array([3, 4]), ["ann", "bob"]))
     found = begun(tied)
-    found.record([tied.ids[0]], np.array([4]), ["cy"])
+    annotation.record(found, [tied.ids[0]], np.array([4]), ["cy"])
     found.log.set_fact("target", 2)
     loop.work(found, tied)
     assert labelling.cycle_changes(found, tied)["changed"].tolist() == [0, 1]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import data
@@ -36,6 +37,14 @@ def finished(pool, **changes) -> run.Run:
     one = run.create(settle.prepare(config(**changes), pool), settle.about(pool))
     loop.work(one, pool)
     return one
+
+
+def test_every_training_leaves_a_log_of_its_epochs_beside_its_weights(home, pool):
+    one = finished(pool, folds=2, cycles=1, epochs=3)
+    for file in (weights(one.cycle_path(0), part) for part in ((0, 0), (1, 0))):
+        epochs = pd.read_json(file.with_suffix(".jsonl"), lines=True)
+        assert epochs["epoch"].tolist() == [1, 2, 3]
+        assert epochs["loss"].between(0, 10).all()
 
 
 def test_out_of_fold_posteriors_are_of_models_that_have_not_seen_the_sample(home, pool, monkeypatch):

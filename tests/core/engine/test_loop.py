@@ -20,10 +20,11 @@ from core import relabel
 from core.__main__ import main
 from core.analysis import curves
 from core.engine import inference, loop
+from core.engine.learner import Learner
 from core.gradnorm import gradient_norms
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.runs import jobs, questions, reference, run, settle
+from core.runs import jobs, live, questions, reference, run, settle
 from core.runs.spec import Config
 from core.strategies import STRATEGIES
 from data.errors import UserError
@@ -261,9 +262,9 @@ def test_a_worker_that_the_system_ended_is_said_to_be(home, pool, capsys, sent, 
     for before, again in enumerate(("", ", for the second time in the same phase")):
         command = [sys.executable, "-m", "core", "resume", one.id]
         worker = subprocess.Popen(command, cwd=jobs.ROOT, stderr=subprocess.DEVNULL)
-        while len(one.log.fact(run.DEATHS, [])) < before or not (one.is_running() and one.progress().get("share")):
+        while len((now := one.live()).deaths) < before or not (now.running and now.share):
             time.sleep(0.05)
-        assert one.death() == ""  # it is at work
+        assert one.live().death == ""  # it is at work
         worker.send_signal(sent)
         worker.wait()
         state, sentence = one.status()
@@ -279,15 +280,15 @@ def test_a_worker_that_the_system_ended_is_said_to_be(home, pool, capsys, sent, 
 def test_a_worker_that_ends_by_itself_leaves_no_word_of_death(home, pool):
     one = start(pool, cycles=1)
     loop.work(one, pool)
-    assert one.death() == ""
-    assert not (one.path / run.CRASH).exists()
+    assert one.live().death == ""
+    assert not (one.path / live.CRASH).exists()
 
 
 def test_a_second_worker_is_refused(home, pool):
     one = start(pool)
     with one.lock, pytest.raises(UserError, match="another process"):
         loop.work(one, pool)
-    assert one.log.fact("error") is None  # the first worker's run is not marked by it
+    assert one.live().error == ""  # the first worker's run is not marked by it
 
 
 def test_a_pause_stops_after_the_phase_and_resume_goes_on(home, pool):
@@ -311,7 +312,7 @@ def test_a_failure_is_kept_for_the_dashboard_and_cleared_by_the_next_try(home, p
     one = start(pool, lr=1e25, schedule="step")
     with pytest.raises(UserError, match="diverged"):
         loop.work(one, pool)
-    assert one.status() == ("failed", one.log.fact("error"))
+    assert one.status() == ("failed", one.live().error)
     assert one.log.phases()["phase"].tolist() == ["label"]  # what was computed is kept
 
 
@@ -348,13 +349,13 @@ def test_the_worker_of_a_job_survives_its_starter_and_can_be_cancelled(home, poo
     one = start(pool, epochs=200)
     jobs.start(one)
     for _ in range(300):
-        if one.progress().get("phase") == "train":
+        if one.live().phase == "train":
             break
         time.sleep(0.1)
     assert one.status()[0] == "running"
     with pytest.raises(UserError, match="already"):
         jobs.start(one)
-    assert os.getpgid(int((one.path / "worker.pid").read_text())) != os.getpgid(0)
+    assert os.getpgid(one.live().pid) != os.getpgid(0)
     jobs.cancel(one)
     for _ in range(100):
         if not one.is_running():
@@ -371,7 +372,7 @@ def test_one_step_can_take_another_number_of_labels(home, pool, task):
     one = start(pool, task=task, budget=20, cycles=2)
     one.log.set_fact("target", 4)
     loop.work(one, pool, until=1)
-    one.take(7)
+    jobs.take(one, 7)
     loop.work(one, pool)
     assert one.log.labels()["cycle"].value_counts()[[1, 2, 3]].tolist() == [7, 20, 20]
     assert [one.config_at(at).budget for at in range(4)] == [7, 20, 20, 20]
@@ -382,13 +383,13 @@ def test_one_step_can_take_another_number_of_labels(home, pool, task):
 def test_a_step_that_was_cancelled_leaves_the_next_one_its_budget(home, pool):
     one = start(pool, budget=20, cycles=3)
     loop.work(one, pool, until=1)
-    one.take(7)
-    one.take(None)
+    jobs.take(one, 7)
+    jobs.take(one, None)
     loop.work(one, pool, until=2)
     assert one.cycles()["n_labels"].tolist() == [20, 40]
-    one.take(5)
+    jobs.take(one, 5)
     loop.work(one, pool)
-    one.take(None)  # it is done: nothing to take back
+    jobs.take(one, None)  # it is done: nothing to take back
     assert [one.config_at(at).budget for at in range(3)] == [20, 5, 20]
 
 
@@ -398,7 +399,7 @@ def test_taking_half_twice_is_taking_the_whole_where_the_ranking_stays(home, poo
     loop.work(whole, pool, until=2)
     loop.work(halves, pool, until=1)
     for at in (2, 3):
-        halves.take(5)
+        jobs.take(halves, 5)
         loop.work(halves, pool, until=at)
     columns = ["sample_id", "label", "source"]
     pd.testing.assert_frame_equal(whole.log.labels()[columns], halves.log.labels()[columns])
@@ -420,29 +421,29 @@ def test_no_more_is_taken_than_there_is(home, pool, labels, sentence):
     one = start(pool)
     loop.work(one, pool, until=1)
     with pytest.raises(UserError, match=sentence):
-        one.take(labels)
+        jobs.take(one, labels)
     assert one.log.facts(run.TAKE) == {}
 
 
 def test_nothing_is_taken_before_a_ranking_or_after_the_labels(home, pool, monkeypatch):
     one = start(pool)
     with pytest.raises(UserError, match="has no ranking yet to take labels from"):
-        one.take(5)
+        jobs.take(one, 5)
     loop.work(one, pool, until=1)
 
     def fails(*_):
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Worker, "train", fails)
+        patch.setattr(Learner, "train", fails)
         with pytest.raises(UserError, match="disk is full"):
             loop.work(one, pool)
     with pytest.raises(UserError, match="has collected the labels of cycle 1 already: resume it first"):
-        one.take(5)
+        jobs.take(one, 5)
 
 
 def test_people_say_by_labelling_how_many_are_taken(home, pool):
     one = start(pool, annotator="person", initial=20)
     loop.work(one, pool, until=1)
     with pytest.raises(UserError, match="as many are taken as they label"):
-        one.take(5)
+        jobs.take(one, 5)

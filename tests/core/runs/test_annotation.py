@@ -122,7 +122,8 @@ def test_who_voted_before_the_run_may_say_the_same_again(tmp_path, monkeypatch, 
     assert (state.status[7], state.histogram[7].sum()) == ("tied", 2)  # nobody counts twice
     does(one, pool, 7, "vote", label=4)
     assert one.state(pool.ids)[0].status[7] == "cleaned"
-    assert one.record(pool.ids, np.full(N, 4), ["bob"] * N) == 0  # a file that is read again confirms nothing
+    again = annotation.record(one, pool.ids, np.full(N, 4), ["bob"] * N)
+    assert again == 0  # a file that is read again confirms nothing
 
 
 def test_the_desk_says_that_an_image_is_tied(one, ranking):
@@ -146,9 +147,9 @@ def test_what_the_browser_sends_twice_is_done_once(one, pool, ranking):
 def test_nobody_takes_back_the_vote_of_another_or_what_was_trained_on(one, pool, ranking):
     does(one, pool, 7, "vote", label=3)
     seq = annotation.desk(one, ranking, "ann").said[-1].seq
-    assert not one.take_back(seq, "bob")
+    assert not annotation.take_back(one, seq, "bob")
     one.log.finish(1, "label", 0.0, {})
-    assert not one.take_back(seq, "ann")
+    assert not annotation.take_back(one, seq, "ann")
     assert annotation.desk(one, ranking, "ann").said == []
     assert one.state(pool.ids)[0].majority[7] == 3
 
@@ -266,7 +267,7 @@ def test_the_labels_are_those_of_a_plain_replay(one, pool, ranking, seed):
         elif what == "undo":
             own = one.log.events(sources=PERSON + who)["seq"]
             if len(own):  # the last, or anything at all
-                one.take_back(int(own.iloc[-1] if rng.random() < 0.5 else rng.choice(own)), who)
+                annotation.take_back(one, int(own.iloc[-1] if rng.random() < 0.5 else rng.choice(own)), who)
         else:
             does(one, pool, row, what, who)
     for cycle in [*range(one.open_cycle() + 1), None]:
@@ -290,7 +291,7 @@ def test_the_labels_are_those_of_a_plain_replay(one, pool, ranking, seed):
 def labels_quickly(path, ids, who, rows):
     found = run.Run(path)
     for row in rows:
-        found.record([ids[row]], np.array([row % 3]), [who])
+        annotation.record(found, [ids[row]], np.array([row % 3]), [who])
 
 
 def test_no_vote_is_lost_or_doubled_when_several_tabs_vote_at_once(one, pool):

@@ -11,7 +11,7 @@ from core import relabel
 from core.__main__ import main
 from core.analysis import figures, labelling, samples
 from core.engine import loop
-from core.runs import branch, questions, run, settle
+from core.runs import annotation, branch, jobs, questions, run, settle
 from core.runs.spec import Config
 from core.studies import policies
 from data.errors import UserError
@@ -112,10 +112,10 @@ def test_votes_of_people_after_the_branch_stay_behind(tmp_path, monkeypatch, poo
     parent = finished(
         Config(task="label-cleaning", method="cleaning", budget=0, cycles=1, annotator="person", **TINY), pool
     )
-    parent.record(pool.ids[:2], np.array([3, 4]), ["ann", "ann"])
+    annotation.record(parent, pool.ids[:2], np.array([3, 4]), ["ann", "ann"])
     parent.log.set_fact("target", 2)
     loop.work(parent, pool)
-    parent.record(pool.ids[2:3], np.array([5]), ["ann"])
+    annotation.record(parent, pool.ids[2:3], np.array([5]), ["ann"])
     made = branch.branch(parent, pool, 1, method="cross-entropy")
     loop.work(made, pool)
     asked = made.log.labels()
@@ -128,7 +128,7 @@ def test_votes_of_people_after_the_branch_stay_behind(tmp_path, monkeypatch, poo
 def test_what_single_steps_took_before_stays_with_a_branch(parents, pool):
     parent = finished(dataclasses.replace(LEARNING, cycles=1), pool)
     for at, labels in ((2, 5), (3, 7)):
-        parent.take(labels)
+        jobs.take(parent, labels)
         parent.log.set_fact("target", at)
         loop.work(parent, pool)
     made = branch.branch(parent, pool, 1, cycles=3)
@@ -197,7 +197,7 @@ def test_people_can_go_on_where_the_reference_labels_end(parents, pool):
     assert len(made.cycles()) == 2
     assert made.config.annotator == "person"
     first = made.ranking(1).nsmallest(3, "rank")["sample_id"].tolist()
-    made.record(first, np.array([1, 2, 3]), ["ann"] * 3)
+    annotation.record(made, first, np.array([1, 2, 3]), ["ann"] * 3)
     made.log.set_fact("target", 3)
     loop.work(made, pool)
     assert made.cycles()["n_labels"].tolist() == [20, 40, 43]

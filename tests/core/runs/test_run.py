@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from datetime import datetime
 
@@ -12,7 +13,8 @@ import pandas as pd
 import pytest
 
 from core.__main__ import main
-from core.runs import run
+from core.runs import jobs, live, run
+from core.runs.live import Live
 from core.runs.spec import Config
 from core.store import atomic
 from data.errors import UserError
@@ -38,7 +40,7 @@ def test_a_run_is_read_back(one):
     assert found.config == CONFIG
     assert found.about == ABOUT
     assert found.cycles().empty
-    assert found.progress() == {}
+    assert found.live() == Live()
 
 
 def test_what_was_left_out_is_counted(home):
@@ -108,23 +110,21 @@ def test_status_without_a_worker(one):
     assert one.status()[0] == "finished"
     one.log.set_fact("target", 3)
     assert one.status()[0] == "stopped"
-    one.log.set_fact("error", "The disk is full.")
+    live.write(one.path, Live(error="The disk is full."))
     assert one.status() == ("failed", "The disk is full.")
 
 
 def test_status_with_a_worker(one):
     with one.lock:
         assert one.status()[0] == "running"
-        (one.path / "pause").touch()
+        jobs.pause(one)
         assert one.status()[0] == "pausing"
 
 
-def test_a_worker_on_its_way_counts_as_running_until_it_is_overdue(one, monkeypatch):
-    import time
-
-    one.log.set_fact("starting", time.time())
+def test_a_worker_on_its_way_counts_as_running_until_it_is_overdue(one):
+    live.write(one.path, Live(starting=time.time()))
     assert one.status() == ("running", "Starting the worker…")
-    one.log.set_fact("starting", time.time() - run.START_SECONDS - 1)
+    live.write(one.path, Live(starting=time.time() - live.START_SECONDS - 1))
     assert one.status()[0] == "stopped"
 
 
@@ -215,8 +215,3 @@ def test_scores_are_read_back_as_they_were_written(one):
     atomic.write_array(one.cycle_path(3) / "posterior.npy", np.float32([[0.25, 0.75]]))
     pd.testing.assert_frame_equal(one.ranking(3), table)
     assert one.posterior(3).tolist() == [[0.25, 0.75]]
-
-
-def test_a_half_written_progress_is_no_progress(one):
-    (one.path / "progress.json").write_text('{"cycle": 1, "ph')
-    assert one.progress() == {}

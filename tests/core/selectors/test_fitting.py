@@ -78,9 +78,10 @@ def test_watching_changes_nothing(pool, tmp_path):
 
 
 def test_the_log_has_a_line_per_epoch(pool, tmp_path):
-    _, loss = trained(pool, Logger(tmp_path / "epochs.jsonl", fold=2), epochs=3)
+    (tmp_path / "epochs.jsonl").write_text("of an attempt that was interrupted")
+    _, loss = trained(pool, Logger(tmp_path / "epochs.jsonl"), epochs=3)
     lines = [json.loads(line) for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
-    assert [(line["fold"], line["epoch"]) for line in lines] == [(2, 1), (2, 2), (2, 3)]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[-1]["loss"] == loss
     assert lines[0]["lr"] > lines[-1]["lr"] > 0
     assert lines[0]["seconds"] <= lines[-1]["seconds"]
@@ -134,11 +135,12 @@ def test_a_score_on_held_out_images_leaves_the_training_as_it_was(pool):
 def test_a_killed_training_goes_on_from_its_last_epoch_bit_for_bit(pool, tmp_path, selector, schedule, dropout):
     how = {"selector": selector, "schedule": schedule, "dropout": dropout}
     whole, kept = trained(pool, **how), tmp_path / "training.pt"
+    watch, log = Watch(), Logger(tmp_path / "epochs.jsonl")
     for after in (1, 3):
         with pytest.raises(Killed):
-            trained(pool, Checkpoint(kept, "a"), KilledAfter(after), **how)
-    watch = Watch()
-    assert_equal(trained(pool, Checkpoint(kept, "a"), watch, **how), whole)
+            trained(pool, Checkpoint(kept, "a"), log, KilledAfter(after), **how)
+    assert_equal(trained(pool, Checkpoint(kept, "a"), log, watch, **how), whole)
+    assert len((tmp_path / "epochs.jsonl").read_text().splitlines()) == 4
     assert [told for told in watch.told if told[0] == "epoch"] == [("epoch", 4)]
     assert not kept.exists()
 

@@ -43,6 +43,26 @@ def test_a_phase_is_finished_once_and_its_labels_come_with_it_or_not_at_all(log)
     assert log.labels()["sample_id"].tolist() == ["a"]
 
 
+def test_what_people_say_is_written_whole_or_not_at_all_while_others_wait(log):
+    log.append(0, ["a"], np.array([1]), ["person: bob"], 0.1)
+    with log.answering(["person: ann"]) as said:
+        assert (said.cycle, len(said.events)) == (1, 0)
+        said.new.extend([("a", 2, "person: ann"), ("b", 3, "person: ann")])
+        other = sqlite3.connect(log.path, timeout=0)
+        with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO facts VALUES ('x', '1')")
+
+    def goes_wrong():
+        with log.answering(["person: ann", "person: bob"]) as said:
+            assert said.events["label"].tolist() == [1, 2, 3]
+            said.new.append(("c", 4, "person: ann"))
+            raise UserError("no such image")
+
+    with pytest.raises(UserError, match="no such image"):
+        goes_wrong()
+    assert log.events()[["cycle", "sample_id", "label"]].values.tolist() == [[0, "a", 1], [1, "a", 2], [1, "b", 3]]
+
+
 def test_facts_keep_json(log):
     assert log.fact("target", 3) == 3
     log.set_fact("target", 5)

@@ -1,0 +1,252 @@
+"""The scores of a cycle: what a strategy may ask of the pool, what a score needs beyond the posterior, and the ranking."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core import graph, tsne
+from core.engine.inference import NORMS, SCORE_BATCH, Scorer
+from core.engine.learner import COMPANION, WHOLE, Learner, Part
+from core.gradnorm import Loss
+from core.models.architectures import Classifier
+from core.models.forward import autocast
+from core.relabel import Floats, Ints, Labels
+from core.runs import audit
+from core.runs.questions import Task
+from core.runs.run import Run
+from data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A cycle that is to be scored.
+
+    trained: the cycle whose models score it · scorers: these models · state: the labels it was trained on · collected: how
+    many of these came after the start · probs: the posterior [N, C] · candidates: pool rows int [n] that are ranked.
+    """
+
+    run: Run
+    task: Task
+    learner: Learner
+    cycle: int
+    trained: int
+    scorers: dict[Part, Scorer]
+    state: Labels
+    collected: int
+    probs: Floats
+    candidates: Ints
+
+    @property
+    def scorer(self) -> Scorer:
+        """The only model, where there are no folds and no ensemble."""
+        return self.scorers[WHOLE]
+
+
+class AskedModel:
+    """The `core.label_scores.AskedModel` that a score of labels asks."""
+
+    def __init__(self, cycle: Scoring) -> None:
+        self.cycle = cycle
+
+    def bald(self, passes: int) -> Floats:
+        cycle = self.cycle
+        seed = cycle.learner.seed(cycle.trained, 2)
+        return cycle.learner.combined(cycle.scorers, lambda one: one.bald(passes, seed))
+
+    def neighbours(self) -> Floats:
+        """As of the protocol; each fold by the embedding of its own models.
+
+        Embeddings of two models have no axes in common, so that every model's embedding makes a graph of all samples, through
+        which the labels are diffused; of a fold's graph the rows count that its models have not been trained on.
+        """
+        cycle, n = self.cycle, len(self.cycle.probs)
+
+        def diffused(scorer: Scorer) -> Floats:
+            return graph.diffuse(scorer.embeddings(np.arange(n)).cpu().numpy(), cycle.state.histogram)
+
+        if cycle.learner.fixed:  # all models have one embedding, which has seen no label
+            return diffused(cycle.scorer)
+        return cycle.learner.combined(cycle.scorers, diffused)
+
+
+def dropout(task: Task) -> float:
+    """Probability of dropout before the head that the scores or the strategy of a task need."""
+    return task.dropout if task.strategy is None else task.strategy.dropout
+
+
+def columns(cycle: Scoring) -> dict[str, Floats]:
+    """All scores of the pool, [N] each, NaN where a sample is no candidate of a strategy."""
+    found = cycle.task.score_columns(cycle.state, cycle.probs)
+    found |= cycle.task.model_columns(cycle.state, cycle.probs, AskedModel(cycle))
+    for name, values in _of_strategy(cycle).items():
+        found[name] = np.full(len(cycle.probs), np.nan)
+        found[name][cycle.candidates] = values
+    return found | _places(cycle)
+
+
+def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
+    """Scores of the candidates by the strategy, and for the tables of `core.studies.comparison`, [n] each."""
+    strategy, config, rows = cycle.task.strategy, cycle.learner.config, cycle.candidates
+    if strategy is None:
+        return {}
+    if not len(rows):  # the last cycle has labelled the whole pool
+        return {config.method: np.empty(0)}
+    found, scorer = {config.method: strategy.of(Unlabelled(cycle))}, cycle.scorer
+    if config.evidence:
+        labels = cycle.learner.dataset.labels
+        found["label-gradnorm"] = scorer.gradient_norms(rows, "label", config.reduction, labels)
+        if strategy.loss == "egl":
+            found["entropy-gradnorm"] = scorer.gradient_norms(rows, "entropy", config.reduction)
+        elif strategy.loss is not None:
+            found |= {f"{name}-gradnorm": scorer.gradient_norms(rows, strategy.loss, name) for name in NORMS}
+    return found
+
+
+def _places(cycle: Scoring) -> dict[str, Floats]:
+    """The columns of the embedding map, [N] each; they stay where no training has changed the embedding."""
+    before = None
+    if cycle.cycle > 0:
+        ranking = cycle.run.ranking(cycle.cycle - 1)
+        if set(tsne.COLUMNS) <= set(ranking.columns):
+            before = ranking[list(tsne.COLUMNS)].to_numpy(np.float32)
+    moved = cycle.trained == cycle.cycle
+    found = cycle.scorer.places(before) if moved or before is None else before
+    return dict(zip(tsne.COLUMNS, found.T, strict=True))
+
+
+def measures(cycle: Scoring) -> dict[str, float]:
+    """Metrics of the cycle, on the pool and on the test images."""
+    found = cycle.task.measure(cycle.state, cycle.collected, cycle.probs)
+    if cycle.task.audited and cycle.cycle > 0:
+        found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
+    found |= _fall(cycle)
+    right = cycle.learner.dataset.test_labels
+    if len(right):
+        found |= cycle.task.answer.measure(cycle.learner.test_probs(cycle.scorers), right)
+        first = cycle.task.answer.measured[0]
+        if f"train_{first}" in found:
+            found["gap"] = found[f"train_{first}"] - found[first]
+    return found
+
+
+def _audited(found: audit.Estimate | None) -> dict[str, float]:
+    """An estimate as the metrics of a cycle."""
+    if found is None:
+        return {}
+    return {
+        "estimated_correctness": found.share,
+        "estimated_low": found.low,
+        "estimated_high": found.high,
+        "checked_at_random": found.checked,
+    }
+
+
+def _fall(cycle: Scoring) -> dict[str, float]:
+    """As evidence: of the samples chosen by gradient norm a cycle ago, how many have none larger now that they are learnt."""
+    config, strategy = cycle.learner.config, cycle.task.strategy
+    if not config.evidence or strategy is None or strategy.loss is None:
+        return {}
+    if cycle.cycle in (0, config.branched_at):  # nothing was chosen yet, or not by this strategy
+        return {}
+    events = cycle.run.log.labels(cycle.cycle)
+    ranking = cycle.run.ranking(cycle.cycle - 1).set_index("sample_id")[config.method]
+    chosen = events.loc[events["cycle"] == cycle.cycle, "sample_id"]
+    rows = np.flatnonzero(np.isin(cycle.learner.dataset.ids, chosen))
+    before = ranking.to_numpy(np.float64)[rows]
+    after = cycle.scorer.gradient_norms(rows, strategy.loss, config.reduction)
+    return {"selected": len(rows), "fell": int((after <= before).sum())}
+
+
+class Unlabelled:
+    """The `Pool` that a strategy sees."""
+
+    def __init__(self, cycle: Scoring) -> None:
+        self.cycle, self.scorer, self.rows = cycle, cycle.scorer, cycle.candidates
+        self.known = np.flatnonzero(cycle.state.majority >= 0)
+        self.known_labels = cycle.state.majority[self.known]
+        config = cycle.learner.config
+        self.seed, self.budget = cycle.learner.seed(cycle.cycle, 2), config.budget
+        self.n_labelled, self.batch_size, self.width = len(self.known), config.batch_size, config.width
+        self.steps = config.epochs * -(-len(self.known) // config.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def probs(self) -> Floats:
+        return self.cycle.probs[self.rows]
+
+    def mc_probs(self, passes: int) -> Floats:
+        return self.scorer.mc_probs(self.rows, passes, self.seed)
+
+    def gradient_norms(self, loss: Loss) -> Floats:
+        return self.scorer.gradient_norms(self.rows, loss, self.cycle.learner.config.reduction)
+
+    def embeddings(self) -> Tensor:
+        return self.scorer.embeddings(self.rows)
+
+    def labelled_embeddings(self) -> Tensor:
+        return self.scorer.embeddings(self.known)
+
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.known_labels).to(self.scorer.images.device)
+
+    def images(self, positions: Ints) -> Tensor:
+        return self.scorer.images[self.rows[positions]]
+
+    def labelled_images(self, positions: Ints) -> Tensor:
+        return self.scorer.images[self.known[positions]]
+
+    def companion(self) -> Floats:
+        cycle, images = self.cycle, self.scorer.images
+        assert cycle.task.strategy is not None
+        assert cycle.task.strategy.companion is not None
+        companion = cycle.learner.companion(cycle.cycle, cycle.task.strategy.companion)
+        companion.load_state_dict(load_file(cycle.run.cycle_path(cycle.cycle) / COMPANION))
+        companion.to(images.device).eval()
+        model, parts = cast(Classifier, self.scorer.model), []
+        with torch.no_grad(), autocast(images.device):
+            for _, x in images.batches(self.rows, SCORE_BATCH):
+                parts.append(companion(model.stages(x)).double().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def ranking_table(
+    ids: list[str],
+    state: Labels,
+    probs: Floats,
+    columns: dict[str, Floats],
+    method: str,
+    candidates: Ints,
+    suggested: Ints,
+) -> pd.DataFrame:
+    """One row a sample in pool order: sample_id, rank (1 = next, missing where it cannot be chosen), label (−1 none),
+    suggested, confidence, status, n_votes, then the scores. Ties come first, whatever the score: one more vote decides most.
+    Raises `UserError` where a candidate has no finite score.
+    """
+    chosen_by = columns[method]
+    wrong = ~np.isfinite(chosen_by[candidates])
+    if wrong.any():
+        raise UserError(
+            f"{int(wrong.sum())} samples got no finite {method} score: training probably diverged; lower the learning rate and "
+            "run again."
+        )
+    order = candidates[np.lexsort((candidates, -chosen_by[candidates], ~state.tied[candidates]))]
+    rank = np.full(len(ids), -1, dtype=np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return pd.DataFrame(
+        {
+            "sample_id": ids,
+            "rank": pd.Series(rank).where(rank > 0).astype("Int64"),
+            "label": state.majority,
+            "suggested": suggested,
+            "confidence": probs.max(axis=1),
+            "status": state.status,
+            "n_votes": state.histogram.sum(axis=1),
+            **columns,
+        }
+    )
