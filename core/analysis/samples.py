@@ -274,6 +274,8 @@ class Samples:
         try:
             return _cursor().execute(f"WITH samples AS ({source}) {sql}", [*first, *values])
         except duckdb.Error as error:
+            if not self.path.exists():
+                raise UserError("The samples of this cycle are no longer in the cache: load the page again.") from error
             raise UserError(
                 f"The samples of this cycle cannot be read ({str(error).splitlines()[0]}): delete {self.path} and load the "
                 "page again."
