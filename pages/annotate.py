@@ -13,6 +13,7 @@ from core.runs.annotation import Desk
 from core.runs.run import Run
 from data import ImageDataset
 from data.errors import UserError
+from data.words import count
 from pages.ui import desk, frame, tiles, widgets
 
 AHEAD, BACK = 8, 10  # images at hand in the browser: the next ones show at once, the last ones can be looked at again
@@ -113,7 +114,7 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
             *([f"{found.skipped:,} skipped"] if found.skipped else []),
             *([f"{found.unsure:,} unsure"] if found.unsure else []),
             *([f"{found.pace:.0f} per minute"] if found.pace is not None else []),
-            f"{len(found.queue):,} images left for you",
+            f"{count(len(found.queue), 'image')} left for you",
         ]
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
         if run.config.question.checks:

@@ -118,6 +118,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         if rows and rows[0] < len(shown):
             widgets.card(here, shown.iloc[rows[0]])
         else:
+            st.session_state["card-open"] = False  # a card that another page, order or filter has closed
             st.info(
                 "Click the box left of a row to see the image with its annotations, predicted probabilities and scores."
             )

@@ -291,8 +291,12 @@ class Samples:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UserError:
+        if not self.path.exists():
+            return UserError("The samples of this cycle are no longer in the cache: load the page again.")
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        return UserError(f"The samples of this cycle cannot be read ({reason}): delete {self.path} and try again.")
+        return UserError(
+            f"The samples of this cycle cannot be read ({reason}): delete {self.path} and load the page again."
+        )
 
     def _rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
         return self._run(sql, values).fetchall()

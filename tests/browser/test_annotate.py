@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
-from core.runs import run
+import data
+from core.runs import run, settle
 from core.runs.run import PERSON, Run
+from core.runs.spec import Config
 from core.store.log import SKIPPED, TAKEN_BACK, UNSURE
 from tests.browser.conftest import PATIENCE, Server, Visitor, finished_run, serve, visiting
 
@@ -179,3 +181,29 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     expect(guest.page.get_by_text("waits for labels · 1 cycle")).to_be_visible(timeout=3 * PATIENCE)
     expect(guest.page.get_by_text("0 of 4 annotations · 0 of them yours · 38 images left for you")).to_be_visible()
     assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]
+
+
+def test_a_file_name_that_names_a_class_is_hidden_before_the_answer(guest, desk, tmp_path, monkeypatch):
+    for i, name in enumerate(["Dark-1.png", "2.png", "light 3.png", "light 4.png"]):
+        Image.new("L", (16, 16), 40 * i).save(tmp_path / name)
+    config = Config(
+        task="active-learning",
+        method="random",
+        budget=4,
+        cycles=1,
+        dataset="folder",
+        root=str(tmp_path),
+        classes=["dark", "light"],
+        annotator="person",
+    )
+    monkeypatch.setenv("NEXTLABEL_HOME", str(desk.home))
+    pool = data.load("folder", tmp_path, **config.load_options)
+    one = run.create(settle.prepare(config, pool), settle.about(pool))
+    guest.open(f"/annotate?run={one.id}&annotator=ann")
+    shown = []
+    for left in range(len(pool), 0, -1):
+        expect(guest.page.get_by_text(f"{left} image{'s' if left > 1 else ''} left for you")).to_be_visible()
+        expect(guest.page.locator(".notice")).not_to_contain_text("saving")
+        shown.append(guest.page.locator(".notice").inner_text())
+        guest.page.keyboard.press("1")
+    assert sorted(shown) == ["2.png", *["File name hidden: it names a class"] * 3]

@@ -1,5 +1,6 @@
 """The gallery: the map selects, groups, γ, outcomes, the card of a tile, and images at full size by the keyboard."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from core.analysis import samples
 from core.analysis.samples import Filter
 from core.runs import run, settle, spec
 from core.runs.run import Run
+from core.store import cache
 from tests.browser.conftest import Server, Visitor, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
@@ -275,3 +277,15 @@ def test_a_narrow_page_shows_the_card_of_the_image_that_is_tapped(chromium, gall
         expect(tiles(visitor).nth(7)).to_be_visible()
         tiles(visitor).nth(7).click()
         expect(visitor.page.get_by_text(re.compile("the model says"))).to_be_in_viewport(ratio=0.1)
+
+
+def test_a_pruned_cache_is_made_again(guest, gallery):
+    guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
+    before = shown(guest, 20)
+    assert len(cache.prune(gallery.home / ".cache", 0, before=math.inf)) > 0
+    guest.chooses("Low first")  # draws the grid alone, which still holds on to the table that went
+    expect(guest.page.get_by_text("no longer in the cache: load the page again")).to_be_visible()
+    guest.page.reload()
+    guest.settled()
+    guest.chooses("High first")
+    assert shown(guest, 20) == before
