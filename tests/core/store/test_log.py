@@ -3,14 +3,16 @@
 import os
 import shutil
 import sqlite3
+from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core.store.cache import ScoreCache
 from core.store import atomic, cache
+from core.store import log as logs
+from core.store.cache import ScoreCache
 from core.store.log import Log
 from data.errors import UserError
 
@@ -64,6 +66,34 @@ def test_a_failed_write_leaves_the_old_file_and_says_what_to_do(tmp_path, monkey
     assert path.read_bytes() == b"old"
 
 
+def test_what_was_read_before_is_not_taken_for_what_is_there_now(log):
+    """Whole logs are kept in memory: an event that is added is seen, and nobody can write into what others read."""
+    log.append(0, ["x", "y"], np.array([0, 1]), ["initial"] * 2, 0.1)
+    first, identity = log.events(), log.identity()
+    assert log.identity() == identity
+    first["label"] = 7
+    assert log.events()["label"].tolist() == [0, 1]
+    log.append(1, ["x"], np.array([1]), ["votes"], 0.1)
+    assert log.events()["label"].tolist() == [0, 1, 1]
+    assert log.events(0)["label"].tolist() == [0, 1]
+    assert log.identity() != identity
+    elsewhere = Log(log.path.with_name("other.sqlite"))
+    elsewhere.create()
+    assert len(elsewhere.events()) == 0
+    assert elsewhere.identity() != identity
+
+
+def test_whole_logs_take_a_bounded_amount_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "KEPT", 5)
+    monkeypatch.setattr(logs, "_recent", OrderedDict())
+    for number in range(4):
+        one = Log(tmp_path / f"{number}.sqlite")
+        one.create()
+        one.append(0, ["x", "y"], np.array([0, 1]), ["initial"] * 2, 0.1)
+        assert len(one.events()) == 2
+    assert len(logs._recent) == 2
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "runs").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="NEXTLABEL_HOME"):
@@ -84,6 +114,13 @@ def test_cache_computes_once_for_the_same_content(tmp_path):
     assert len(calls) == 1
     cache.get({"weights": "b"}, compute)
     assert len(calls) == 2
+
+
+def test_an_array_that_is_too_short_is_computed_again_and_replaced(tmp_path):
+    def of(n):
+        return cache.ScoreCache(tmp_path).get({"a": 1}, lambda: np.arange(n), lambda stored: len(stored) >= n)
+
+    assert [len(of(n)) for n in (3, 5, 4)] == [3, 5, 5]
 
 
 def test_a_damaged_cache_file_is_computed_again(tmp_path):
