@@ -212,7 +212,7 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
         f"{len(both_ranked):,} images that both rank · rank correlation (Spearman) **{found.correlation:.2f}** · of the first "
         f"{found.first:,} of each, **{found.shared:,}** are the same"
     )
-    points = both_ranked if len(both_ranked) <= POINTS else both_ranked.sample(POINTS, random_state=0)
+    points = rankings.some(both_ranked, POINTS)
     some = "" if len(points) == len(both_ranked) else f"; {len(points):,} of them drawn"
     text = figures.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
     picture, most = st.columns([3, 2])

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
-from core.runs.reference import reference_counts
+from core.relabel import Floats
+from core.runs.reference import ground_truth_digest, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
-from core.studies import policies
+from core.studies import policies, simulation
 from core.studies.simulation import Simulator
 from data.dataset import ImageDataset
 
@@ -29,16 +30,13 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
     """
     columns = ["run", "method", "seed", "n_labels", "correctness"]
     config = run.config
-    reference = reference_counts(config, dataset)
-    _, taken, _ = run.state(dataset.ids, up_to_cycle)
-    n = len(dataset.ids)
-    if reference is None or len(taken.sample) < n:
+    if reference_counts(config, dataset) is None:
         return pd.DataFrame(columns=columns)
-    # The first n events are the initial labels
-    collected = taken[n:]
-    initial = np.empty(n, dtype=np.int64)
-    initial[taken.sample[:n]] = taken.label[:n]
-    curve = relabel.correctness_curve(reference.argmax(axis=1), initial, collected)
+    key = {"cleaning curve": simulation.VERSION, "log": run.log.identity(), "until": up_to_cycle}
+    key["reference"] = ground_truth_digest(config, dataset)
+    curve = simulation.cache().get(key, lambda: _replayed(run, dataset, up_to_cycle))
+    if len(curve) == 0:
+        return pd.DataFrame(columns=columns)
     return pd.DataFrame(
         {
             "run": run.id,
@@ -48,6 +46,19 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
             "correctness": curve,
         }
     )[columns]
+
+
+def _replayed(run: Run, dataset: ImageDataset, up_to_cycle: int | None) -> Floats:
+    """Correctness after 0 … T collected labels, [T + 1]; empty before the initial labels are there."""
+    reference = reference_counts(run.config, dataset)
+    _, taken, _ = run.state(dataset.ids, up_to_cycle)
+    n = len(dataset.ids)
+    if reference is None or len(taken.sample) < n:
+        return np.empty(0)
+    # The first n events are the initial labels
+    initial = np.empty(n, dtype=np.int64)
+    initial[taken.sample[:n]] = taken.label[:n]
+    return relabel.correctness_curve(reference.argmax(axis=1), initial, taken[n:])
 
 
 def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:

@@ -74,6 +74,7 @@ def figure(
     there = samples.of_cycle(run, dataset, cycle)
     scored = there.table("cross-entropy", "cleaning")
     if "cross-entropy" not in there.columns:  # in active learning images without any label have none
+        run.posterior(cycle)  # says so where none of them has, because it is gone
         scored = scored.dropna(subset="cross-entropy")
     return maps.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 

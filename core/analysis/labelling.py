@@ -58,7 +58,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     _, taken, events = run.state(dataset.ids, up_to_cycle)
     asked = (events["cycle"] > 0).to_numpy()
     collected = taken[asked]
-    initial = run.state(dataset.ids, 0)[0].majority
+    initial = samples.majority_at_start(taken, asked, len(dataset))
     visits, log = relabel.visits(collected, initial), events[asked].reset_index(drop=True)
     cycles = log["cycle"].to_numpy()[visits.first]
     scores_at = np.full(len(cycles), np.nan)
@@ -68,13 +68,14 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
         scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
     reference = reference_counts(config, dataset)
     kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
-    given = pd.Series(written(collected.label)).groupby(visits.of).agg(", ".join)
+    said = written(collected.label[np.argsort(visits.of, kind="stable")]).tolist()
+    ends = np.cumsum(visits.n_votes).tolist()
     return pd.DataFrame(
         {
             "relabel": np.arange(1, len(cycles) + 1),
             "cycle": cycles,
             "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
-            "votes": given.to_numpy(dtype=object),
+            "votes": [", ".join(said[end - n : end]) for end, n in zip(ends, visits.n_votes.tolist(), strict=True)],
             "n_votes": visits.n_votes,
             "before": written(visits.before),
             "after": written(visits.after),
@@ -113,8 +114,8 @@ def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
     At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen.
     """
-    initial = run.state(dataset.ids, 0)[0].majority
-    state, _, _ = run.state(dataset.ids, through(run, cycle))
+    state, taken, events = run.state(dataset.ids, through(run, cycle))
+    initial = samples.majority_at_start(taken, (events["cycle"] > 0).to_numpy(), len(dataset))
     table = cleaned_labels(dataset.ids, initial, state, dataset.class_names)
     return table.assign(n_untrained=table["sample_id"].map(untrained(run, cycle)).fillna(0).astype(np.int64))
 

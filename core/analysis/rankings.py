@@ -46,6 +46,11 @@ def disagreement(run: Run, dataset: ImageDataset, cycle: int, first: str, second
     return table.sort_values("apart", ascending=False, kind="stable")
 
 
+def some(places: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many rows of `disagreement`, always the same ones: what a figure can draw."""
+    return places if len(places) <= most else places.sample(most, random_state=0)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How far two rankings agree: Spearman's correlation, and how many of the `first` of each are `shared`."""

@@ -19,7 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from core import methods, scores, tsne
-from core.relabel import Floats, Ints
+from core.relabel import Floats, Ints, Votes
 from core.runs import answers
 from core.runs.reference import ground_truth, ground_truth_digest, reference_counts
 from core.runs.run import Run, home
@@ -314,14 +314,20 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
         run.ranking(cycle)  # says what is wrong
         raise
     truth = ground_truth_digest(run.config, dataset)
-    key = f"{VERSION} {run.path} {cycle} {stat.st_size} {stat.st_mtime_ns} {truth} {dataset.class_names}"
+    try:
+        posterior = (run.cycle_path(cycle) / "posterior.npy").stat().st_mtime_ns
+    except OSError:
+        posterior = None
+    parts = VERSION, run.path, cycle, stat.st_size, stat.st_mtime_ns, posterior, truth, dataset.class_names
+    key = " ".join(map(str, parts))
     name = f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
     with _making:  # two tabs ask at the same time
         path = below(home(), "samples") / name
         if path.exists():
             cache.touch(path)
         else:
-            write_table(path, _made(run, dataset, cycle))
+            # A dictionary of floats, no two of which are equal, takes most of the time that writing them does
+            write_table(path, _made(run, dataset, cycle), use_dictionary=[*ADDED, "status", "outcome"])
             cache.tidy(path.parents[1])
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
@@ -349,9 +355,12 @@ def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
         made["kind"] = np.where(made["label"] >= 0, kind, "")
     made["outcome"] = outcomes(run, dataset, cycle)
     if "cross-entropy" not in made:
-        noise = with_noise_scores(run, made, cycle)
+        try:
+            noise = with_noise_scores(run, made, cycle)
+        except UserError:  # a ranking can be read and exported without its posterior
+            noise = pd.DataFrame(index=made.index)
         for name in ("cross-entropy", "cleaning"):
-            made[name] = noise[name].reindex(made.index)
+            made[name] = noise[name].reindex(made.index) if name in noise else np.nan
     made.insert(0, "row", np.arange(len(made)))
     return made.sort_values("rank", na_position="last", kind="stable")
 
@@ -481,15 +490,21 @@ def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]
     if reference is None:
         return np.full(len(dataset), "", dtype=object)
     state, taken, events = run.state(dataset.ids, cycle)
-    first = (events["cycle"] == 0).to_numpy()
-    initial = np.full(len(dataset), -1)
-    initial[taken.sample[first]] = taken.majority[first]  # the last event of a sample wins
+    later = (events["cycle"] > 0).to_numpy()
+    initial = majority_at_start(taken, later, len(dataset))
     asked = np.zeros(len(dataset), dtype=bool)
-    asked[taken.sample[~first]] = True
+    asked[taken.sample[later]] = True
     truth = reference.argmax(axis=1)
     was, now = initial == truth, state.majority == truth
     names = ["corrected", "still wrong", "missed", "spoilt", "wrongly flagged"]
     return np.select([~was & now, ~was & asked, ~was, ~now, asked], names, "untouched").astype(object)
+
+
+def majority_at_start(taken: Votes, later: NDArray[np.bool_], n: int) -> Ints:
+    """Majority labels [N] before any label was asked for, −1 for none; later: which events [T] came after that."""
+    initial = np.full(n, -1)
+    initial[taken.sample[~later]] = taken.majority[~later]  # the last event of a sample wins
+    return initial
 
 
 def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame:

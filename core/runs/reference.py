@@ -11,6 +11,8 @@ from core.store.cache import digest
 from data import ImageDataset, annotations, votes
 from data.errors import UserError
 
+KEPT = 8  # sets of initial labels in memory, for each data set
+
 
 def relabel_seed(config: Config) -> int:
     """Seed of the votes that are collected."""
@@ -35,7 +37,20 @@ def reference_counts(config: Config, dataset: ImageDataset) -> Ints | None:
 
 
 def initial_labels(config: Config, dataset: ImageDataset) -> Ints:
-    """The noisy labels [N] that a cleaning run starts from: drawn from tempered counts, with injected noise, or as found."""
+    """The noisy labels [N] that a cleaning run starts from: drawn from tempered counts, with injected noise, or as found.
+
+    Those of the last configurations are kept in memory: nobody writes into them.
+    """
+    known = _initial.setdefault(dataset, {})
+    key = (config.noise, config.noise_kind, config.temperature, config.seed)
+    if key not in known:
+        if len(known) == KEPT:
+            known.pop(next(iter(known)))
+        known[key] = _drawn(config, dataset)
+    return known[key]
+
+
+def _drawn(config: Config, dataset: ImageDataset) -> Ints:
     if config.temperature is not None and dataset.label_counts is not None:
         return votes.initial_labels(dataset.label_counts, config.temperature, config.seed)
     if config.noise > 0:
@@ -92,4 +107,5 @@ def _once(dataset: ImageDataset, key: tuple[object, ...], compute: Callable[[], 
     return known[key]
 
 
+_initial: weakref.WeakKeyDictionary[ImageDataset, dict[tuple[object, ...], Ints]] = weakref.WeakKeyDictionary()
 _digests: weakref.WeakKeyDictionary[ImageDataset, dict[tuple[object, ...], str]] = weakref.WeakKeyDictionary()

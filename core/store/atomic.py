@@ -43,10 +43,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A DataFrame as Parquet, atomically."""
+def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
+    """A DataFrame as Parquet, atomically; options: of `pyarrow.parquet.write_table`."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    table.to_parquet(buffer, index=False, **options)
     write_atomically(path, buffer.getvalue())
 
 

@@ -9,6 +9,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -110,7 +112,8 @@ class Log:
     def labels(self, up_to_cycle: int | None = None) -> pd.DataFrame:
         """The label events that stand, as `events` has them: what was taken back, by these cycles, is as if never given."""
         found = standing(self.events(up_to_cycle))
-        return found[found["label"] >= 0].reset_index(drop=True)
+        given = found["label"] >= 0
+        return found if given.all() else found[given].reset_index(drop=True)
 
     def events(self, up_to_cycle: int | None = None, sources: str = "", after: int = -1) -> pd.DataFrame:
         """The whole log (seq, cycle, sample_id, label, source, time) in order, events of later cycles left out.
@@ -118,10 +121,38 @@ class Log:
         label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted · after: only
         events of later cycles than that.
         """
+        if not sources and after < 0:
+            whole = self._whole()
+            wanted = whole["cycle"] <= (whole["cycle"].max() if up_to_cycle is None else up_to_cycle)
+            return whole if wanted.all() else whole[wanted].reset_index(drop=True)
         last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
         query = "SELECT * FROM labels WHERE cycle <= ? AND cycle > ? AND substr(source, 1, ?) = ? ORDER BY seq"
         with self._reading() as db:
             return pd.read_sql_query(query, db, params=(int(last), after, len(sources), sources))
+
+    def identity(self) -> str:
+        """What tells apart what the log held at different times: it is append-only, so that its ends say what lies between."""
+        with self._reading() as db:
+            return self._ends(db)
+
+    def _ends(self, db: sqlite3.Connection) -> str:
+        first, last = (
+            db.execute(f"SELECT seq, time FROM labels ORDER BY seq {order} LIMIT 1").fetchone()
+            for order in ("ASC", "DESC")
+        )
+        return f"{self.path.absolute()} {first} {last}"
+
+    def _whole(self) -> pd.DataFrame:
+        """All events; those of the logs that were read last are kept in memory, for a page asks for them several times."""
+        with self._reading() as db:
+            key = f"{self._ends(db)} {self.path.stat().st_ino}"
+            with _reading_whole:
+                if key not in _recent:
+                    _recent[key] = _events(db)
+                _recent.move_to_end(key)
+                while len(_recent) > 1 and sum(map(len, _recent.values())) > KEPT:
+                    _recent.popitem(last=False)
+                return _recent[key].copy(deep=False)
 
     def phases(self) -> pd.DataFrame:
         """Finished phases (cycle, phase, seconds, result) in order; result is a dict."""
@@ -217,6 +248,23 @@ class Log:
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:
         db.execute("INSERT INTO phases VALUES (?, ?, ?, ?)", (cycle, phase, seconds, json.dumps(result)))
+
+
+KEPT = 2_000_000  # events of all logs in memory, a hundred bytes each
+COLUMNS = {"seq": "int64", "cycle": "int64", "sample_id": "str", "label": "int64", "source": "str", "time": "str"}
+_recent: OrderedDict[str, pd.DataFrame] = OrderedDict()  # by what they held
+_reading_whole = threading.Lock()
+
+
+def _events(db: sqlite3.Connection) -> pd.DataFrame:
+    """All events, column by column: a million rows as tuples take longer than as a text of JSON that holds them all."""
+    found = {}
+    for name, kind in COLUMNS.items():
+        (text,) = db.execute(
+            f"SELECT json_group_array({name}) FROM (SELECT {name} FROM labels ORDER BY seq)"
+        ).fetchone()
+        found[name] = pd.Series(json.loads(text), dtype=kind)
+    return pd.DataFrame(found)
 
 
 UNTOUCHED = "mode=ro&immutable=1"  # how a file is opened that nobody writes to, and beside which nothing can be written

@@ -21,6 +21,11 @@ VERSION = 1  # of what is simulated; another one is simulated anew
 VOTE_SETS = 5  # relabelling seeds, as the paper's five runs
 
 
+def cache() -> ScoreCache:
+    """Where curves are kept, below the home; what it has in memory lives no longer than itself."""
+    return ScoreCache(below(home(), "curves"))
+
+
 class Simulator:
     """Simulations on the initial labels of a configuration, over `VOTE_SETS` sets of votes, the first that of its own runs.
 
@@ -40,7 +45,7 @@ class Simulator:
             "initial": initial_digest(config, dataset),
             "seeds": self.seeds,
         }
-        self._cache = ScoreCache(below(home(), "curves"))
+        self._cache = cache()
 
     def curves(self, policy: str | Floats, budget: int) -> list[Curves]:
         """Statistics of each set of votes after 0 … T labels, T the budget or as many as there were to collect.

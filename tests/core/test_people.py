@@ -124,6 +124,7 @@ def test_exports_hold_the_annotations_that_no_training_has_seen(one, pool):
     assert table["label"][:9].tolist() == new.tolist()
     assert table["n_untrained"].tolist() == [1] * 9 + [0] * 111
     assert labelling.untrained_text(one, 0) == "9 annotations since the last training are exported too."
+    assert labelling.untrained_text(one, 0, "not counted here").endswith("are not counted here.")
     assert labelling.issues(one, pool, 0)["given_label"][:9].tolist() == new.tolist()
     assert labelling.issues(one, pool, 0)["status"][:9].tolist() == ["cleaned"] * 9
     one.log.set_fact("target", 2)

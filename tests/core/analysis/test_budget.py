@@ -78,6 +78,22 @@ def test_what_no_curve_says_is_left_open():
     assert at_start["labels_per_correction"].isna().all()  # nothing was bought
 
 
+def test_what_a_plan_costs():
+    found = pd.concat([curve("vanilla", (0, 0.5), (40, 0.7)), curve("random", (0, 0.5), (30, 0.55))])
+    plan = budget.plan(found, 20, 0.65, 100)
+    free = budget.priced(plan, 0, "€", learning=False)
+    assert list(free) == ["policy", "value", "per_correction", "for_target", "saved"]
+    assert free["for_target"].tolist() == ["30", "not reached"]
+    assert free["saved"].tolist() == ["more than 10", ""]
+    paid = budget.priced(plan, 0.5, "€", learning=False).set_index("policy").loc["vanilla"]
+    assert paid["cost_per_correction"] == "€ 1.00"
+    assert paid["cost_for_target"] == "€ 15.00"
+    assert paid["cost_saved"] == "more than € 5.00"
+    learning = budget.priced(budget.plan(found, 20, 0.65), 0.5, "€", learning=True)
+    assert "per_correction" not in learning
+    assert budget.priced(plan, 0.5, "€", learning=False)["cost_for_target"].iloc[1] == ""
+
+
 def test_a_ranking_worse_than_chance_saves_less_than_nothing():
     found = pd.concat([curve("bald", (0, 0.5), (40, 0.6)), curve("random", (0, 0.5), (40, 0.7))])
     table = budget.plan(found, 40, 0.95, 100).set_index("policy")

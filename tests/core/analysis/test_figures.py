@@ -281,11 +281,17 @@ def test_normalised_area_is_0_for_the_random_bound_and_1_for_the_oracle(cleaning
     assert curves.summary(cleaning, pool)["auc_normalised"] == pytest.approx(share, abs=1e-9)
 
 
+def ranked(labels):
+    """The ranking of four images, by their labels, as far as the names and the reference need it."""
+    places = pd.array([1, 2, 3, 4], dtype="Int64")
+    return pd.DataFrame({"sample_id": list("abcd"), "rank": places, "label": labels, "suggested": [0, 1, 0, 1]})
+
+
 @pytest.mark.parametrize("task", questions.TASKS)
 def test_samples_by_hand(elsewhere, four, task):
     """Wrong on a clear image, wrong on an ambiguous one, right on an ambiguous one, and no label yet."""
     one = made(four, task)
-    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [1, 1, 0, -1], "suggested": [0, 1, 0, 1]})
+    ranking = ranked([1, 1, 0, -1])
     atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
     found = samples.table(one, four, 0)
     assert found["given"].tolist() == ["dog", "dog", "cat", "—"]
@@ -294,9 +300,29 @@ def test_samples_by_hand(elsewhere, four, task):
     assert found["kind"].tolist() == ["clear noise", "difficult", "correct", ""]
 
 
+def test_another_reference_is_another_table(elsewhere, four):
+    """The table is kept on disk, by what it was made of."""
+    one = made(four)
+    atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranked([1, 1, 0, 0]))
+    assert samples.table(one, four, 0)["reference"].tolist() == ["cat", "cat", "cat", "dog"]
+    turned = dataclasses.replace(four, label_counts=TRUTH[:, ::-1].copy())
+    assert samples.table(one, turned, 0)["reference"].tolist() == ["dog", "dog", "dog", "cat"]
+
+
+def test_a_ranking_is_read_without_its_posterior_and_has_its_scores_when_that_is_back(elsewhere, four):
+    one = made(four, "active-learning", method="margin", noise=0.0, temperature=None)
+    atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranked([1, 1, 0, -1]))
+    assert samples.table(one, four, 0)["given"].tolist() == ["dog", "dog", "cat", "—"]
+    assert samples.of_cycle(one, four, 0).table("cleaning")["cleaning"].isna().all()
+    with pytest.raises(UserError, match="no readable posterior"):
+        figures.figure(one, four, "map", 0)
+    atomic.write_array(one.cycle_path(0) / "posterior.npy", np.full((4, 2), 0.5, dtype=np.float32))
+    assert samples.of_cycle(one, four, 0).table("cleaning")["cleaning"].notna().all()
+
+
 def test_labels_that_people_check_are_no_reference(elsewhere, four):
     one = made(four, "label-cleaning", annotator="person", noise=0.0, temperature=None)
-    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [1, 1, 0, 0], "suggested": [0, 1, 0, 1]})
+    ranking = ranked([1, 1, 0, 0])
     atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
     found = samples.table(one, four, 0)
     assert set(found["reference"]) == {"—"}
@@ -306,7 +332,7 @@ def test_labels_that_people_check_are_no_reference(elsewhere, four):
 def test_without_votes_learning_takes_the_reference_labels_and_leaves_out_what_has_none(elsewhere, four):
     bare = dataclasses.replace(four, label_counts=None, labels=np.array([0, -1, 1, 1]), annotators="none")
     one = made(bare, "active-learning", method="margin", noise=0.0, temperature=None)
-    ranking = pd.DataFrame({"sample_id": list("abcd"), "label": [0, -1, -1, -1], "suggested": [0, 1, 0, 1]})
+    ranking = ranked([0, -1, -1, -1])
     atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranking)
     probs = np.array([[0.9, 0.1], [0.5, 0.5], [0.75, 0.25], [0.5, 0.5]])
     atomic.write_array(one.cycle_path(0) / "posterior.npy", probs.astype(np.float32))

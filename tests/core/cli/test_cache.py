@@ -7,6 +7,7 @@ import time
 import pytest
 
 from core.__main__ import main
+from core.runs import live
 from core.store import cache
 
 
@@ -38,6 +39,7 @@ def test_it_shows_sizes_by_kind(home, capsys):
     assert {one["kind"]: (one["files"], one["bytes"]) for one in found["kinds"]} == {
         "scores": (3, 3000),
         "samples": (0, 0),
+        "curves": (0, 0),
         "trainings": (1, 2),
     }
     assert scores(home) == ["1", "2", "3"]
@@ -56,13 +58,12 @@ def test_it_is_pruned_to_a_size_or_to_the_bound(home, capsys, monkeypatch):
 
 
 def test_what_a_running_worker_uses_stays(home, capsys):
-    import filelock
-
+    """A worker in this process, which reads the first of the scores after it began."""
     work = home / "run"
     work.mkdir()
-    (work / "worker.pid").write_text("1")
-    os.utime(work / "worker.pid", (time.time() - 1.5 * 3600,) * 2)
-    with filelock.FileLock(work / "worker.lock", is_singleton=False):
+    os.utime(home / ".cache" / "ab" / "1.npy")
+    with live.working(work) as worker:
+        worker.begin(0, "train")
         assert main(["cache", "--prune", "--keep", "0"]) == 0
     assert "is used by a running worker" in capsys.readouterr().out
     assert scores(home) == ["1"]

@@ -135,3 +135,10 @@ def test_what_is_no_size_is_said_at_once(tmp_path, monkeypatch, text):
     monkeypatch.setenv(cache.BOUND, text)
     with pytest.raises(UserError, match=r"NEXTLABEL_CACHE_BYTES is .* which is no size: give one such as 5GB"):
         ScoreCache(tmp_path)
+
+
+def test_an_array_that_is_too_short_is_computed_again_and_replaced(tmp_path):
+    def of(n):
+        return ScoreCache(tmp_path).get({"a": 1}, lambda: np.arange(n), lambda stored: len(stored) >= n)
+
+    assert [len(of(n)) for n in (3, 5, 4)] == [3, 5, 5]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from core.store import atomic
+from core.store import log as logs
 from core.store.log import Log
 from data.errors import UserError
 
@@ -81,6 +83,34 @@ def test_a_failed_write_leaves_the_old_file_and_says_what_to_do(tmp_path, monkey
     with pytest.raises(UserError, match=r"No space left.*free some space"):
         atomic.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_what_was_read_before_is_not_taken_for_what_is_there_now(log):
+    """Whole logs are kept in memory: an event that is added is seen, and nobody can write into what others read."""
+    log.append(0, ["x", "y"], np.array([0, 1]), ["initial"] * 2, 0.1)
+    first, identity = log.events(), log.identity()
+    assert log.identity() == identity
+    first["label"] = 7
+    assert log.events()["label"].tolist() == [0, 1]
+    log.append(1, ["x"], np.array([1]), ["votes"], 0.1)
+    assert log.events()["label"].tolist() == [0, 1, 1]
+    assert log.events(0)["label"].tolist() == [0, 1]
+    assert log.identity() != identity
+    elsewhere = Log(log.path.with_name("other.sqlite"))
+    elsewhere.create()
+    assert len(elsewhere.events()) == 0
+    assert elsewhere.identity() != identity
+
+
+def test_whole_logs_take_a_bounded_amount_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "KEPT", 5)
+    monkeypatch.setattr(logs, "_recent", OrderedDict())
+    for number in range(4):
+        one = Log(tmp_path / f"{number}.sqlite")
+        one.create()
+        one.append(0, ["x", "y"], np.array([0, 1]), ["initial"] * 2, 0.1)
+        assert len(one.events()) == 2
+    assert len(logs._recent) == 2
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
