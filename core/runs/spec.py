@@ -455,7 +455,7 @@ class Scoring:
     evidence: Annotated[
         bool,
         Field(
-            title="Measure what Compare tabulates",
+            title="Evidence for Compare",
             description="also measure what `compare` tabulates: true-label norms, and how norms fall",
         ),
         Option(identity="nuisance", people=(CLEANING,)),

@@ -166,7 +166,10 @@ def test_a_defect_exits_with_1(home, monkeypatch, capsys):
 
 
 def test_reading_commands_do_not_import_torch(finished):
-    code = "import sys, core.__main__ as m; m.main(['list']); m.main(['show', sys.argv[1]]); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, core.__main__ as m; m.main(['list']); m.main(['show', sys.argv[1]])\n"
+        "try: m.main(['run', '--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    )
     environment = {**os.environ}
     assert (
         subprocess.run([sys.executable, "-c", code, finished], cwd=jobs.ROOT, env=environment, check=False).returncode
