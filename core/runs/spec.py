@@ -497,9 +497,10 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
-            if name not in OPTIONS or first["type"] == "missing_argument":
+            if name not in OPTIONS or first["type"] == "missing":
                 raise TypeError(f"{name}: {first['msg']}") from error  # of who wrote the call, not of who runs it
-            raise UserError(_sentence(flag(name), name, first["input"], first["type"])) from None
+            whole = (value.kwargs or {}).get(name, first["input"])  # of a list, not the item alone
+            raise UserError(_sentence(flag(name), name, whole, first["type"])) from None
 
     @property
     def arm(self) -> str:
@@ -712,9 +713,12 @@ def _shown(value: Any) -> str:
 
 
 def deciding(config: Config, *identities: Identity) -> dict[str, Any]:
-    """The options that decide something, as they are compared: data (which images), labels (which of them at the start and
-    who gives the others), method (how it works) and arm (what a comparison compares), plan (how far it goes, and in which
-    study), lineage (what it branched from), nuisance (what changes nothing that is compared, or what is averaged over)."""
+    """The options that decide something, as they are compared, by name.
+
+    data: which images · labels: which labels at the start, and who gives the others · method: how a run works · arm: what a
+    comparison compares · plan: how far it goes, and in which study · lineage: what it branched from · nuisance: what changes
+    nothing that is compared, or is averaged over.
+    """
     return {
         name: one.option.compared(getattr(config, name))
         for name, one in OPTIONS.items()
