@@ -25,7 +25,7 @@ from data.votes import NOISE_KINDS
 
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
-STRICT = ConfigDict(strict=True)
+STRICT = ConfigDict(strict=True, extra="forbid")
 
 Task = Literal["active-learning", "label-cleaning"]
 Level = Literal["basic", "advanced", "program"]
