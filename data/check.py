@@ -133,7 +133,7 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
         found.append(
             Finding(
                 "fine",
-                f"{_are(made.n_test)} held out to test the model, unless people check the labels: then every image is checked.",
+                f"{_are(made.n_test)} held out to test the model, and neither ranked nor checked.",
             )
         )
     elif made.n_pool:

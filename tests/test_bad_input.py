@@ -366,7 +366,7 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (simulated_annotators_in_active_learning, r"--annotator simulated belongs to label cleaning: leave it out"),
         (more_initial_labels_than_there_are, r"--initial is 20, but the pool holds \d+ images with a label"),
         (classes_that_the_folder_contradicts, r"'dog'.* is not one of the classes cat, elk"),
-        (classes_of_a_set_that_has_its_own, r"'fashion' has no option 'class_names'"),
+        (classes_of_a_set_that_has_its_own, r"--classes is for the data set folder: leave it out"),
         (
             train_that_leads_elsewhere,
             r"train is a link that leads out of the folder .*; put the images themselves there",

@@ -30,7 +30,7 @@ TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
 
 
 def export_options(sub: Parser) -> None:
-    """Of one figure or table."""
+    """Options of `export`."""
     sub.set_defaults(command=export_files)
     sub.add_argument("run")
     what = sub.add_mutually_exclusive_group(required=True)
@@ -62,7 +62,7 @@ def export_options(sub: Parser) -> None:
 
 
 def report_options(sub: Parser) -> None:
-    """Of a run on one page."""
+    """Options of `report`."""
     sub.set_defaults(command=report_run)
     sub.add_argument("run")
     sub.add_argument("--cycle", type=int, help="default: the last")
@@ -70,7 +70,7 @@ def report_options(sub: Parser) -> None:
 
 
 def bundle_options(sub: Parser) -> None:
-    """Of a whole run as one file."""
+    """Options of `bundle`."""
     sub.set_defaults(command=bundle_run)
     sub.add_argument("run")
     sub.add_argument("--out", type=Path, required=True, help="a .zip file")
@@ -83,13 +83,13 @@ def bundle_options(sub: Parser) -> None:
 
 
 def open_options(sub: Parser) -> None:
-    """Of a bundle."""
+    """Options of `open`."""
     sub.set_defaults(command=open_bundle)
     sub.add_argument("file", type=Path)
 
 
 def import_options(sub: Parser) -> None:
-    """Of labels that people gave."""
+    """Options of `import`."""
     sub.set_defaults(command=import_labels)
     sub.add_argument("run")
     sub.add_argument("file", type=Path, help=".json of Label Studio; .csv or .parquet: sample_id, annotator, label")

@@ -14,18 +14,18 @@ from data.errors import UserError
 
 
 def datasets_options(sub: Parser) -> None:
-    """Of the list of data sets."""
+    """Options of `datasets`."""
     sub.set_defaults(command=datasets)
     sub.add_argument("--json", action="store_true")
 
 
 def password_options(sub: Parser) -> None:
-    """None."""
+    """Options of `password`."""
     sub.set_defaults(command=make_password)
 
 
 def bench_options(sub: Parser) -> None:
-    """None."""
+    """Options of `bench`."""
     sub.set_defaults(command=bench)
 
 

@@ -15,20 +15,20 @@ from data.errors import UserError
 
 
 def list_options(sub: Parser) -> None:
-    """Of the list of runs."""
+    """Options of `list`."""
     sub.set_defaults(command=list_runs)
     sub.add_argument("--json", action="store_true")
 
 
 def show_options(sub: Parser) -> None:
-    """Of what a run found."""
+    """Options of `show`."""
     sub.set_defaults(command=show)
     sub.add_argument("run", metavar="RUN", help="its name, as `list` prints it")
     sub.add_argument("--json", action="store_true", help="print one object per run")
 
 
 def diff_options(sub: Parser) -> None:
-    """Of two cycles side by side."""
+    """Options of `diff`."""
     sub.set_defaults(command=difference)
     sub.add_argument("first", metavar="RUN[@CYCLE]", help="default: its last cycle")
     sub.add_argument("second", metavar="RUN[@CYCLE]")
@@ -39,7 +39,7 @@ def diff_options(sub: Parser) -> None:
 
 
 def budget_options(sub: Parser) -> None:
-    """Of a budget and a target."""
+    """Options of `budget`."""
     sub.set_defaults(command=plan_budget)
     sub.add_argument("run")
     sub.add_argument("--labels", type=int, help="the budget (default: the run's)")
@@ -53,7 +53,7 @@ def budget_options(sub: Parser) -> None:
 
 
 def explain_options(sub: Parser) -> None:
-    """Of one sample."""
+    """Options of `explain`."""
     sub.set_defaults(command=explain_sample)
     sub.add_argument("run")
     sub.add_argument("sample", help="its id, as in the table ranking")

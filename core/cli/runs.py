@@ -20,7 +20,7 @@ OF_ALL = ("task", "seed", "relabel_seed")  # decided run by run, or by the proto
 
 
 def run_options(sub: Parser) -> None:
-    """Of a run by the specification, or of a study by a protocol."""
+    """Options of `run`."""
     sub.set_defaults(command=start)
     sub.add_argument(
         "--protocol",
@@ -34,13 +34,13 @@ def run_options(sub: Parser) -> None:
 
 
 def worked_options(sub: Parser, what: str = "RUN") -> None:
-    """Of commands that go on with what is there."""
+    """Options of commands that go on with what is there."""
     sub.add_argument("run", metavar=what, help="its name, as `list` prints it")
     sub.add_argument("--json", action="store_true", help="print one object per run")
 
 
 def resume_options(sub: Parser) -> None:
-    """Of a run or a study."""
+    """Options of `resume`."""
     sub.set_defaults(command=resume)
     worked_options(sub, "RUN|STUDY")
     sub.add_argument(
@@ -49,14 +49,14 @@ def resume_options(sub: Parser) -> None:
 
 
 def step_options(sub: Parser) -> None:
-    """Of one cycle more."""
+    """Options of `step`."""
     sub.set_defaults(command=step)
     worked_options(sub)
     sub.add_argument("--labels", type=int, help="collect so many, this once (default: the run's budget)")
 
 
 def branch_options(sub: Parser) -> None:
-    """Of the options that a branch may change."""
+    """Options of `branch`."""
     sub.set_defaults(command=branch_off)
     worked_options(sub)
     sub.add_argument("--cycle", type=int, help="first cycle that is its own (default: the last)")
@@ -167,7 +167,8 @@ def branch_off(options: argparse.Namespace) -> None:
         method = getattr(options, one.name)
         if method is not None and one.task != found.config.task:
             raise UserError(
-                f"--{one.name} belongs to {one.task.replace('-', ' ')}, which run {found.id} is not: leave it out."
+                f"--{one.name} belongs to {one.task.replace('-', ' ')}, and run {found.id} is "
+                f"{found.config.task.replace('-', ' ')}: leave it out."
             )
         changes |= {} if method is None else {"method": method}
     cycle = finished_cycle(found, options.cycle)

@@ -21,7 +21,7 @@ SHOWN_ROWS = 200  # of a table that is printed
 
 
 def compare_options(sub: Parser) -> None:
-    """Of runs side by side."""
+    """Options of `compare`."""
     sub.set_defaults(command=compare)
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study, or runs")
     sub.add_argument("--json", action="store_true")
@@ -32,7 +32,7 @@ def compare_options(sub: Parser) -> None:
 
 
 def evaluate_options(sub: Parser) -> None:
-    """Of classifiers before and after cleaning."""
+    """Options of `evaluate`."""
     sub.set_defaults(command=evaluate)
     sub.add_argument("what", nargs="+", metavar="STUDY|RUN", help="a study of label cleaning, or runs")
     add_choice(

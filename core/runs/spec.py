@@ -28,7 +28,7 @@ from data.votes import NOISE_KINDS
 
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
-STRICT = ConfigDict(strict=True)
+STRICT = ConfigDict(strict=True, extra="forbid")
 
 Task = Literal["active-learning", "label-cleaning"]
 Level = Literal["basic", "advanced", "program"]
@@ -475,7 +475,7 @@ class Scoring:
     evidence: Annotated[
         bool,
         Field(
-            title="Measure what Compare tabulates",
+            title="Evidence for Compare",
             description="also measure what `compare` tabulates: true-label norms, and how norms fall",
         ),
         Option(identity="nuisance", people=(CLEANING,)),
@@ -517,9 +517,10 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
-            if name not in OPTIONS or first["type"] == "missing_argument":
+            if name not in OPTIONS or first["type"] == "missing":
                 raise TypeError(f"{name}: {first['msg']}") from error  # of who wrote the call, not of who runs it
-            raise UserError(_sentence(flag(name), name, first["input"], first["type"])) from None
+            whole = (value.kwargs or {}).get(name, first["input"])  # of a list, not the item alone
+            raise UserError(_sentence(flag(name), name, whole, first["type"])) from None
 
     @property
     def question(self) -> Question:
@@ -737,9 +738,12 @@ def _shown(value: Any) -> str:
 
 
 def deciding(config: Config, *identities: Identity) -> dict[str, Any]:
-    """The options that decide something, as they are compared: data (which images), labels (which of them at the start and
-    who gives the others), method (how it works) and arm (what a comparison compares), plan (how far it goes, and in which
-    study), lineage (what it branched from), nuisance (what changes nothing that is compared, or what is averaged over)."""
+    """The options that decide something, as they are compared, by name.
+
+    data: which images · labels: which labels at the start, and who gives the others · method: how a run works · arm: what a
+    comparison compares · plan: how far it goes, and in which study · lineage: what it branched from · nuisance: what changes
+    nothing that is compared, or is averaged over.
+    """
     return {
         name: one.option.compared(getattr(config, name))
         for name, one in OPTIONS.items()

@@ -9,6 +9,8 @@ from core.runs.spec import Described
 from data.files import roots
 from pages.ui import frame
 
+ROOM = 16  # characters that an empty field shows
+
 
 def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: Callable[[str], str] = str) -> Any:
     """Draw the field of an option where a question is asked, and return its value; None where it may be left empty and is.
@@ -17,6 +19,7 @@ def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: 
     a path that a browser may not name.
     """
     title, choices = one.headed(task), list(one.choices(task))
+    empty = one.option.unset if len(one.option.unset) <= ROOM else "default"
     said: dict[str, Any] = {"key": f"{one.named(task)}-{default}", "help": _help(one, task)}
     if choices:
         names = [None, *choices] if one.optional else choices
@@ -24,7 +27,7 @@ def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: 
             title,
             names,
             names.index(default),
-            format_func=lambda it: one.option.unset if it is None else name(it),
+            format_func=lambda it: empty if it is None else name(it),
             **said,
         )
     if one.kind is bool:
@@ -32,10 +35,10 @@ def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: 
     if one.kind in (int, float):
         low, high = (None if bound is None else one.kind(bound) for bound in (one.low, one.high))
         step = 0.05 if one.kind is float else 10 ** max(0, len(str(default or 0)) - 2)
-        empty = {"placeholder": one.option.unset} if default is None else {}
         form = "%g" if one.kind is float else "%d"
-        return place.number_input(title, low, high, default, step, format=form, **empty, **said)
-    typed = place.text_input(title, default or "", placeholder=one.option.unset, **said).strip()
+        hint = empty if default is None else None
+        return place.number_input(title, low, high, default, step, format=form, placeholder=hint, **said)
+    typed = place.text_input(title, default or "", placeholder=empty, **said).strip()
     if one.kind is list:
         return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip())) or None
     return (str(roots.inside(typed)) if one.option.path else typed) if typed else None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core import methods
 from core.runs import jobs, settle, spec
@@ -11,8 +12,6 @@ from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
 from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
-
-COLUMNS = 4
 
 WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the votes of the minority, and "
@@ -63,9 +62,7 @@ def form(images: Images) -> dict[str, Any] | None:
     given |= {name: value for name, value in vars(images).items() if name in OPTIONS}
     shown = [one for name, one in OPTIONS.items() if name not in given and one.applies(task, images.name, people)]
     basic = sorted((one for one in shown if one.option.level == "basic"), key=lambda one: one.option.identity != "arm")
-    columns = st.columns(2)
-    for k, one in enumerate(basic):
-        given[one.name] = _field(columns[k % 2], one, images, task, people)
+    given |= _fields(basic, 2, images, task, people)
     score = methods.described(given["method"])
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
@@ -80,27 +77,25 @@ def form(images: Images) -> dict[str, Any] | None:
         )
         if everything:
             given["test_share"] = 0.0
+    advanced = [one for one in shown if one.name not in given]
     with st.expander("Advanced"):
-        _advanced(
-            [one for one in shown if one.option.level == "advanced" and one.name not in given],
-            images,
-            task,
-            people,
-            given,
-        )
+        for group in dict.fromkeys(one.group for one in advanced):
+            st.caption(group)
+            given |= _fields([one for one in advanced if one.group == group], 4, images, task, people)
     return given
 
 
-def _advanced(shown: list[Described], images: Images, task: str, people: bool, given: dict[str, Any]) -> None:
-    """The fields under the titles of their groups; their values go into `given`."""
-    for group in dict.fromkeys(one.group for one in shown):
-        st.caption(group)
-        columns = st.columns(COLUMNS)
-        for k, one in enumerate(one for one in shown if one.group == group):
-            given[one.name] = _field(columns[k % COLUMNS], one, images, task, people)
+def _fields(some: list[Described], across: int, images: Images, task: str, people: bool) -> dict[str, Any]:
+    """Draw fields in rows, so that a narrow screen has them in the same order; returns their values by name."""
+    found = {}
+    for first in range(0, len(some), across):
+        columns = st.columns(across, vertical_alignment="bottom")
+        for place, one in zip(columns, some[first : first + across], strict=False):
+            found[one.name] = _field(place, one, images, task, people)
+    return found
 
 
-def _field(place: Any, one: Described, images: Images, task: str, people: bool) -> Any:
+def _field(place: DeltaGenerator, one: Described, images: Images, task: str, people: bool) -> Any:
     def name(choice: str) -> str:
         if one.name == "method":
             return methods.described(choice).title

@@ -160,13 +160,16 @@ def test_interrupting_exits_with_130_and_resume_goes_on(home):
 
 
 def test_a_defect_exits_with_1(home, monkeypatch, capsys):
-    monkeypatch.setattr("core.runs.questions.prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr("core.runs.settle.prepare", lambda *_: 1 / 0)
     assert main(LEARNING) == 1
-    assert "internal error, please report it" in capsys.readouterr().err
+    assert "this is an internal error" in capsys.readouterr().err
 
 
 def test_reading_commands_do_not_import_torch(finished):
-    code = "import sys, core.__main__ as m; m.main(['list']); m.main(['show', sys.argv[1]]); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, core.__main__ as m; m.main(['list']); m.main(['show', sys.argv[1]])\n"
+        "try: m.main(['run', '--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    )
     environment = {**os.environ}
     assert (
         subprocess.run([sys.executable, "-c", code, finished], cwd=jobs.ROOT, env=environment, check=False).returncode

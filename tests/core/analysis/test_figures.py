@@ -392,6 +392,13 @@ def test_runs_on_other_data_or_other_noise_are_not_drawn_between_the_same_envelo
     assert peers.comparable(one) == []
 
 
+def test_the_arms_of_a_study_are_drawn_together_where_their_noise_is_the_same(elsewhere, four):
+    scored = [{"n_labels": 0, "correctness": 0.5}]
+    one, other = (made(four, scored=scored, study="noises", method=name) for name in ("cleaning", "random"))
+    made(four, scored=scored, study="noises", method="graph", noise_kind="instance")
+    assert peers.of_study(one) == [other]
+
+
 def test_folders_are_told_apart_by_their_place_and_named_data_sets_are_not(elsewhere, four):
     scored = [{"n_labels": 0, "correctness": 0.5}]
     one, moved = (made(four, scored=scored, root=root) for root in (None, "/other/copy"))

@@ -274,6 +274,17 @@ def test_several_mistakes_are_told_one_at_a_time():
         dataclasses.replace(CONFIGS[LEARNING], epochs=0, lr=0.0)
 
 
+def test_a_configuration_that_lacks_an_option_is_damaged(home):
+    home.mkdir()
+    one = run.create(CONFIGS[LEARNING], ABOUT)
+    path = one.path / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["cycles"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(spec.UserError, match=r"config\.json is damaged: restore it"):
+        _ = one.config
+
+
 def test_an_option_of_the_other_question_is_refused(tmp_path):
     with pytest.raises(spec.UserError, match="--folds belongs to label cleaning: leave it out"):
         settle.check({**dataclasses.asdict(CONFIGS[LEARNING]), "folds": 2})

@@ -14,7 +14,7 @@ import pytest
 
 from core import strategies
 from core.__main__ import main
-from core.runs import jobs, run, study
+from core.runs import jobs, run, spec, study
 from core.runs.study import Protocol
 from data.errors import UserError
 
@@ -53,7 +53,7 @@ def test_the_papers_protocol_is_that_of_the_paper():
 
 @pytest.mark.parametrize("name", ["paper-cifar10", "quick-cifar10", "fashion"])
 def test_protocols_name_every_strategy(name):
-    assert sorted(arm["method"] for arm in study.read(name).arms) == sorted(study.STRATEGIES)
+    assert sorted(arm["method"] for arm in study.read(name).arms) == sorted(spec.strategies())
     assert study.protocols()[name] == study.read(f"{name}.toml").title
 
 
@@ -108,7 +108,7 @@ def test_the_papers_protocol_on_real_images_in_miniature(home, real_data, monkey
     assert main(["run", "--protocol", "paper-cifar10", "--seed", "0", *small, "--subset", "100"]) == 0
     (made,) = study.all_studies()
     assert made.status()[0] == "finished"
-    assert len(made.runs) == len(study.STRATEGIES)
+    assert len(made.runs) == len(spec.strategies())
     for one in made.runs:
         assert one.config.warm_start
         assert one.ranking(1)["rank"].notna().sum() == 100
@@ -190,7 +190,7 @@ def test_a_defect_of_ours_in_one_run_does_not_keep_the_others(home, capsys, monk
     broken = dataclasses.replace(strategies.load("random"), score=lambda pool: 1 / 0)
     monkeypatch.setattr(strategies, "load", {"random": broken, "margin": strategies.load("margin")}.get)
     assert main(["resume", made.id]) == 2
-    assert "a defect of ours" in capsys.readouterr().err
+    assert "an internal error" in capsys.readouterr().err
     assert [one.status()[0] for one in made.runs] == ["failed", "finished", "failed", "finished"]
     assert "ZeroDivisionError" in made.runs[0].status()[1]
 
