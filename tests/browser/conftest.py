@@ -16,7 +16,7 @@ from core.runs import run, settle
 from core.runs.spec import Config
 from tests.browser.dashboard import Server, serve
 
-PATIENCE = 60_000  # ms; two cores may be shared with a training
+PATIENCE = 180_000  # ms; the cores may be shared with trainings
 expect.set_options(timeout=PATIENCE)
 
 

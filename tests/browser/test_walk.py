@@ -12,14 +12,14 @@ from pypdf import PdfReader
 
 from core.runs import run
 from tests import forked
-from tests.browser.conftest import Visitor, finished_run, serve, visiting
+from tests.browser.conftest import PATIENCE, Visitor, finished_run, serve, visiting
 
 PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 
 
-def wait_for_cycles(visitor, n, patience=180):
+def wait_for_cycles(visitor, n, patience=600):
     """Wait until the sidebar counts n finished cycles and the worker has stopped."""
     text = re.compile(rf"(finished|stopped|waits for labels) · {n} (of|cycle)")
     expect(visitor.page.get_by_text(text)).to_be_visible(timeout=1000 * patience)
@@ -28,7 +28,7 @@ def wait_for_cycles(visitor, n, patience=180):
 
 def download(visitor, button):
     """The bytes behind an export button."""
-    with visitor.page.expect_download(timeout=60_000) as got:
+    with visitor.page.expect_download(timeout=PATIENCE) as got:
         visitor.page.get_by_role("button", name=button, exact=True).click()
     return got.value.path().read_bytes()
 
@@ -128,7 +128,7 @@ def test_pause_and_cancel(visitor, server):
     visitor.types("Cycles", "9")
     visitor.page.get_by_role("button", name="Start run").click()
     visitor.page.get_by_role("button", name="Pause").click()
-    expect(visitor.page.get_by_text(re.compile("stopped · "))).to_be_visible(timeout=120_000)
+    expect(visitor.page.get_by_text(re.compile("stopped · "))).to_be_visible(timeout=3 * PATIENCE)
     visitor.page.get_by_role("button", name="Run to the end").click()
     expect(visitor.page.get_by_text(re.compile("running · "))).to_be_visible()
     visitor.page.get_by_role("button", name="Cancel").click()

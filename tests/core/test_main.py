@@ -171,7 +171,7 @@ def test_interrupting_exits_with_130_and_resume_goes_on(home):
 
 
 def test_a_defect_exits_with_1(home, monkeypatch, capsys):
-    monkeypatch.setattr("core.runs.questions.prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr("core.runs.settle.prepare", lambda *_: 1 / 0)
     assert main(LEARNING) == 1
     assert "defect of ours" in capsys.readouterr().err
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.store import atomic, cache
 from core.store.cache import ScoreCache
+from core.store import atomic, cache
 from core.store.log import Log
 from data.errors import UserError
 
