@@ -4,15 +4,17 @@ BIN := .venv/bin
 PORT ?= 8501
 ADDRESS ?= 127.0.0.1
 
-.PHONY: app test lint bench example
+.PHONY: app test test-slow lint bench example
 
 app: .venv/runtime
 	$(BIN)/streamlit run app.py --server.port $(PORT) --server.address $(ADDRESS)
 
-test: .venv/dev
+test: MARK := not slow
+test-slow: MARK := slow
+test test-slow: .venv/dev
 	.ci/chromium
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	
+	$(BIN)/python -m pytest -m "$(MARK)" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as core.__main__ does: tests train beside servers and workers
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' own processes fill the cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data" / "unpack.py"
@@ -25,6 +27,16 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real-data")
     subprocess.run([sys.executable, str(SHARED), str(folder), "cifar10", "chest_xray"], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_maps() -> Iterator[None]:
+    """Few landmarks of the embedding map, whose t-SNE takes half of a tiny run; `tests/core/test_tsne.py` has them all."""
+    from core import tsne
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tsne, "LANDMARKS", 50)
+        yield
 
 
 @pytest.fixture

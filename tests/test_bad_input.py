@@ -4,10 +4,6 @@ import dataclasses
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +15,9 @@ import data
 from core.__main__ import main
 from core.engine import inference, loop
 from core.files import export
-from core.runs import jobs, run, settle
+from core.runs import run, settle
 from core.runs.spec import Config
+from tests import forked
 
 LEARN = ["run", "--task", "active-learning", "--width", "4", "--epochs", "1"]
 CLEAN = ["run", "--task", "label-cleaning", "--width", "4", "--epochs", "1"]
@@ -497,13 +494,10 @@ def test_a_full_disk(tmp_path, home, request, monkeypatch, capsys):
 
 def test_a_killed_worker_is_said_to_be_stopped_and_resumes(tmp_path, home, request, capsys):
     one = Situation(tmp_path, home, request).a_run(cycles=6)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "core", "resume", one.id], cwd=jobs.ROOT, stderr=subprocess.DEVNULL
-    )
-    while not one.log.phases()["phase"].isin(["score"]).any():
-        time.sleep(0.05)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker = forked.command("resume", one.id)
+    forked.wait_until(lambda: one.log.phases()["phase"].isin(["score"]).any())
+    worker.kill()
+    worker.join()
     main(["show", one.id])
     assert re.search(
         r"stopped. Stopped after \d of 6 cycles; nothing finished is lost, and it can go on", capsys.readouterr().out

@@ -2,88 +2,33 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from core.engine import loop
 from core.runs import run, settle
-from core.runs.jobs import ROOT
 from core.runs.spec import Config
+from tests.browser.dashboard import Server, serve
 
-PATIENCE = 60_000  # ms; two cores may be shared with a training
+PATIENCE = 180_000  # ms; the cores may be shared with trainings
 expect.set_options(timeout=PATIENCE)
-
-
-@dataclass
-class Server:
-    """A running dashboard, which stops at the end of a `with`."""
-
-    url: str
-    home: Path
-    process: subprocess.Popen[bytes]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:  # it waits for a thread that still works for a page
-            self.process.kill()
-            self.process.wait()
-
-
-def serve(
-    home: Path,
-    log: Path,
-    data_root: Path | None = None,
-    *,
-    address: str = "127.0.0.1",
-    environment: dict[str, str] | None = None,
-    script: str = "app.py",
-) -> Server:
-    """Start the dashboard on a free port and wait until it is healthy."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {
-        **os.environ,
-        "NEXTLABEL_HOME": str(home),
-        "NEXTLABEL_DATA": str(data_root or home / "no-data"),
-        "NEXTLABEL_ROOTS": tempfile.gettempdir(),
-        **(environment or {}),
-    }
-    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
-    command += ["--server.address", address]
-    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log.open("wb"), stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            if urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).status == 200:
-                return Server(url, home, process)
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"The dashboard did not start: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[BrowserContext]:
-    """Debian's Chromium or Playwright's own, with one cache for all visits. Without one: a failure in CI, a skip elsewhere."""
+    """Debian's Chromium or Playwright's own, with one cache for all visits. Without one: a failure in CI, a skip elsewhere.
+
+    Preferably its headless shell, which draws no window of its own around a page: a page takes three quarters of the time.
+    """
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or playwright.chromium.executable_path
+        names = ("chromium-headless-shell", "chromium")
+        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
         if not Path(path).exists():
             why = "no Chromium: `make test` installs one, or apt install chromium"
             pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)

@@ -154,6 +154,7 @@ def test_strategies_can_be_left_out(guest):
     expect(guest.page.get_by_text("There is no run of random").first).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["/compare?study=no-such", "/compare?study=../../etc", "/compare?study=" + "9" * 3000])
 def test_odd_links_show_another_study(guest, link):
     guest.open(link)

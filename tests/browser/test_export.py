@@ -72,6 +72,7 @@ def test_no_page_is_forgotten():
     assert {path.split("?")[0] for path in FIGURES} == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(FIGURES))
 def test_every_figure_can_be_exported(visitor, path):
     visitor.open(f"/{path}")

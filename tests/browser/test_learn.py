@@ -27,6 +27,7 @@ def phone(chromium, server):
         yield someone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", list(FORMULAS))
 def test_formulas_are_drawn_and_fit_on_a_phone(phone, step):
     phone.open(f"/learn?step={step}")
@@ -63,6 +64,7 @@ def test_the_last_step_leads_to_the_pages_and_ones_own_images(visitor):
     expect(visitor.page.get_by_role("heading", level=1)).to_have_text("New run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["0", "99", "-1", "two", "1" * 30])
 def test_an_odd_step_in_the_address_is_one_that_there_is(visitor, step):
     visitor.open(f"/learn?step={step}")

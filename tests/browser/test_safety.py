@@ -37,6 +37,7 @@ EVIL = '<img src=x onerror="alert(1)">'
 MARKUP = "$x^2$ **b** [l](http://evil.example) `c` :red[r]"
 
 
+@pytest.mark.slow
 def test_a_server_for_other_machines_without_a_login_shows_nothing(chromium, tmp_path):
     with (
         serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0") as served,
@@ -175,6 +176,7 @@ def test_a_server_without_the_gate_shows_nothing_to_those_who_would_log_in(chrom
         assert someone.page.get_by_label("Password", exact=True).count() == 0
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_not_set_up_lets_nobody_in_and_says_why(chromium, tmp_path):
     (tmp_path / "secrets.toml").write_text('[auth]\nclient_id = "nobody"\n')
     environment = {"STREAMLIT_SECRETS_FILES": str(tmp_path / "secrets.toml")}
@@ -209,6 +211,7 @@ def test_folders_elsewhere_are_not_read(visitor):
     expect(visitor.page.get_by_role("button", name="Check the images")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_names_are_text_on_every_page(chromium, tmp_path):
     """Class and file names that would be HTML, Markdown or a formula are shown as they are."""
     rng = np.random.default_rng(0)
@@ -249,6 +252,7 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         assert dialogs == []
 
 
+@pytest.mark.slow
 def test_names_of_an_opened_bundle_call_nobody(chromium, tmp_path, monkeypatch):
     """Markdown, HTML and icons in all that a bundle says are shown as they are, and no server is asked for them."""
     leak = "http://127.0.0.1:9/leak"

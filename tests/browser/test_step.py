@@ -167,6 +167,7 @@ def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     expect(guest.page.get_by_text("branches leave at cycle 1")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["other=nobody", "other=example-random", "other_cycle=99", "other_cycle=x", "other="])
 def test_odd_links_compare_with_another(guest, finished, link):
     guest.open(f"/diff?run={finished.id}&cycle=1&{link}")

@@ -3,7 +3,6 @@
 import io
 import re
 import shutil
-import time
 
 import pandas as pd
 import pytest
@@ -12,14 +11,15 @@ from playwright.sync_api import expect
 from pypdf import PdfReader
 
 from core.runs import run
-from tests.browser.conftest import Visitor, finished_run, serve, visiting
+from tests import forked
+from tests.browser.conftest import PATIENCE, Visitor, finished_run, serve, visiting
 
 PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 
 
-def wait_for_cycles(visitor, n, patience=180):
+def wait_for_cycles(visitor, n, patience=600):
     """Wait until the sidebar counts n finished cycles and the worker has stopped."""
     text = re.compile(rf"(finished|stopped|waits for labels) · {n} (of|cycle)")
     expect(visitor.page.get_by_text(text)).to_be_visible(timeout=1000 * patience)
@@ -28,7 +28,7 @@ def wait_for_cycles(visitor, n, patience=180):
 
 def download(visitor, button):
     """The bytes behind an export button."""
-    with visitor.page.expect_download(timeout=60_000) as got:
+    with visitor.page.expect_download(timeout=PATIENCE) as got:
         visitor.page.get_by_role("button", name=button, exact=True).click()
     return got.value.path().read_bytes()
 
@@ -128,13 +128,14 @@ def test_pause_and_cancel(visitor, server):
     visitor.types("Cycles", "9")
     visitor.page.get_by_role("button", name="Start run").click()
     visitor.page.get_by_role("button", name="Pause").click()
-    expect(visitor.page.get_by_text(re.compile("stopped · "))).to_be_visible(timeout=120_000)
+    expect(visitor.page.get_by_text(re.compile("stopped · "))).to_be_visible(timeout=3 * PATIENCE)
     visitor.page.get_by_role("button", name="Run to the end").click()
     expect(visitor.page.get_by_text(re.compile("running · "))).to_be_visible()
     visitor.page.get_by_role("button", name="Cancel").click()
     expect(visitor.page.get_by_text(re.compile("Stopped after .* it can go on"))).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_run_survives_its_server(chromium, tmp_path):
     """The worker is no child of the browser, nor bound to the server: both may go."""
     first = serve(tmp_path / "home", tmp_path / "first.log")
@@ -147,14 +148,10 @@ def test_a_run_survives_its_server(chromium, tmp_path):
     page.get_by_role("button", name="Start run").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
     first.process.kill()
-    first.process.wait()
+    first.process.join()
     (path,) = (tmp_path / "home").glob("*-fashion-*")
     one = run.Run(path)
-    for _ in range(300):
-        if one.is_running():
-            break
-        time.sleep(0.1)
-    assert one.is_running()
+    forked.wait_until(one.is_running)
     second = serve(tmp_path / "home", tmp_path / "second.log")
     try:
         visitor.url = second.url
@@ -171,6 +168,7 @@ def latest(server, arm):
     return sorted(path.parent.name for path in server.home.glob(f"*-{arm}-s0/config.json"))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", [
     "/cycles?run=no-such-run&cycle=99", "/rankings?run=../../etc", "/gallery?cycle=abc", "/curves?run=&cycle=-1",
     "/gallery?cycle=" + "9" * 5000,
@@ -180,6 +178,7 @@ def test_odd_links_show_a_page_all_the_same(visitor, link):
     expect(visitor.page.get_by_test_id("stSidebar").get_by_text("cycles").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_path):
     """A run without its log, one with a damaged configuration, one whose folder was renamed; and a folder of odd names."""
     home = tmp_path / "home"
@@ -205,6 +204,7 @@ def test_damaged_and_renamed_runs_are_named_and_the_rest_works(chromium, tmp_pat
         visitor.settled()
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own(chromium, tmp_path):
     """Mistakes are one sentence each; class names with markup are shown as they are."""
     for label, shade in (("<b>bold</b>", 0), ("**x** & y", 200)):

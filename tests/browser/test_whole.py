@@ -56,6 +56,7 @@ def figures(visitor: Visitor, name: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_path, images):
     with serve(tmp_path / "home", tmp_path / "server.log") as served, visiting(chromium, served.url) as visitor:
         page = visitor.page

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from core.__main__ import main
 from core.runs import jobs, run, settle
+from tests import forked
 
 TINY = ["--dataset", "fashion", "--limit", "300", "--width", "4", "--epochs", "1"]
 LEARNING = ["run", "--task", "active-learning", "--budget", "20", "--cycles", "2", *TINY]
@@ -23,11 +25,21 @@ def objects(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A home with a finished run of two cycles; each test works on a copy."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(folder))
+        assert main(LEARNING) == 0
+    return folder
+
+
 @pytest.fixture
-def finished(home, capsys):
-    """A finished run of two cycles."""
-    assert main([*LEARNING, "--json"]) == 0
-    return objects(capsys)[0]["run"]
+def finished(home, done):
+    """The name of a finished run."""
+    shutil.copytree(done, home)
+    return run.all_runs()[0].id
 
 
 def test_run_prints_one_object_a_seed(home, capsys):
@@ -149,11 +161,10 @@ def test_datasets_says_what_each_needs(capsys, monkeypatch, tmp_path):
 def test_interrupting_exits_with_130_and_resume_goes_on(home):
     command = [sys.executable, "-m", "core", *LEARNING[:-2], "--epochs", "300"]
     worker = subprocess.Popen(command, cwd=jobs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(home.glob("*/live.json")):
-        time.sleep(0.05)
+    forked.wait_until(lambda: list(home.glob("*/live.json")))
     time.sleep(1)
     worker.send_signal(signal.SIGINT)
-    _, errors = worker.communicate(timeout=30)
+    _, errors = worker.communicate()
     assert worker.returncode == 130
     assert "resume" in errors
     assert "Traceback" not in errors
@@ -225,6 +236,6 @@ def test_a_run_goes_on_when_the_reader_of_its_progress_has_enough(home, lines):
     for _ in range(lines):
         worker.stdout.readline()
     worker.stdout.close()
-    assert worker.wait(timeout=120) == 0
+    assert worker.wait() == 0
     (one,) = run.all_runs()
     assert one.status() == ("finished", "2 cycles done.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,26 @@ def pool():
     return dataclasses.replace(found, label_counts=None, annotators="none")
 
 
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory, pool):
+    """A home with a run on these images, and one with a run on the votes of three people; each test works on a copy."""
+    homes = []
+    for images in (pool, voted_by_three(pool)):
+        homes.append(tmp_path_factory.mktemp("waiting"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NEXTLABEL_HOME", str(homes[-1]))
+            begun(images)
+    return homes
+
+
+def copied(waiting, home) -> run.Run:
+    shutil.copytree(waiting, home)
+    return run.all_runs()[0]
+
+
 @pytest.fixture
-def one(tmp_path, monkeypatch, pool):
-    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
-    return begun(pool)
+def one(home, waiting):
+    return copied(waiting[0], home)
 
 
 def begun(pool, method="cleaning") -> run.Run:
@@ -217,10 +234,9 @@ def voted_by_three(pool, order=(0, 1, 2)):
 
 
 @pytest.fixture
-def three(home, pool):
+def three(home, waiting, pool):
     """A run on the votes of three people, and its images."""
-    voted = voted_by_three(pool)
-    return begun(voted), voted
+    return copied(waiting[1], home), voted_by_three(pool)
 
 
 def test_first_votes_that_tie_are_no_label_and_come_first_in_the_ranking(three):
@@ -367,11 +383,6 @@ def unlabelled(pool):
     return dataclasses.replace(
         pool, labels=np.full(120, -1), test_images=pool.test_images[:0], test_labels=pool.test_labels[:0]
     )
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
 
 
 def test_active_learning_starts_from_some_labels_and_waits_for_people(home, pool):

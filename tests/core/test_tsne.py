@@ -6,6 +6,11 @@ import pytest
 from core import tsne
 
 
+@pytest.fixture(autouse=True)
+def all_landmarks(monkeypatch):
+    monkeypatch.setattr(tsne, "LANDMARKS", 2_000)
+
+
 def groups(n, noise=0.1, seed=0):
     """Unit vectors [n, 8] around four directions, and the direction of each."""
     generator = np.random.default_rng(seed)

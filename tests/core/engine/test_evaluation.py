@@ -1,6 +1,7 @@
 """Classifiers before and after cleaning, and the choice among them."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -21,13 +22,21 @@ def pool():
     return data.load("fashion", limit=200)
 
 
-@pytest.fixture
-def one(tmp_path, monkeypatch, pool):
-    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory, pool):
+    """A home with a finished run; each test works on a copy."""
+    folder = tmp_path_factory.mktemp("cleaned")
     config = Config(task="label-cleaning", method="cleaning", budget=80, cycles=2, noise=0.25, static=True, **TINY)
-    found = run.create(settle.prepare(config, pool), settle.about(pool))
-    loop.work(found, pool)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(folder))
+        loop.work(run.create(settle.prepare(config, pool), settle.about(pool)), pool)
+    return folder
+
+
+@pytest.fixture
+def one(home, cleaned):
+    shutil.copytree(cleaned, home)
+    return run.all_runs()[0]
 
 
 def plain_prefix(one, pool, relabelled):

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -28,6 +26,7 @@ from core.runs import jobs, live, questions, reference, run, settle
 from core.runs.spec import Config
 from core.strategies import STRATEGIES
 from data.errors import UserError
+from tests import forked
 
 TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
 
@@ -232,17 +231,11 @@ def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
     killed = start(pool, task=task, epochs=8)
     moments = random.Random(0)
     for _ in range(3):
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "core", "resume", killed.id],
-            cwd=jobs.ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not killed.is_running() and worker.poll() is None:
-            time.sleep(0.02)
+        worker = forked.command("resume", killed.id)
+        forked.wait_until(lambda worker=worker: killed.is_running() or not worker.is_alive())
         time.sleep(moments.uniform(0.05, 1.5))
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        worker.kill()
+        worker.join()
         assert not killed.is_running()
     if killed.status()[0] != "finished":
         assert killed.status()[0] == "stopped"
@@ -251,6 +244,7 @@ def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
     assert_same(killed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "said"), [
     (signal.SIGSEGV, "was killed by signal 11 (segmentation fault)"),
     (signal.SIGABRT, "was killed by signal 6 (aborted)"),
@@ -260,13 +254,12 @@ def test_a_run_killed_three_times_resumes_bit_for_bit(home, pool, task):
 def test_a_worker_that_the_system_ended_is_said_to_be(home, pool, capsys, sent, said):
     one = start(pool, epochs=400)
     for before, again in enumerate(("", ", for the second time in the same phase")):
-        command = [sys.executable, "-m", "core", "resume", one.id]
-        worker = subprocess.Popen(command, cwd=jobs.ROOT, stderr=subprocess.DEVNULL)
+        worker = forked.command("resume", one.id)
         while len((now := one.live()).deaths) < before or not (now.running and now.share):
             time.sleep(0.05)
         assert one.live().death == ""  # it is at work
-        worker.send_signal(sent)
-        worker.wait()
+        os.kill(worker.pid, sent)
+        worker.join()
         state, sentence = one.status()
         assert state == "stopped"
         assert f"Its worker {said}" in sentence
@@ -348,19 +341,13 @@ def test_noise_can_be_injected_into_trusted_labels(home, pool):
 def test_the_worker_of_a_job_survives_its_starter_and_can_be_cancelled(home, pool):
     one = start(pool, epochs=200)
     jobs.start(one)
-    for _ in range(300):
-        if one.live().phase == "train":
-            break
-        time.sleep(0.1)
+    forked.wait_until(lambda: one.live().phase == "train")
     assert one.status()[0] == "running"
     with pytest.raises(UserError, match="already"):
         jobs.start(one)
     assert os.getpgid(one.live().pid) != os.getpgid(0)
     jobs.cancel(one)
-    for _ in range(100):
-        if not one.is_running():
-            break
-        time.sleep(0.1)
+    forked.wait_until(lambda: not one.is_running())
     assert one.status()[0] == "stopped"
     assert one.log.phases()["phase"].tolist() == ["label"]
     assert "interrupted" in jobs.worker_log(one)

@@ -4,9 +4,6 @@ import dataclasses
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import pandas as pd
@@ -17,6 +14,7 @@ from core.__main__ import main
 from core.runs import jobs, run, spec, study
 from core.runs.study import Protocol
 from data.errors import UserError
+from tests import forked
 
 TINY = {
     "task": "active-learning",
@@ -143,6 +141,7 @@ def test_several_strategies_are_a_study_without_a_protocol(home):
     assert study.all_studies()[0].title == "fashion: random, margin"
 
 
+@pytest.mark.slow
 def test_two_strategies_and_three_seeds_killed_again_and_again_equal_the_whole_study(home):
     protocol = dataclasses.replace(tiny(epochs=4, cycles=3, evidence=True), seeds=[0, 1, 2])
     whole, killed = study.create(protocol), study.create(protocol)
@@ -150,17 +149,11 @@ def test_two_strategies_and_three_seeds_killed_again_and_again_equal_the_whole_s
     shutil.rmtree(home / ".cache")  # or the killed one would take over what the first has computed
     moments = random.Random(1)
     for _ in range(4):
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "core", "resume", killed.id],
-            cwd=jobs.ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not killed.is_running() and worker.poll() is None:
-            time.sleep(0.02)
+        worker = forked.command("resume", killed.id)
+        forked.wait_until(lambda worker=worker: killed.is_running() or not worker.is_alive())
         time.sleep(moments.uniform(0.1, 2.5))
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        worker.kill()
+        worker.join()
         assert not killed.is_running()
     assert main(["resume", killed.id]) == 0
     assert len(killed.runs) == 6
@@ -195,32 +188,25 @@ def test_a_defect_of_ours_in_one_run_does_not_keep_the_others(home, capsys, monk
     assert "ZeroDivisionError" in made.runs[0].status()[1]
 
 
-def wait_for(condition, seconds=60):
-    end = time.time() + seconds
-    while not condition() and time.time() < end:
-        time.sleep(0.05)
-    assert condition()
-
-
 def test_a_study_is_started_paused_cancelled_and_resumed_as_a_job(home):
     made = study.create(tiny(epochs=40))
     jobs.start_study(made)
     assert made.status()[0] == "running"
-    wait_for(lambda: any(one.is_running() for one in made.runs))
+    forked.wait_until(lambda: any(one.is_running() for one in made.runs))
     with pytest.raises(UserError, match="already"):
         jobs.start_study(made)
     with pytest.raises(UserError, match="another process"), made.working():
         pass
     jobs.pause_study(made)
-    wait_for(lambda: not made.is_running())
+    forked.wait_until(lambda: not made.is_running())
     assert made.status()[0] == "stopped"
     done = made.progress()[0]
     assert done < 8
     jobs.start_study(made)
-    wait_for(made.is_running)
-    wait_for(lambda: any(one.is_running() for one in made.runs))
+    forked.wait_until(made.is_running)
+    forked.wait_until(lambda: any(one.is_running() for one in made.runs))
     jobs.cancel_study(made)
-    wait_for(lambda: not made.is_running())
+    forked.wait_until(lambda: not made.is_running())
     assert made.status()[0] == "stopped"
     assert made.progress()[0] >= done
     assert "interrupted" in jobs.worker_log(made)
