@@ -128,11 +128,11 @@ def compared(
 
 def show(runs: list[Run], name: str) -> None:
     """Figures and tables of the chosen strategies."""
-    methods = list(dict.fromkeys(run.config.method for run in runs))
+    names = list(dict.fromkeys(run.config.method for run in runs))
     chosen = st.multiselect(
         "Strategies",
-        methods,
-        default=methods,
+        names,
+        default=names,
         key=f"strategies-{name}",
         help="Verdicts compare with random: keep it among them.",
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import data
-from core import graph
+from core import graph, selectors
 from core.engine import loop
 from core.engine.learner import Learner, weights
 from core.runs import run, same, settle
@@ -146,15 +146,13 @@ def test_every_selector_runs_through_the_loop(home, pool, selector):
 
 
 def test_the_embedding_of_ssl_is_learnt_once_for_all_cycles_and_folds(home, pool, monkeypatch):
-    from core.selectors import ssl
-
-    calls, prepare = [], ssl.TRAINER.prepare
+    calls, ssl = [], selectors.load("ssl")
 
     def count(*arguments, **options):
         calls.append(options["seed"])
-        return prepare(*arguments, **options)
+        return ssl.prepare(*arguments, **options)
 
-    monkeypatch.setattr(ssl, "TRAINER", dataclasses.replace(ssl.TRAINER, prepare=count))
+    monkeypatch.setattr(selectors, "load", lambda name: dataclasses.replace(ssl, prepare=count))
     finished(pool, selector="ssl", pretrain_epochs=1, folds=2, cycles=2)
     assert len(calls) == 1
 
