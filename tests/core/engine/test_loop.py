@@ -418,7 +418,7 @@ def test_nothing_is_taken_before_a_ranking_or_after_the_labels(home, pool, monke
         jobs.take(one, 5)
     loop.work(one, pool, until=1)
 
-    def fails(*_):
+    def fails(*_, **__):
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patch:
