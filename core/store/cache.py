@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.store import atomic
+from data.errors import UserError
 
 
 class ScoreCache:
-    """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`."""
+    """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    reading: for what is only looked at, which a disk that takes nothing more does not prevent; else it is a `UserError`.
+    """
+
+    def __init__(self, folder: Path, *, reading: bool = False) -> None:
+        self.folder, self.reading = folder, reading
         self.memory: dict[str, NDArray[Any]] = {}
 
     def get(
@@ -36,9 +41,10 @@ class ScoreCache:
             stored = _read_array(path)
             if stored is None or not enough(stored):
                 stored = compute()
-                with atomic.writing(self.folder):
-                    self.folder.mkdir(exist_ok=True)
-                atomic.write_array(path, stored)
+                with suppress(UserError) if self.reading else nullcontext():
+                    with atomic.writing(self.folder):
+                        self.folder.mkdir(exist_ok=True)
+                    atomic.write_array(path, stored)
             self.memory[name] = stored
         return self.memory[name]
 
@@ -81,8 +87,14 @@ def below(home: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = Path(tempfile.gettempdir()) / f"nextlabel-{name}"
-        folder.mkdir(exist_ok=True)
+        return elsewhere(name)
+    return folder
+
+
+def elsewhere(name: str) -> Path:
+    """The folder for the same among the system's temporary files: a home that takes nothing more can still be read."""
+    folder = Path(tempfile.gettempdir()) / f"nextlabel-{name}"
+    folder.mkdir(exist_ok=True)
     return folder
 
 

@@ -123,6 +123,13 @@ def test_an_array_that_is_too_short_is_computed_again_and_replaced(tmp_path):
     assert [len(of(n)) for n in (3, 5, 4)] == [3, 5, 5]
 
 
+def test_a_disk_that_takes_nothing_is_said_where_it_matters_and_not_to_a_reader(tmp_path):
+    (tmp_path / "file").write_text("where a folder should be")
+    with pytest.raises(UserError, match="Cannot write"):
+        ScoreCache(tmp_path / "file").get({"a": 1}, lambda: np.arange(3))
+    assert len(ScoreCache(tmp_path / "file", reading=True).get({"a": 1}, lambda: np.arange(3))) == 3
+
+
 def test_a_damaged_cache_file_is_computed_again(tmp_path):
     cache.ScoreCache(tmp_path).get({"weights": "a"}, lambda: np.arange(3.0))
     (file,) = tmp_path.rglob("*.npy")
