@@ -456,13 +456,23 @@ class Statistics:
     def __init__(self, label_counts: ArrayLike, initial: Ints) -> None:
         self.counts, self.initial = np.asarray(label_counts), initial
         self.total = total_votes(self.counts)  # refuses a sample that nobody voted on
-        self.truth, self.difficult = self.counts.argmax(axis=1), votes.ambiguous(self.counts)
+        self.truth = self.counts.argmax(axis=1)
+        self.difficult, self._looked_at = np.zeros(len(initial), dtype=bool), np.zeros(len(initial), dtype=bool)
+        self.wrong = initial != self.truth
+        self._look_at(np.flatnonzero(self.wrong))
         # ½ Σ |e_c − q| = 1 − q[c] for a sample with one label
         own = self.counts[np.arange(len(initial)), initial] / self.total[:, 0]
         self.variation = 1 - own
 
+    def _look_at(self, rows: Ints) -> None:
+        """Find out which samples are difficult, of those alone that are asked for: of a large pool few are."""
+        rows = np.unique(rows[~self._looked_at[rows]])
+        if len(rows):
+            self.difficult[rows], self._looked_at[rows] = votes.ambiguous(self.counts[rows]), True
+
     def after(self, taken: Votes) -> Curves:
         """`statistics_curves` of these collected labels."""
+        self._look_at(taken.sample)
         n, n_classes = self.counts.shape
         eye = np.eye(n_classes, dtype=np.int64)
         order = np.argsort(taken.sample, kind="stable")
@@ -473,7 +483,7 @@ class Statistics:
         histogram = every - (every - eye[label])[start] + eye[self.initial[sample]]  # [T, C] after each label
         q = self.counts[sample] / self.total[sample]
         variation = 0.5 * np.abs(histogram / histogram.sum(axis=1, keepdims=True) - q).sum(axis=1)
-        wrong, was_wrong = majority != self.truth[sample], self.initial != self.truth
+        wrong = majority != self.truth[sample]
 
         def curve(after: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
             """Sum over all samples: `first` [N], changed to `after` [T] by each label."""
@@ -483,8 +493,8 @@ class Statistics:
             return first.sum() + np.concatenate([np.zeros(1, change.dtype), np.cumsum(in_time)])
 
         difficult = self.difficult
-        clear = curve((wrong & ~difficult[sample]).astype(np.int64), (was_wrong & ~difficult).astype(np.int64))
-        hard = curve((wrong & difficult[sample]).astype(np.int64), (was_wrong & difficult).astype(np.int64))
+        clear = curve((wrong & ~difficult[sample]).astype(np.int64), (self.wrong & ~difficult).astype(np.int64))
+        hard = curve((wrong & difficult[sample]).astype(np.int64), (self.wrong & difficult).astype(np.int64))
         return Curves((n - clear - hard) / n, clear, hard, curve(variation, self.variation) / n)
 
 

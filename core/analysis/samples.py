@@ -25,7 +25,7 @@ from core.runs.reference import ground_truth, ground_truth_digest, reference_cou
 from core.runs.run import Run, home
 from core.store import cache
 from core.store.atomic import write_table
-from core.store.cache import below
+from core.store.cache import below, elsewhere
 from data import votes
 from data.dataset import ImageDataset
 from data.errors import UserError
@@ -326,14 +326,25 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
         if path.exists():
             cache.touch(path)
         else:
-            # A dictionary of floats, no two of which are equal, takes most of the time that writing them does
-            write_table(path, _made(run, dataset, cycle), use_dictionary=[*ADDED, "status", "outcome"])
+            path = _written(_made(run, dataset, cycle), path)
             cache.tidy(path.parents[1])
     columns = pyarrow.parquet.read_schema(path).names
     own = set(pyarrow.parquet.read_schema(ranking).names)
     shown = tuple(name for name in columns if name in own or name in ADDED)
     scores = tuple(name for name in methods.scores() if name in columns and name in own)
     return Samples(path, shown, scores, len(dataset.class_names), set(tsne.COLUMNS) <= own)
+
+
+def _written(made: pd.DataFrame, path: Path) -> Path:
+    """Where the file was written: a disk that takes nothing more can still be read."""
+    # A dictionary of floats, no two of which are equal, takes most of the time that writing them does
+    repeated = [*ADDED, "status", "outcome"]
+    try:
+        write_table(path, made, use_dictionary=repeated)
+    except UserError:
+        path = elsewhere("samples") / path.name
+        write_table(path, made, use_dictionary=repeated)
+    return path
 
 
 def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:

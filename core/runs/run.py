@@ -254,7 +254,8 @@ def places(named: pd.Series, sample_ids: list[str]) -> NDArray[np.int64]:
         first, rest = np.empty(0, dtype=np.int64), names
     if not rest:
         return first
-    row_of = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
+    wanted = set(rest)
+    row_of = {name: row for row, name in enumerate(sample_ids) if name in wanted}
     return np.concatenate([first, np.array([row_of.get(name, -1) for name in rest], dtype=np.int64)])
 
 

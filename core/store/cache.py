@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,12 @@ def touch(path: Path) -> None:
 class ScoreCache:
     """Arrays keyed by what they were computed from, so that none is ever stale: in memory, and as .npy below `folder`.
 
-    Both are bounded: `MEMORY`, and `bound`, whose errors it raises.
+    Both are bounded: `MEMORY`, and `bound`, whose errors it raises. reading: for what is only looked at, which a disk that
+    takes nothing more does not prevent; else it is a `UserError`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, reading: bool = False) -> None:
+        self.folder, self.reading = folder, reading
         self.memory: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self.share = SHARE * bound()
         self.written = self.share  # so that the first write looks at what lies there
@@ -138,13 +139,14 @@ class ScoreCache:
             stored = _read_array(path)
             if stored is None or not enough(stored):
                 stored = compute()
-                with atomic.writing(self.folder):
-                    self.folder.mkdir(exist_ok=True)
-                atomic.write_array(path, stored)
-                self.written += stored.nbytes
-                if self.written >= self.share:
-                    self.written = 0.0
-                    tidy(self.folder)
+                with suppress(UserError) if self.reading else nullcontext():
+                    with atomic.writing(self.folder):
+                        self.folder.mkdir(exist_ok=True)
+                    atomic.write_array(path, stored)
+                    self.written += stored.nbytes
+                    if self.written >= self.share:
+                        self.written = 0.0
+                        tidy(self.folder)
             else:
                 touch(path)
             self.memory[name] = stored
@@ -197,8 +199,14 @@ def below(home: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = Path(tempfile.gettempdir()) / "nextlabel-cache" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        return elsewhere(name)
+    return folder
+
+
+def elsewhere(name: str) -> Path:
+    """The folder for the same among the system's temporary files: a home that takes nothing more can still be read."""
+    folder = Path(tempfile.gettempdir()) / "nextlabel-cache" / name
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

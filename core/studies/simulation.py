@@ -23,7 +23,7 @@ VOTE_SETS = 5  # relabelling seeds, as the paper's five runs
 
 def cache() -> ScoreCache:
     """Where curves are kept, below the home; what it has in memory lives no longer than itself."""
-    return ScoreCache(below(home(), "curves"))
+    return ScoreCache(below(home(), "curves"), reading=True)
 
 
 class Simulator:

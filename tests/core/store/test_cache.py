@@ -142,3 +142,10 @@ def test_an_array_that_is_too_short_is_computed_again_and_replaced(tmp_path):
         return ScoreCache(tmp_path).get({"a": 1}, lambda: np.arange(n), lambda stored: len(stored) >= n)
 
     assert [len(of(n)) for n in (3, 5, 4)] == [3, 5, 5]
+
+
+def test_a_disk_that_takes_nothing_is_said_where_it_matters_and_not_to_a_reader(tmp_path):
+    (tmp_path / "file").write_text("where a folder should be")
+    with pytest.raises(UserError, match="Cannot write"):
+        ScoreCache(tmp_path / "file").get({"a": 1}, lambda: np.arange(3))
+    assert len(ScoreCache(tmp_path / "file", reading=True).get({"a": 1}, lambda: np.arange(3))) == 3

@@ -11,7 +11,8 @@ from core.analysis import curves, figures
 from core.engine import loop
 from core.runs import run, settle
 from core.runs.spec import Config
-from core.studies import policies
+from core.store.cache import ScoreCache
+from core.studies import policies, simulation
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}
@@ -90,6 +91,25 @@ def test_statistics_are_those_of_the_labels_at_the_end(runs, pool):
     assert table.loc["vanilla", "total_variation"] == pytest.approx(np.mean(ends))
     assert table.loc["oracle", "correctness"] > table.loc["random", "correctness"]
     assert table.loc["oracle", "labels_per_correction"] < table.loc["random", "labels_per_correction"]
+
+
+def test_what_pages_draw_of_the_same_runs_is_simulated_once(runs, pool, tmp_path, monkeypatch):
+    """Figure 3 in both bands, its table, and the envelopes of each run."""
+    simulated, really = [], relabel.simulate_votes
+
+    def watched(*given, **options):
+        simulated.append(given[2])
+        return really(*given, **options)
+
+    monkeypatch.setattr(relabel, "simulate_votes", watched)
+    monkeypatch.setattr(simulation, "cache", lambda: ScoreCache(tmp_path))
+    for band in figures.BANDS:
+        figures.policy_figure(runs, pool, band)
+    curves.policy_statistics(runs, pool)
+    for one in runs:
+        curves.envelopes(one.config, pool, 60)
+        curves.areas([one], pool)
+    assert len(simulated) == 2 * len(("oracle", "random", "vanilla", "elr"))  # for each of two training seeds
 
 
 @pytest.mark.parametrize("band", list(figures.BANDS))
