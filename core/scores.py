@@ -33,7 +33,7 @@ def total_votes(label_counts: ArrayLike) -> Array:
     """Number of votes of each sample, [N, C, …] → [N, 1, …]. Raises `UserError` on a sample without any vote."""
     total = np.asarray(label_counts).sum(axis=1, keepdims=True, dtype=np.float64)
     if not (total > 0).all():
-        raise UserError(f"Sample at row {int((total <= 0).argmax())} has no vote at all: remove it or label it first.")
+        raise UserError(f"Sample at row {int((total <= 0).argmax())} has no annotation at all: remove it or label it first.")
     return np.asarray(total)
 
 

@@ -20,7 +20,7 @@ FLOORS = {  # from the top; imports go down, or stay on a floor
     "files": ("core.files",),
     "analysis and engine": ("core.analysis", "core.engine", "core.studies"),
     "runs": ("core.runs", "core.store"),
-    "methods": ("core.strategies", "core.selectors", "core.plots"),
+    "methods": ("core.methods", "core.strategies", "core.selectors", "core.label_scores", "core.plots"),
     "maths": ("core.models", "core.gradnorm", "core"),
     "data": ("data", "data.sources", "data.files", "data.dataset"),
 }
@@ -32,7 +32,7 @@ TITLES = {
     "data.dataset": "data: dataset, annotations, votes, errors",
 }
 # Modules that lie in `core` and `data` themselves stand for two floors, or for both ends of one
-LOOSE = {"core.__main__": "core.cli", "core": "core", "data": "data", "data.check": "data"}
+LOOSE = {"core.__main__": "core.cli", "core.methods": "core.methods", "core": "core", "data": "data", "data.check": "data"}
 
 
 @dataclass(frozen=True)

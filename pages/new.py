@@ -60,7 +60,7 @@ def own(way: str) -> start.Images | None:
             "file_name and label. The images stay where they are.",
         )
         root = roots.inside(typed) if typed.strip() else None
-    with st.expander("Labels or votes from a table; images without labels"):
+    with st.expander("Labels or annotations from a table; images without labels"):
         table = given_table()
         text = st.text_input(
             "Classes (optional)",

@@ -77,7 +77,7 @@ def size(folder: Path) -> int:
 
 
 def main() -> int:
-    """Make all examples anew, and say whether they are what they were."""
+    """Make all examples again, and say whether they are what they were."""
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for name in COMMANDS:

@@ -154,7 +154,7 @@ def plan_budget(options: argparse.Namespace) -> None:
     curves = budget.curves([found, *peers.of_study(found)], dataset)
     if curves.empty:
         raise UserError(
-            f"Nobody knows the right labels of run {found.id}: what labels would correct cannot be said, only estimated "
+            f"No ground truth is available for run {found.id}: what labels would correct cannot be said, only estimated "
             f"(`show {found.id}`)."
         )
     labels = options.labels

@@ -32,7 +32,7 @@ def labels_of(run: Run, dataset: ImageDataset, which: Labelled, relabelled: floa
     """The majority labels [N] of a run before or after its cleaning, or the right ones, and how many were collected for it.
 
     relabelled: stop after so large a share of the samples was relabelled; None: take all that the run collected. Raises
-    `UserError` where the run has not come so far, or nobody knows the right labels.
+    `UserError` where the run has not come so far, or no ground truth is available.
     """
     if which == "clean":
         return clean_labels(run.config, dataset), 0
@@ -74,7 +74,7 @@ def evaluate(
     """Train a classifier on the labels of a run and measure it on the clean test set.
 
     classifier: its selector, model and training, as a run has them. Returns accuracy, correctness (of the labels it learnt
-    from, None where nobody knows), n_labels (collected for them), relabelled and seconds; what is known is not computed
+    from, None without ground truth), n_labels (collected for them), relabelled and seconds; what is known is not computed
     again. Bernhardt et al. 2022, Table 1.
     """
     if len(dataset.test_labels) == 0:
@@ -104,7 +104,7 @@ def evaluate(
         "seconds": time.monotonic() - began,
     }
     run.log.set_fact(name, found)
-    learnt_from = "right labels" if which == "clean" else f"labels {which} cleaning"
+    learnt_from = "correct labels" if which == "clean" else f"labels {which} cleaning"
     report(f"{selector} on the {learnt_from}, seed {seed}: test accuracy {accuracy:.2%}")
     return found
 

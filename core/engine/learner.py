@@ -43,9 +43,9 @@ class Learner:
         self, config: Config, dataset: ImageDataset, home: Path, report: Progress = lambda share: None
     ) -> None:
         self.config, self.dataset, self.home, self.report, self.done = config, dataset, home, report, 0
-        self.trainer = selectors.load(config.selector)
+        self.selector = selectors.load(config.selector)
         self.device = pick_device()
-        statistics = (self.trainer.statistics or channel_statistics)(dataset.images)
+        statistics = (self.selector.statistics or channel_statistics)(dataset.images)
         self.pool = Images(dataset.images, *statistics, self.device)
         self.test = Images(dataset.test_images, *statistics, self.device)
         self.cache, self.trained = ScoreCache(home / ".cache"), Trainings(home)
@@ -58,7 +58,7 @@ class Learner:
     @property
     def fixed(self) -> bool:
         """Whether the embeddings were there before the labels, and a head on them is all that is trained."""
-        return self.trainer.prepared and self.config.head == "linear"
+        return self.selector.prepared and self.config.head == "linear"
 
     def progress(self, share: float) -> None:
         """Report the finished share of all parts."""
@@ -94,8 +94,8 @@ class Learner:
             backbone=config.backbone,
             weights=config.weights,
         )
-        model = self.trainer.build(shape)
-        if self.trainer.prepare is not None:
+        model = self.selector.build(shape)
+        if self.selector.prepare is not None:
             self._prepare(dataclasses.replace(shape, seed=self.seed(0, 0)), model)
         return model
 
@@ -113,9 +113,9 @@ class Learner:
         }
 
         def learn() -> np.ndarray:
-            fresh = self.trainer.build(dataclasses.replace(shape, dropout=0.0))
-            assert self.trainer.prepare is not None
-            self.trainer.prepare(fresh, self.pool, settings, seed=seed, callbacks=[ProgressCallback(self.progress)])
+            fresh = self.selector.build(dataclasses.replace(shape, dropout=0.0))
+            assert self.selector.prepare is not None
+            self.selector.prepare(fresh, self.pool, settings, seed=seed, callbacks=[ProgressCallback(self.progress)])
             return np.frombuffer(save(_tensors(fresh)), dtype=np.uint8)
 
         prepared = load(self.cache.get(key, learn).tobytes())
@@ -212,7 +212,7 @@ class Learner:
         if previous is not None:
             model.load_state_dict(load_file(weights(previous, part)))
         seed, settings = self.seed(cycle, 1, part), self.settings(cycle)
-        noise = self.noise_rate(cycle, rows, labels) if self.trainer.needs_noise else 0.0
+        noise = self.noise_rate(cycle, rows, labels) if self.selector.needs_noise else 0.0
         key = self._key(model, settings, rows, labels, seed, dropout, noise)
         shared = self.trained.find(key)
         if shared is not None:
@@ -227,7 +227,7 @@ class Learner:
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
         else:
             watched = self._callbacks(weights(folder, part))
-            loss = self.trainer.fit(model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched)
+            loss = self.selector.fit(model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched)
         save_weights(model, weights(folder, part))
         self.trained.add(key, weights(folder, part), {"train_loss": loss})
         return {"train_loss": loss, "shared": False}

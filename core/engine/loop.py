@@ -170,7 +170,7 @@ class _Worker:
         """Rows and labels to train on."""
         state, _, _ = self.run.state(self.dataset.ids, cycle)
         rows = np.flatnonzero(state.majority >= 0)  # where people's votes tie, there is no label to learn from
-        if self.learner.trainer.labels == "reference":
+        if self.learner.selector.labels == "reference":
             return rows, self.task.answer.targets(clean_labels(self.config, self.dataset)[rows])
         return rows, self.task.answer.targets(state.majority[rows])
 

@@ -1,7 +1,7 @@
 """A figure as a journal prints it: so wide, with text of so many points, and as high as legend and small print ask for.
 
 On the screen a figure has room and hovering explains it; in a column of 89 mm its legend, titles and small print are set
-anew, so that nothing overlaps. Pure: plotly Figure → plotly Figure.
+again, so that nothing overlaps. Pure: plotly Figure → plotly Figure.
 """
 
 import re

@@ -18,7 +18,7 @@ def posterior_bars(
         figure.add_bar(
             y=names,
             x=100 * votes / votes.sum(),
-            name=f"votes (n = {int(votes.sum())})",
+            name=f"annotations (n = {int(votes.sum())})",
             orientation="h",
             marker={"color": style.ORANGE},
         )

@@ -1,7 +1,7 @@
 """Branch a run: a new one that shares the past of another up to a cycle, and goes on by another method or budget.
 
 The new run holds the rankings and labels of all cycles before, and the labels of the cycle it branches at. That cycle is trained
-and scored anew, by the new method, so that the branch decides what the next one labels; a training that was the same is
+and scored again, by the new method, so that the branch decides what the next one labels; a training that was the same is
 taken over, not repeated. Needs no torch.
 """
 
@@ -26,7 +26,7 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
 
     cycles: training rounds in all, by default as many as `run` was to have, and at least one more than it branches at ·
     changes: of `CHANGES`. Where a model cannot go on from the weights of another selector or strategy, every cycle of the branch
-    trains anew. Raises `UserError` for a cycle that is not finished, or settings that do not go together; nothing is left
+    retrains from scratch. Raises `UserError` for a cycle that is not finished, or settings that do not go together; nothing is left
     behind then.
     """
     done = len(run.cycles())

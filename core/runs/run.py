@@ -26,7 +26,7 @@ GIVEN = "given"  # source of a label that came with the data and that nobody vou
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
-TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect in the place of the budget
+TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect instead of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
 
 
@@ -163,7 +163,7 @@ class Run:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
-                f"Cycle {cycle} of run {self.id} has no readable posterior: choose another cycle, or restore the file."
+                f"Cycle {cycle} of run {self.id} has no readable predicted probabilities: choose another cycle, or restore the file."
             ) from error
 
     def state(

@@ -190,7 +190,7 @@ def _prepare_people(config: Config, dataset: ImageDataset, known: int) -> Config
 
 def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
     if config.temperature is not None and dataset.label_counts is None:
-        raise UserError(f"{dataset.name} has no votes to draw from at a temperature: use --noise instead.")
+        raise UserError(f"{dataset.name} has no annotations to draw from at a temperature: use --noise instead.")
     if config.temperature is not None and config.noise and config.temperature != _temperature(config, dataset):
         raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.folds > n:
@@ -213,13 +213,13 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         counts = annotations.counts(dataset.annotations, n, len(dataset.class_names))
         if ((counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1).all() and counts.sum(axis=1).all():
             raise UserError(
-                f"The votes tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
+                f"The annotations tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
                 "some images, and start again."
             )
     reference = reference_counts(config, dataset)
     if reference is None and config.annotator == "simulated":
         raise UserError(
-            "Nobody can be simulated: this data set has neither votes nor clean labels; inject --noise into its labels, or "
+            "Nobody can be simulated: this data set has neither annotations nor clean labels; inject --noise into its labels, or "
             "take --annotator person."
         )
     if reference is None and config.method == "oracle":
@@ -230,7 +230,7 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
     if (reference.sum(axis=1) == 0).any():
         raise UserError(
-            f"{int((reference.sum(axis=1) == 0).sum())} images have no vote, so that none can be drawn for them: leave them "
+            f"{int((reference.sum(axis=1) == 0).sum())} images have no annotation, so that none can be drawn for them: leave them "
             "out, or take --annotator person."
         )
     if config.budget == 0:

@@ -430,7 +430,7 @@ class Training:
 
     title: ClassVar = "Training"
 
-    epochs: Annotated[int, Field(ge=1, le=LARGEST, description="training epochs of a cycle"), Option()] = 20
+    epochs: Annotated[int, Field(ge=1, le=LARGEST, description="training epochs per cycle"), Option()] = 20
     finetune_epochs: Annotated[
         Whole,
         Field(

@@ -101,7 +101,7 @@ class Study:
         )
 
     def complete(self) -> list[Run]:
-        """All its runs; those that are missing are made anew, as after a crash in the middle of `create`."""
+        """All its runs; those that are missing are made again, as after a crash in the middle of `create`."""
         plan = self._plan()
         for name, config in plan["runs"].items():
             path = home() / name

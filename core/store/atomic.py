@@ -30,7 +30,7 @@ def writing(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     with writing(path.parent):
-        path.parent.mkdir(exist_ok=True)  # one level: a run whose folder was deleted is not made anew
+        path.parent.mkdir(exist_ok=True)  # one level: a run whose folder was deleted is not made again
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:

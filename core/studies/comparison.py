@@ -106,7 +106,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Members:
-    """Runs that were read once, for all tables and figures: every function here takes them in the place of runs."""
+    """Runs that were read once, for all tables and figures: every function here takes them instead of runs."""
 
     chosen: list[Member]
     given: int  # number of runs before the choice

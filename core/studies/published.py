@@ -1,4 +1,4 @@
-"""Figures that the two papers report, to be set beside our own. Data alone, no arithmetic on runs.
+"""Figures that the two papers report, to compare ours with. Data alone, no arithmetic on runs.
 
 Sources: Wang et al., *Boosting Active Learning via Improving Test Performance*, AAAI 2022, Tables 1, 3, 4 and 5, CIFAR-10;
 Bernhardt et al., *Active label cleaning for improved dataset quality under resource constraints*, Nature Communications

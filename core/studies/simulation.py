@@ -17,7 +17,7 @@ from core.store.cache import ScoreCache, below, digest
 from data import ImageDataset
 from data.errors import UserError
 
-VERSION = 1  # of what is simulated; another one is simulated anew
+VERSION = 1  # of what is simulated; with another one it is simulated again
 VOTE_SETS = 5  # relabelling seeds, as the paper's five runs
 
 

@@ -61,7 +61,7 @@ def cached_images(
 ) -> dict[str, np.ndarray]:
     """The `parts` that `make` decodes from these files under `root`, kept in $NEXTLABEL_DATA/decoded.
 
-    A change of length or time of any file, another size, or another way of decoding, which `decoding` names, makes them anew.
+    A change of length or time of any file, another size, or another way of decoding, which `decoding` names, has them made again.
     """
     stats = [(root / file).stat() for file in files]
     source = hashlib.blake2b(f"{root} {size}".encode(), digest_size=8).hexdigest()

@@ -349,5 +349,5 @@ def posterior(config: Config) -> str:
     """Where the probabilities come from that a ranking used."""
     members = "" if config.ensemble == 1 else f", mean of {config.ensemble} models"
     if config.folds > 1:
-        return f"posteriors out of fold ({config.folds} folds{members})"
-    return f"posteriors in-sample (the model has learnt from these labels{members})"
+        return f"predicted probabilities out of fold ({config.folds} folds{members})"
+    return f"predicted probabilities in-sample (the model has learnt from these labels{members})"

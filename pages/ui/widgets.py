@@ -72,7 +72,7 @@ def _layout(name: str) -> Layout | None:
         default="screen",
         required=True,
         key=f"size-{name}",
-        help="For print, text and legend are set anew to the width of a journal's column or page. Always on white.",
+        help="For print, text and legend are laid out again for the width of a journal's column or page. Always on white.",
     )
     if size == "screen":
         return None
@@ -200,12 +200,12 @@ def run_figure(
 
 POLICY_COLUMNS = {
     "policy": "Policy",
-    "seeds": st.column_config.NumberColumn("n", help="Simulations: training seeds × sets of votes."),
+    "seeds": st.column_config.NumberColumn("n", help="Simulations: training seeds × draws of annotations."),
     "n_labels": st.column_config.NumberColumn("Labels", format="localized"),
     "auc": st.column_config.NumberColumn("AUC", format="%.4f"),
     "auc_sd": st.column_config.NumberColumn("± s.d.", format="%.4f"),
     "auc_normalised": st.column_config.NumberColumn("Normalised", format="%.3f", help="0: random order, 1: oracle."),
-    "correctness": st.column_config.NumberColumn("Right labels", format="percent"),
+    "correctness": st.column_config.NumberColumn("Correct labels", format="percent"),
     "clear_errors": st.column_config.NumberColumn("Clear errors left", format="%.1f"),
     "difficult_errors": st.column_config.NumberColumn("Difficult errors left", format="%.1f"),
     "total_variation": st.column_config.NumberColumn(
@@ -343,7 +343,7 @@ def _sentence(here: Here, row: pd.Series) -> str:
     rank = f"Rank **{int(row['rank']):,}**" if pd.notna(row["rank"]) else f"Not in the ranking ({row['status']})"
     text = f"{rank}: {plain(reason(row, len(here.dataset.class_names)))}."
     if row["reference"] != "—":
-        whose = {"human": "human votes", "simulated": "simulated votes", "none": "the reference"}[
+        whose = {"human": "human annotations", "simulated": "simulated annotations", "none": "the reference"}[
             here.dataset.annotators
         ]
         text += f" Majority of {whose}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."

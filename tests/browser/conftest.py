@@ -116,7 +116,7 @@ class Visitor:
         self.chooses("A folder on the server")
         self.types("Folder on the server", str(folder))
         if classes:
-            self.page.get_by_text("Labels or votes from a table").click()
+            self.page.get_by_text("Labels or annotations from a table").click()
             self.types("Classes (optional)", classes)
         self.page.get_by_role("button", name="Check the images").click()
         self.settled()

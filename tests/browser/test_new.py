@@ -139,7 +139,7 @@ def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, imag
     rows = [f"{label}/{i:02d}.png,{'abc'[i % 3]}\n" for label in ("dark", "light") for i in range(20)]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "".join(rows))
     guest.chooses("A folder on the server")
-    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.page.get_by_text("Labels or annotations from a table").click()
     if how == "typed":
         guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
     else:
@@ -155,7 +155,7 @@ def test_votes_are_for_label_cleaning(guest, tmp_path, images):
     rows = [f"{label}/{i:02d}.png,{who},{label}\n" for label in ("dark", "light") for i in range(20) for who in "ab"]
     (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(rows))
     guest.chooses("A folder on the server")
-    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.page.get_by_text("Labels or annotations from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
@@ -170,7 +170,7 @@ def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     voted[7] = ("dark/03.png", "b", "light")
     (tmp_path / "votes.csv").write_text("sample_id,annotator,label\n" + "".join(f"{','.join(one)}\n" for one in voted))
     guest.chooses("A folder on the server")
-    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.page.get_by_text("Labels or annotations from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
@@ -202,7 +202,7 @@ def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
     (tmp_path / "labels.csv").write_text(content)
     guest.chooses("A folder on the server")
     guest.types("Folder on the server", str(images))
-    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.page.get_by_text("Labels or annotations from a table").click()
     guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
     expect(
         guest.page.get_by_role("alert").or_(guest.page.get_by_role("button", name="Check the images"))
@@ -217,7 +217,7 @@ def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
 def test_paths_outside_the_roots_are_refused_with_the_reason(guest, tmp_path, images, label):
     (images / "away").symlink_to("/etc")
     guest.chooses("A folder on the server")
-    guest.page.get_by_text("Labels or votes from a table").click()
+    guest.page.get_by_text("Labels or annotations from a table").click()
     for path in ("/etc/passwd", f"{images}/away/passwd"):
         guest.types(label, path)
         expect(guest.page.get_by_role("alert").get_by_text("/etc/passwd lies outside of")).to_be_visible()

@@ -47,7 +47,7 @@ def test_filter_sort_and_open_the_card(visitor, cleaning):
     box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
     visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row; the grid is a canvas
     expect(visitor.page.get_by_text(re.compile(r"labelled coat .* the model says"))).to_be_visible()
-    expect(visitor.page.get_by_text("votes (n =")).to_be_visible()
+    expect(visitor.page.get_by_text("annotations (n =")).to_be_visible()
     visitor.page.get_by_text("Nearest in the model's embedding").click()
     expect(visitor.page.get_by_test_id("stImageCaption")).to_have_count(8)
     visitor.page.get_by_text("Gradient norm by layer").click()

@@ -183,7 +183,7 @@ def test_a_row_without_votes_a_negative_budget_and_nan_scores_are_refused():
     empty = counts.copy()
     empty[3] = 0
     for call, message in (
-        (lambda: relabel.simulate(empty, initial, score, budget=5, seeds=0), "row 3 has no vote"),
+        (lambda: relabel.simulate(empty, initial, score, budget=5, seeds=0), "row 3 has no annotation"),
         (lambda: relabel.simulate(counts, initial, score, budget=-1, seeds=0), "negative"),
         (lambda: relabel.simulate(counts, initial, score * np.nan, budget=5, seeds=0), "no score"),
         (lambda: relabel.simulate(counts, initial + 9, score, budget=5, seeds=0), "Initial labels"),

@@ -359,7 +359,7 @@ def test_figures_of_the_reference_simulator(real_data):
         ({"initial_labels": np.full(20, 3)}, "from 0 to 2"),
         ({"initial_labels": np.full(20, -1)}, "from 0 to 2"),
         ({"initial_labels": np.zeros(3, dtype=int)}, "one a row"),
-        ({"label_counts": np.zeros((20, 3), dtype=int)}, "no vote"),
+        ({"label_counts": np.zeros((20, 3), dtype=int)}, "no annotation"),
         ({"budget": -1}, "negative"),
     ],
 )
@@ -372,7 +372,7 @@ def test_says_what_is_wrong(change, message):
 
 def test_statistics_refuse_an_image_that_nobody_voted_on():
     none = np.empty(0, dtype=np.int64)
-    with pytest.raises(UserError, match="no vote"):
+    with pytest.raises(UserError, match="no annotation"):
         relabel.statistics_curves(
             np.array([[3, 1], [0, 0]]), np.zeros(2, dtype=int), relabel.Votes(none, none, none, none.astype(bool))
         )

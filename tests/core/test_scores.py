@@ -75,7 +75,7 @@ def test_pixels_are_averaged():
     ("call", "message"),
     [
         (lambda: scores.entropy([[np.nan, 1]]), "NaN.*first at row 0.*learning rate"),
-        (lambda: scores.cross_entropy([[0, 0]], [[0.5, 0.5]]), "no vote"),
+        (lambda: scores.cross_entropy([[0, 0]], [[0.5, 0.5]]), "no annotation"),
         (lambda: scores.cross_entropy([[1, 0, 0]], [[0.5, 0.5]]), "do not fit"),
         (lambda: scores.cleaning_score([[1, 0, 0]], [[0.5, 0.5]]), "do not fit"),
         (lambda: scores.cleaning_score([[1, 0]], [[np.nan, 0.5]]), "NaN"),

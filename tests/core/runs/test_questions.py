@@ -98,7 +98,7 @@ def test_says_what_cannot_run(pool, config, change, message):
 
 
 def test_says_what_needs_votes_or_labels(bare):
-    for change, message in (({"method": "oracle"}, "true labels"), ({"temperature": 2.0}, "no votes")):
+    for change, message in (({"method": "oracle"}, "true labels"), ({"temperature": 2.0}, "no annotations")):
         with pytest.raises(UserError, match=message):
             settle.prepare(dataclasses.replace(CLEAN, **change), bare)
     unlabelled = dataclasses.replace(bare, labels=np.where(np.arange(400) < 3, -1, bare.labels))
