@@ -3,12 +3,13 @@
 import os
 import sys
 
+from core.cli.main import main
+from core.cli.shared import INTERRUPTED
+
 # Threads that wait for each other sleep instead of spinning, before torch reads it: beside a second process on the same
 # two cores, spinning made a forward pass five times slower; alone it made no difference.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from core.cli.main import main
-from core.cli.shared import INTERRUPTED
 
 __all__ = ["main"]
 

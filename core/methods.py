@@ -6,6 +6,8 @@ import data
 from core import label_scores, models, selectors, strategies
 from core.described import Method, Score
 
+__all__ = ["described", "drawn", "label_scores", "models", "refused", "scores", "selectors", "strategies"]
+
 # What a run of active learning measures beside its strategy, with `evidence`
 EVIDENCE = {
     score.name: score

@@ -15,6 +15,10 @@ Array = NDArray[np.float64]
 # there keeps a cross-entropy finite (at most 87.3 nats) without changing any order that float32 could tell apart.
 FLOOR = float(np.finfo(np.float32).tiny)
 
+# Of the passes behind BALD, for a score of labels and for a strategy
+DROPOUT = 0.25  # before the head: the dense layers of the classifiers of Gal et al. 2017 have 0.25 to 0.5
+PASSES = 50  # only the dropout before the head is drawn again, so that further passes are cheap
+
 
 def check_probs(probs: ArrayLike) -> Array:
     """`probs` as float64 [N, C, …]. Raises `UserError` where a posterior is NaN, infinite or negative."""
@@ -33,7 +37,9 @@ def total_votes(label_counts: ArrayLike) -> Array:
     """Number of votes of each sample, [N, C, …] → [N, 1, …]. Raises `UserError` on a sample without any vote."""
     total = np.asarray(label_counts).sum(axis=1, keepdims=True, dtype=np.float64)
     if not (total > 0).all():
-        raise UserError(f"Sample at row {int((total <= 0).argmax())} has no annotation at all: remove it or label it first.")
+        raise UserError(
+            f"Sample at row {int((total <= 0).argmax())} has no annotation at all: remove it or label it first."
+        )
     return np.asarray(total)
 
 

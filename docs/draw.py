@@ -18,7 +18,7 @@ DRAWN = re.compile(r"(?<=<!-- drawing -->\n).*(?=<!-- end of drawing -->)", re.D
 FLOORS = {  # from the top; imports go down, or stay on a floor
     "commands": ("pages", "pages.ui", "core.cli"),
     "files": ("core.files",),
-    "analysis and engine": ("core.analysis", "core.engine", "core.studies"),
+    "analysis and engine": ("core.analysis", "core.engine"),
     "runs": ("core.runs", "core.store"),
     "methods": ("core.methods", "core.strategies", "core.selectors", "core.label_scores", "core.plots"),
     "maths": ("core.models", "core.gradnorm", "core"),
@@ -32,7 +32,13 @@ TITLES = {
     "data.dataset": "data: dataset, annotations, votes, errors",
 }
 # Modules that lie in `core` and `data` themselves stand for two floors, or for both ends of one
-LOOSE = {"core.__main__": "core.cli", "core.methods": "core.methods", "core": "core", "data": "data", "data.check": "data"}
+LOOSE = {
+    "core.__main__": "core.cli",
+    "core.methods": "core.methods",
+    "core": "core",
+    "data": "data",
+    "data.check": "data",
+}
 
 
 @dataclass(frozen=True)

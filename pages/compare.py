@@ -8,13 +8,11 @@ import streamlit as st
 
 import data
 from core import methods
-from core.analysis import figures, peers
+from core.analysis import comparison, figures, peers, policies
 from core.runs import jobs, spec, study
 from core.runs import run as runs
 from core.runs.run import Run
 from core.runs.study import Study
-from core.strategies import STRATEGIES
-from core.studies import comparison, policies
 from pages.ui import frame, widgets
 
 LIKE = "run"  # in the address, instead of a study: the runs like the one selected in the sidebar
@@ -312,7 +310,7 @@ def start_form(first: bool) -> None:
     arms = protocol.names
     strategies = st.multiselect(
         "Strategies to compare" if learning else "Selectors and scores to compare",
-        list(STRATEGIES) if learning else arms,
+        list(methods.strategies.CATALOGUE) if learning else arms,
         default=arms,
         format_func=title,
         key=f"chosen-{name}",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SPECIFICATION = ROOT / "core" / "runs" / "spec.py"
 SOURCES = [
     path
-    for folder in ("core/cli", "core/runs", "core/files", "core/analysis", "core/studies", "pages")
+    for folder in ("core/cli", "core/runs", "core/files", "core/analysis", "pages")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 CHOICES = {name: set(one.literals) for name, one in OPTIONS.items() if one.literals}

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from core.analysis import labelling
+from core.analysis import labelling, policies
 from core.analysis.curves import learning_curve, simulable
 from core.relabel import Floats
 from core.runs.run import Run
-from core.studies import policies
 from data.dataset import ImageDataset
 
 UNITS = ("€", "$", "£", "minutes")  # of the price of a label

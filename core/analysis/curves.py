@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
+from core.analysis import policies, simulation
+from core.analysis.simulation import Simulator
 from core.relabel import Floats
 from core.runs.reference import ground_truth_digest, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
-from core.studies import policies, simulation
-from core.studies.simulation import Simulator
 from data.dataset import ImageDataset
 
 
@@ -117,7 +117,7 @@ def simulable(run: Run, dataset: ImageDataset) -> bool:
 
 
 def policy_statistics(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
-    """What the first rankings of runs come to at the end of the budget (`core.studies.policies.statistics`)."""
+    """What the first rankings of runs come to at the end of the budget (`core.analysis.policies.statistics`)."""
     return policies.statistics(runs, dataset, policies.simulated(runs, dataset))
 
 

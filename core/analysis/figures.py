@@ -7,14 +7,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import methods, metrics, tsne
-from core.analysis import measures, peers, rankings, samples
+from core.analysis import measures, peers, policies, rankings, samples, simulation
 from core.analysis.curves import cleaning_curve, envelopes, learning_curve
 from core.plots import curves, maps
 from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
 from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
 from core.runs.spec import Config
-from core.studies import policies, simulation
 from data.dataset import ImageDataset
 from data.errors import UserError
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from core.analysis import comparison, policies, published
 from core.analysis.figures import BANDS, policy_figure
 from core.cli.options import Parser, add_choice
 from core.cli.printing import print_layout, print_options
@@ -14,7 +15,6 @@ from core.cli.shared import load, named, tell
 from core.files import export
 from core.runs import spec
 from core.runs.run import Run
-from core.studies import comparison, policies, published
 from data.errors import UserError
 
 SHOWN_ROWS = 200  # of a table that is printed

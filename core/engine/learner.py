@@ -227,7 +227,9 @@ class Learner:
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
         else:
             watched = self._callbacks(weights(folder, part))
-            loss = self.selector.fit(model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched)
+            loss = self.selector.fit(
+                model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched
+            )
         save_weights(model, weights(folder, part))
         self.trained.add(key, weights(folder, part), {"train_loss": loss})
         return {"train_loss": loss, "shared": False}

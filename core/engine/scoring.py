@@ -90,7 +90,7 @@ def columns(cycle: Scoring) -> dict[str, Floats]:
 
 
 def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
-    """Scores of the candidates by the strategy, and for the tables of `core.studies.comparison`, [n] each."""
+    """Scores of the candidates by the strategy, and for the tables of `core.analysis.comparison`, [n] each."""
     strategy, config, rows = cycle.task.strategy, cycle.learner.config, cycle.candidates
     if strategy is None:
         return {}

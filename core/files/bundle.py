@@ -28,7 +28,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 import data
-from core import label_scores, selectors, strategies
+from core import methods
 from core.runs import settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
@@ -285,10 +285,10 @@ def _config(start: dict[str, Any]) -> Config:
 
 def _check_installed(config: Config) -> None:
     """Raise `UserError` for a strategy, score, selector or data set that is not installed here."""
-    ranked_by = strategies.CATALOGUE if not config.question.checks else label_scores.CATALOGUE
+    ranked_by = methods.label_scores.CATALOGUE if config.question.checks else methods.strategies.CATALOGUE
     for name, known in (
         (config.method, ranked_by),
-        (config.selector, selectors.CATALOGUE),
+        (config.selector, methods.selectors.CATALOGUE),
         (config.dataset, data.CATALOGUE),
     ):
         if name not in known:

@@ -2,10 +2,7 @@
 
 from core.described import GREY
 from core.label_scores import Labelled, LabelScore
-from core.scores import Array
-
-DROPOUT = 0.25  # before the head: the dense layers of the classifiers of Gal et al. 2017 have 0.25 to 0.5
-PASSES = 50  # only the dropout before the head is drawn again, so that further passes are cheap
+from core.scores import DROPOUT, PASSES, Array
 
 
 def compute(it: Labelled) -> Array:

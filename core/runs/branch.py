@@ -26,8 +26,8 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
 
     cycles: training rounds in all, by default as many as `run` was to have, and at least one more than it branches at ·
     changes: of `CHANGES`. Where a model cannot go on from the weights of another selector or strategy, every cycle of the branch
-    retrains from scratch. Raises `UserError` for a cycle that is not finished, or settings that do not go together; nothing is left
-    behind then.
+    retrains from scratch. Raises `UserError` for a cycle that is not finished, or settings that do not go together; nothing
+    is left behind then.
     """
     done = len(run.cycles())
     if not 0 <= cycle < done:

@@ -4,23 +4,23 @@ Numpy only. The engine (`core.engine.loop`) calls these and never asks which tas
 """
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core import label_scores, metrics, relabel, scores, strategies
-from core.label_scores import AskedModel, Labelled, LabelScore
+from core import methods, metrics, relabel, scores
 from core.relabel import Floats, Ints, Labels
 from core.runs import answers, reference, spec
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
-from core.selectors import SELECTORS
-from core.strategies import Strategy
 from data import ImageDataset
 
-__all__ = ["CLEANING_SCORES", "SELECTORS", "TASKS", "ActiveLearning", "LabelCleaning", "Task", "nobody"]
+if TYPE_CHECKING:
+    from core.label_scores import AskedModel, Labelled, LabelScore
+    from core.strategies import Strategy
 
-CLEANING_SCORES = tuple(name for name, score in label_scores.CATALOGUE.items() if score.ranks)
+CLEANING_SCORES = tuple(spec.scores())
 
 
 class Task(ABC):
@@ -43,7 +43,7 @@ class Task(ABC):
         return self.answer.n_outputs
 
     @property
-    def strategy(self) -> Strategy | None:
+    def strategy(self) -> "Strategy | None":
         """What ranks the candidates; None where one of `score_columns` does."""
         return None
 
@@ -67,7 +67,7 @@ class Task(ABC):
     def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
         """The columns of a ranking that follow from labels and posterior [N, C], [N] each."""
 
-    def model_columns(self, state: Labels, probs: Floats, model: AskedModel) -> dict[str, Floats]:
+    def model_columns(self, state: Labels, probs: Floats, model: "AskedModel") -> dict[str, Floats]:
         """The columns that ask more of the model, [N] each."""
         return {}
 
@@ -78,8 +78,8 @@ class ActiveLearning(Task):
     people_first = True
 
     @property
-    def strategy(self) -> Strategy:
-        return strategies.load(self.config.method)
+    def strategy(self) -> "Strategy":
+        return methods.strategies.load(self.config.method)
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
         known = np.flatnonzero(self.dataset.labels >= 0)
@@ -120,11 +120,11 @@ class LabelCleaning(Task):
         super().__init__(config, dataset)
         self.reference = reference.reference_counts(config, dataset)
         self.audited = self.reference is None
-        chosen = label_scores.load(config.method)
-        self.scores = [one for one in label_scores.CATALOGUE.values() if one is chosen or self.shown(one)]
+        chosen = methods.label_scores.load(config.method)
+        self.scores = [one for one in methods.label_scores.CATALOGUE.values() if one is chosen or self.shown(one)]
         self.dropout = max(one.dropout for one in self.scores)
 
-    def shown(self, score: LabelScore) -> bool:
+    def shown(self, score: "LabelScore") -> bool:
         """Whether a score that does not rank is a column all the same."""
         return not score.bound and (score.needs == "posterior" or self.config.evidence)
 
@@ -168,14 +168,16 @@ class LabelCleaning(Task):
         given = self.labelled(state, probs)
         return {one.name: one.of(given) for one in self.scores if one.needs == "posterior"}
 
-    def model_columns(self, state: Labels, probs: Floats, model: AskedModel) -> dict[str, Floats]:
+    def model_columns(self, state: Labels, probs: Floats, model: "AskedModel") -> dict[str, Floats]:
         given = self.labelled(state, probs, model)
         return {one.name: one.of(given) for one in self.scores if one.needs == "model"}
 
-    def labelled(self, state: Labels, probs: Floats, model: AskedModel | None = None) -> Labelled:
+    def labelled(self, state: Labels, probs: Floats, model: "AskedModel | None" = None) -> "Labelled":
         """What scores are computed from."""
         config, seed = self.config, reference.relabel_seed(self.config)
-        return Labelled(state.histogram, state.majority, probs, config.gamma, seed, model, self.reference)
+        return methods.label_scores.Labelled(
+            state.histogram, state.majority, probs, config.gamma, seed, model, self.reference
+        )
 
 
 def nobody() -> tuple[Ints, Ints, str]:

@@ -163,7 +163,8 @@ class Run:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
-                f"Cycle {cycle} of run {self.id} has no readable predicted probabilities: choose another cycle, or restore the file."
+                f"Cycle {cycle} of run {self.id} has no readable predicted probabilities: choose another cycle, or restore "
+                "the file."
             ) from error
 
     def state(

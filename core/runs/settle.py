@@ -213,8 +213,8 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         counts = annotations.counts(dataset.annotations, n, len(dataset.class_names))
         if ((counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1).all() and counts.sum(axis=1).all():
             raise UserError(
-                f"The annotations tie on all {n:,} images, so that there is no label to train on: add votes until one class leads on "
-                "some images, and start again."
+                f"The annotations tie on all {n:,} images, so that there is no label to train on: add annotations until one "
+                "class leads on some images, and start again."
             )
     reference = reference_counts(config, dataset)
     if reference is None and config.annotator == "simulated":
@@ -230,8 +230,8 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
     if (reference.sum(axis=1) == 0).any():
         raise UserError(
-            f"{int((reference.sum(axis=1) == 0).sum())} images have no annotation, so that none can be drawn for them: leave them "
-            "out, or take --annotator person."
+            f"{int((reference.sum(axis=1) == 0).sum())} images have no annotation, so that none can be drawn for them: leave "
+            "them out, or take --annotator person."
         )
     if config.budget == 0:
         # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same

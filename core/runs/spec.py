@@ -19,10 +19,7 @@ from pydantic import dataclasses as pydantic
 from pydantic.fields import FieldInfo
 
 import data
-from core import label_scores
-from core import models as architectures
-from core import selectors as learners
-from core import strategies as acquisition
+from core import methods
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
@@ -68,22 +65,22 @@ def datasets() -> Sequence[str]:
 
 def strategies() -> Sequence[str]:
     """Acquisition strategies."""
-    return list(acquisition.CATALOGUE)
+    return list(methods.strategies.CATALOGUE)
 
 
 def scores() -> Sequence[str]:
     """Scores of label cleaning."""
-    return [name for name, score in label_scores.CATALOGUE.items() if score.ranks]
+    return [name for name, score in methods.label_scores.CATALOGUE.items() if score.ranks]
 
 
 def selectors() -> Sequence[str]:
     """Selectors of label cleaning."""
-    return list(learners.CATALOGUE)
+    return list(methods.selectors.CATALOGUE)
 
 
 def models() -> Sequence[str]:
     """Architectures."""
-    return list(architectures.CATALOGUE)
+    return list(methods.models.CATALOGUE)
 
 
 def backbones() -> Sequence[str]:

@@ -205,7 +205,7 @@ class Checkpoint(Callback):
     """Keeps the state of a training in a file after every `every` epochs, so that a killed one goes on from there.
 
     On a CPU it then ends with the weights, bit for bit, that it would have had. key: names the training, by its data, settings
-    and seed; the file of another one is not used. Other callbacks start from scratch. The file goes away when the training is done.
+    and seed; the file of another one is not used. Other callbacks start from scratch. The file goes away after the training.
     """
 
     def __init__(self, path: Path, key: str, every: int = 1) -> None:

@@ -2,13 +2,12 @@
 
 from core import scores
 from core.described import GREY
-from core.label_scores.bald import DROPOUT, PASSES
 from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
     """Mutual information between label and dropped weights in [0, ln C] nats, [n]."""
-    return scores.bald(pool.mc_probs(PASSES))
+    return scores.bald(pool.mc_probs(scores.PASSES))
 
 
 STRATEGY = Strategy(
@@ -19,7 +18,7 @@ STRATEGY = Strategy(
     values="in [0, ln C]",
     reference="Gal et al. 2016, 2017",
     score=score,
-    dropout=DROPOUT,
+    dropout=scores.DROPOUT,
     colour=GREY,
     symbol="cross",
     place=1,

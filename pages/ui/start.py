@@ -14,8 +14,8 @@ from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
 
 WITH_VOTES = (
-    "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, and "
-    "so puts images on top whose majority is right."
+    "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, "
+    "and so puts images on top whose majority is right."
 )
 
 

@@ -6,7 +6,7 @@ from core.selectors import Selector, vanilla
 SMOOTHING = 0.1  # probability that the targets spread over all classes
 
 
-def fit(model, images, rows, labels, settings, *, seed, noise=0.0, progress=lambda share: None):
+def fit(model, images, rows, labels, settings, *, seed, noise=0.0, callbacks=()):
     """Train in place on the rows with `labels` int [n]; returns the mean loss of the last epoch in nats."""
     import torch
     from torch.nn import functional as F
@@ -20,7 +20,7 @@ def fit(model, images, rows, labels, settings, *, seed, noise=0.0, progress=lamb
     def loss_of(x, batch, epoch, done):
         return F.cross_entropy(model(x).float(), given[batch], label_smoothing=SMOOTHING)
 
-    return fitting.run([model], images, rows, settings, loss_of, seed=seed, progress=progress)
+    return fitting.run([model], images, rows, settings, loss_of, seed=seed, callbacks=callbacks)
 
 
 SELECTOR = Selector(

@@ -10,12 +10,11 @@ import pytest
 import data
 from core import relabel
 from core.__main__ import main
-from core.analysis import budget
+from core.analysis import budget, policies
 from core.engine import loop
 from core.runs import run, settle
 from core.runs.reference import relabel_seed
 from core.runs.spec import Config
-from core.studies import policies
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}
 

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 
 import data
-from core.analysis import curves, figures, labelling, peers, rankings, samples
+from core.analysis import curves, figures, labelling, peers, policies, rankings, samples
 from core.engine import loop
 from core.runs import questions, run, same, settle, spec
 from core.runs.spec import Config
 from core.store import atomic
-from core.studies import policies
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 250, "width": 4, "epochs": 1, "batch_size": 32}

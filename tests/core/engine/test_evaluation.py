@@ -8,10 +8,10 @@ import pytest
 
 import data
 from core import metrics
+from core.analysis import policies
 from core.engine import evaluation, loop
 from core.runs import run, settle
 from core.runs.spec import Config
-from core.studies import policies
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}

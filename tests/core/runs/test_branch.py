@@ -9,11 +9,10 @@ import pytest
 import data
 from core import relabel
 from core.__main__ import main
-from core.analysis import figures, labelling, samples
+from core.analysis import figures, labelling, policies, samples
 from core.engine import loop
 from core.runs import annotation, branch, jobs, questions, run, settle
 from core.runs.spec import Config
-from core.studies import policies
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32, "lr": 0.05}

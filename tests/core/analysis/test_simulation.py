@@ -7,10 +7,10 @@ import pytest
 
 import data
 from core import relabel
+from core.analysis import simulation
+from core.analysis.simulation import VOTE_SETS, Simulator
 from core.runs.reference import initial_labels
 from core.runs.spec import Config
-from core.studies import simulation
-from core.studies.simulation import VOTE_SETS, Simulator
 from data.errors import UserError
 
 CONFIG = Config("label-cleaning", "fashion", "cleaning", budget=30, cycles=2, noise=0.25, temperature=3.0)

@@ -14,7 +14,7 @@ from core.runs.reference import ground_truth_digest, initial_digest, initial_lab
 from core.runs.run import home
 from core.runs.spec import Config
 from core.store.cache import ScoreCache, below, digest
-from data import ImageDataset
+from data.dataset import ImageDataset
 from data.errors import UserError
 
 VERSION = 1  # of what is simulated; with another one it is simulated again

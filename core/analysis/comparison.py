@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from core import methods
+from core.analysis import published
 from core.plots import curves
 from core.runs import same
 from core.runs.run import TAKE, Run
 from core.runs.spec import Config
-from core.strategies import CATALOGUE
-from core.studies import published
 from data.errors import UserError
 
 BASELINE = "random"
@@ -496,7 +496,7 @@ def _sorted(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _place(method: str) -> tuple[int, str]:
-    names = list(CATALOGUE)
+    names = list(methods.strategies.CATALOGUE)
     return (names.index(method) if method in names else len(names)), method  # the order of the paper
 
 

@@ -2,7 +2,7 @@
 
 A run's first ranking is a policy: which labels to check first. Relabelling by it is simulated on the run's own initial
 labels, over several sets of votes (relabelling seeds), as the paper does with a trained selector
-(`core.studies.simulation`). Reads runs, needs no torch.
+(`core.analysis.simulation`). Reads runs, needs no torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
+from core.analysis import published
+from core.analysis.simulation import VOTE_SETS, Simulator
 from core.relabel import Floats, Ints
 from core.runs import same
 from core.runs.reference import initial_labels, reference_counts
 from core.runs.run import Run
-from core.studies import published
-from core.studies.simulation import VOTE_SETS, Simulator
 from data.dataset import ImageDataset
 from data.errors import UserError
 

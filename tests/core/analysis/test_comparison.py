@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from core.analysis import comparison, published
 from core.runs import run
 from core.runs.spec import Config
 from core.store import atomic
-from core.studies import comparison, published
 from data.errors import UserError
 
 ABOUT = {

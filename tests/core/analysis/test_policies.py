@@ -7,12 +7,11 @@ import pytest
 
 import data
 from core import relabel
-from core.analysis import curves, figures
+from core.analysis import curves, figures, policies, simulation
 from core.engine import loop
 from core.runs import run, settle
 from core.runs.spec import Config
 from core.store.cache import ScoreCache
-from core.studies import policies, simulation
 from data.errors import UserError
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}

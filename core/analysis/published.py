@@ -69,7 +69,7 @@ TABLES = {"high-gradient": "Table 1", "gap": "Table 3", "fell": "Tables 4 and 5"
 
 
 def table(name: str) -> pd.DataFrame:
-    """A published table by the name that `core.studies.comparison.tables` gives ours: method, cycle, published_budget, published.
+    """A published table by the name that `comparison.tables` gives ours: method, cycle, published_budget, published.
 
     published_budget: % of the pool labelled. published: % of the K selected ("high-gradient", "fell") or points ("gap").
     Raises `KeyError` for a table that the paper does not have.
