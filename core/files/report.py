@@ -21,6 +21,7 @@ from core.files.printed import Layout
 from core.runs import answers
 from core.runs.reference import reference_counts
 from core.runs.run import Run
+from core.runs.spec import OPTIONS
 from data import ImageDataset
 from data.files import preview
 from data.words import count
@@ -30,7 +31,6 @@ IMAGES = 9  # of each grid
 FIGURE_MM = 116.0
 INNER_MM = 186.0, 275.0  # A4 less the margins that report.html gives it
 LIBRARIES = ("numpy", "pandas", "plotly")
-NOT_SHOWN = ("root", "labels", "votes", "weights", "classes", "earlier")  # settings: paths of a machine, and long lists
 COLUMNS = {  # of the table of cycles, with how each is written
     "cycle": ("Cycle", "{:.0f}"),
     "labels": ("Labels added", "{:,.0f}"),
@@ -202,7 +202,7 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
 
 
 def _settings(run: Run) -> str:
-    """The configuration, but for `NOT_SHOWN` and what is not set."""
+    """The configuration, but for paths of a machine, long lists and what is not set."""
 
     def shown(value: Any) -> str:
         if isinstance(value, bool):
@@ -213,5 +213,5 @@ def _settings(run: Run) -> str:
     return " · ".join(
         f"{name.replace('_', ' ')} {shown(value)}"
         for name, value in settings
-        if name not in NOT_SHOWN and value is not None
+        if value is not None and not OPTIONS[name].option.path and OPTIONS[name].kind is not list
     )

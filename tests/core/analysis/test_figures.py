@@ -366,7 +366,7 @@ def test_which_runs_belong_to_one(elsewhere, four):
     simulated = made(four, scored=scored, seed=4, annotator="simulated")  # as ever where the votes are known
     damaged = made(four, scored=scored, seed=3)
     (damaged.path / "config.json").write_text("{")
-    assert {found.id for found in peers.same_experiment(one)} == {twin.id}
+    assert {found.id for found in peers.same_experiment(one)} == {twin.id, simulated.id}
     assert {found.id for found in peers.comparable(one)} == {twin.id, other_score.id, simulated.id}
 
 
