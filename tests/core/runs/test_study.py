@@ -181,7 +181,7 @@ def test_a_run_that_fails_does_not_keep_the_others(home, capsys):
 def test_a_defect_of_ours_in_one_run_does_not_keep_the_others(home, capsys, monkeypatch):
     made = study.create(tiny())
     broken = dataclasses.replace(strategies.load("random"), score=lambda pool: 1 / 0)
-    monkeypatch.setattr(strategies, "load", {"random": broken, "margin": strategies.load("margin")}.get)
+    monkeypatch.setattr(strategies, "load", lambda name: broken if name == "random" else strategies.CATALOGUE[name])
     assert main(["resume", made.id]) == 2
     assert "an internal error" in capsys.readouterr().err
     assert [one.status()[0] for one in made.runs] == ["failed", "finished", "failed", "finished"]
