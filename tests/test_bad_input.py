@@ -352,8 +352,8 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
     [
         (votes_on_an_unknown_sample, r"votes.csv names 1 sample.* 'cow/0.png'"),
         (votes_for_an_unknown_class, r"votes.csv names 1 class.* 'cow'"),
-        (votes_that_all_tie, r"annotations tie on all 18 images.*add votes"),
-        (the_same_vote_twice, r"'ann'.*'cat/0.png'.*keep one vote"),
+        (votes_that_all_tie, r"annotations tie on all 18 images.*add annotations"),
+        (the_same_vote_twice, r"'ann'.*'cat/0.png'.*keep one annotation"),
         (nobody_to_simulate, r"Nobody can be simulated.*--annotator person"),
         (forget_rate_of_one, r"--forget-rate is 1.0: give a number below 1"),
         (weights_of_another_network, r"not those of torchvision's mobilenet_v2: give the file"),

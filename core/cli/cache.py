@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 
@@ -69,17 +68,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def workers_began() -> float:
-    """When the first of the workers that are running now began, in seconds since 1970; infinity where none is, 0 where the
-    system does not say, so that all they may use stays."""
-    began = [math.inf]
-    for folder in home().glob("*/"):
-        worker = live.read(folder)
-        if worker.running:
-            try:
-                began.append(Path(f"/proc/{worker.pid}").stat().st_mtime)
-            except OSError:
-                began.append(0.0)
-    return min(began)
+    """When the first of the workers that are running now began, in seconds since 1970; infinity where none is."""
+    return min(
+        [worker.began for folder in home().glob("*/") if (worker := live.read(folder)).running], default=math.inf
+    )
 
 
 def size(number: int) -> str:

@@ -55,9 +55,9 @@ class Live:
 
     phase: that the worker is in, empty before the first and after the last · share: of it that is done, in [0, 1] ·
     seconds_left: of it, None where unknown · waiting: which labels people have to give first · error: what ended the last worker,
-    one sentence · starting: when a worker was asked for that has not begun yet, in seconds since the epoch, else 0 · pid,
-    pid_start: the worker's process, and when the system started it, since numbers are used again · deaths: of all workers that
-    the system ended · running, asked_to_pause: as found at this moment, not kept in the file.
+    one sentence · starting: when a worker was asked for that has not begun yet, in seconds since the epoch, else 0 · began: when
+    it did · pid, pid_start: the worker's process, and when the system started it, since numbers are used again · deaths: of
+    all workers that the system ended · running, asked_to_pause: as found at this moment, not kept in the file.
     """
 
     phase: str = ""
@@ -67,6 +67,7 @@ class Live:
     waiting: str = ""
     error: str = ""
     starting: float = 0.0
+    began: float = 0.0
     pid: int | None = None
     pid_start: str = ""
     deaths: tuple[Death, ...] = ()
@@ -124,7 +125,7 @@ class Worker:
 
     def __init__(self, folder: Path, deaths: tuple[Death, ...]) -> None:
         self.folder = folder
-        self.live = Live(deaths=deaths, pid=os.getpid(), pid_start=started(os.getpid()))
+        self.live = Live(deaths=deaths, began=time.time(), pid=os.getpid(), pid_start=started(os.getpid()))
         self.began, self.reported = time.monotonic(), 0.0
 
     @property
@@ -307,6 +308,7 @@ def _parsed(found: dict[str, Any]) -> Live:
             share=float(live.share),
             seconds_left=None if live.seconds_left is None else float(live.seconds_left),
             starting=float(live.starting),
+            began=float(live.began),
             deaths=tuple(Death(**one) for one in found.get("deaths", [])),
         )
     except (TypeError, ValueError):

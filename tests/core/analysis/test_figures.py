@@ -313,7 +313,7 @@ def test_a_ranking_is_read_without_its_posterior_and_has_its_scores_when_that_is
     atomic.write_table(one.cycle_path(0) / "ranking.parquet", ranked([1, 1, 0, -1]))
     assert samples.table(one, four, 0)["given"].tolist() == ["dog", "dog", "cat", "—"]
     assert samples.of_cycle(one, four, 0).table("cleaning")["cleaning"].isna().all()
-    with pytest.raises(UserError, match="no readable posterior"):
+    with pytest.raises(UserError, match="no readable predicted probabilities"):
         figures.figure(one, four, "map", 0)
     atomic.write_array(one.cycle_path(0) / "posterior.npy", np.full((4, 2), 0.5, dtype=np.float32))
     assert samples.of_cycle(one, four, 0).table("cleaning")["cleaning"].notna().all()

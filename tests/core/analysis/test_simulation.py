@@ -116,7 +116,7 @@ def test_curves_are_drawn_where_the_home_cannot_be_written(pool, tmp_path, monke
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert Simulator(CONFIG, pool).correctness("random", 5).shape == (VOTE_SETS, 6)
-    assert list((tmp_path / "nextlabel-curves").rglob("*.npy"))
+    assert list((tmp_path / "nextlabel-cache" / "curves").rglob("*.npy"))
 
 
 def test_nothing_is_simulated_where_people_are_asked(pool):

@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import filelock
 import pytest
 
 from core.__main__ import main
@@ -62,7 +63,7 @@ def test_what_a_running_worker_uses_stays(home, capsys):
     work = home / "run"
     work.mkdir()
     os.utime(home / ".cache" / "ab" / "1.npy")
-    with live.working(work) as worker:
+    with filelock.FileLock(work / live.LOCK), live.working(work) as worker:
         worker.begin(0, "train")
         assert main(["cache", "--prune", "--keep", "0"]) == 0
     assert "is used by a running worker" in capsys.readouterr().out

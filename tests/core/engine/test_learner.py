@@ -163,7 +163,7 @@ def test_the_embedding_of_ssl_is_learnt_once_for_all_cycles_and_folds(home, pool
         ({"forget_rate": 1.0}, "--forget-rate is 1.0"),
         ({"folds": 0}, "--folds is 0"),
         ({"folds": 500}, "more than the 200 images"),
-        ({"selector": "simclr"}, 'no selector "simclr"'),
+        ({"selector": "simclr"}, 'selector is "simclr": choose one of vanilla'),
         ({"noise_kind": "odd"}, '--noise-kind is "odd"'),
         ({"annotator": "person", "noise": 0.2}, "simulated annotators alone"),
         ({"annotator": "person", "method": "oracle"}, "oracle needs to know"),

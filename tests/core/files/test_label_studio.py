@@ -137,7 +137,7 @@ def test_a_tie_that_was_settled_is_a_label_that_changed():
 
 @pytest.mark.parametrize("table", [ranking().assign(label=[0, 1, 2, -1]), ranking().drop(columns="cleaning")])
 def test_a_ranking_of_active_learning_has_no_issues(table):
-    with pytest.raises(UserError, match="label cleaning alone"):
+    with pytest.raises(UserError, match="Only label cleaning"):
         labelling.issue_table(table, np.full((4, 3), 1 / 3), CLASSES)
 
 

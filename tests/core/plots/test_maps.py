@@ -140,7 +140,7 @@ def test_posterior_beside_votes_with_the_given_label_in_bold():
     model, votes = figure.data
     assert model.y == ("a", "<b>&lt;i></b>")
     np.testing.assert_allclose(votes.x, [25, 75])
-    assert votes.name == "votes (n = 4)"
+    assert votes.name == "annotations (n = 4)"
     assert len(learn.posterior_bars(["a", "b"], np.ones(2) / 2, np.zeros(2), given=-1).data) == 1
 
 

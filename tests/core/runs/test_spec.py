@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from core.cli.main import main, parsed
 from core.files import bundle
 from core.runs import run, same, settle, spec, study
 from core.runs.spec import CLEANING, LEARNING, OPTIONS, Config
+from data.files import archive
 
 GIVEN = [name for name, one in OPTIONS.items() if one.option.level != "program"]
 ABOUT = {
@@ -232,16 +232,16 @@ def test_a_bundle_is_refused_in_the_same_sentence(name, home):
     content = spec.for_file(CONFIGS[question(name)])
     content["config"][name] = bad
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        out = bundle._Writer(archive)
-        out.text("config.json", {**content, "about": ABOUT})
-        out.text("manifest.json", {**MANIFEST, "files": dict(out.files)})
+    with archive.Writer(file) as out:
+        out.add("config.json", json.dumps({**content, "about": ABOUT}).encode())
+        out.add("manifest.json", json.dumps({**MANIFEST, "files": dict(out.files)}).encode())
     with pytest.raises(spec.UserError) as refused:
         bundle.opened(file)
     named = OPTIONS[name].named(question(name))
-    assert f"its configuration cannot run: {named} {said.rstrip('.')}" in str(
-        refused.value
-    ) or f"{name} {said.rstrip('.')}" in str(refused.value)
+    same = [f"its configuration cannot run: {named} {said.rstrip('.')}", f"{name} {said.rstrip('.')}"]
+    if name in ("dataset", "method", "selector"):  # it may be a plug-in of where the bundle was made
+        same.append('"no-such", which is not installed here')
+    assert any(sentence in str(refused.value) for sentence in same)
 
 
 MANIFEST = {"format": bundle.FORMAT, "version": bundle.VERSION, "run": "mine", "images": "left out"}

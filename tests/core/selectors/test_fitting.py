@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from core.models.batches import Images, channel_statistics
-from core.selectors import Settings, Shape, co_teaching, elr, fitting, predict, vanilla
+from core.models.forward import predict
+from core.selectors import Settings, Shape, co_teaching, elr, fitting, vanilla
 from core.selectors.fitting import Callback, Checkpoint, EarlyStopping, Logger, ProgressCallback
 
 
@@ -53,9 +54,9 @@ def pool():
 def trained(pool, *callbacks, selector=vanilla, schedule="one-cycle", epochs=4, dropout=0.0):
     """Weights and loss of a training on 24 images in batches of 12."""
     images, labels = pool
-    model = selector.TRAINER.build(Shape("small-cnn", 4, 1, 3, seed=0, dropout=dropout))
+    model = selector.SELECTOR.build(Shape("small-cnn", 4, 1, 3, seed=0, dropout=dropout))
     settings = Settings(epochs, 0.05, 12, schedule)
-    loss = selector.TRAINER.fit(model, images, np.arange(24), labels, settings, seed=1, noise=0.2, callbacks=callbacks)
+    loss = selector.SELECTOR.fit(model, images, np.arange(24), labels, settings, seed=1, noise=0.2, callbacks=callbacks)
     return {name: t.clone() for name, t in model.state_dict().items()}, loss
 
 
