@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 
 from core import tsne
 from core.runs.jobs import ROOT
@@ -23,7 +24,12 @@ def process(main: str, arguments: list[str], environment: dict[str, str], output
     """`python -m MAIN ARGUMENTS` in the folder of the project, its output in a file; dies with the tests at the latest."""
     options = (main, arguments, environment, output, tsne.LANDMARKS)
     started = _context.Process(target=_run, args=options, daemon=True)
-    started.start()
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # AppTest leaves a page there, which the child would run
+    try:
+        started.start()
+    finally:
+        sys.modules["__main__"] = script
     return started
 
 
