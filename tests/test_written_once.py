@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.cli.runs import SETTINGS
-from core.runs.spec import OPTIONS, flag
+from core.runs.spec import OPTIONS, TASKS, flag
 
 ROOT = Path(__file__).parents[1]
 SPECIFICATION = ROOT / "core" / "runs" / "spec.py"
@@ -17,7 +17,7 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 CHOICES = {name: set(one.literals) for name, one in OPTIONS.items() if one.literals}
-NAMES = {one.named(task) for one in OPTIONS.values() for task in ("active-learning", "label-cleaning")}
+NAMES = {one.named(task) for one in OPTIONS.values() for task in TASKS}
 
 
 def texts(node: ast.expr) -> set[str]:
@@ -76,6 +76,19 @@ def test_each_option_is_a_field_of_one_group():
 
 def test_run_and_branch_add_no_option_by_name():
     """`step --labels` and the like are options of other commands, which happen to have the same name."""
-    flags = {flag(name, task) for name in SETTINGS for task in ("active-learning", "label-cleaning")}
+    flags = {flag(name, task) for name in SETTINGS for task in TASKS}
     assert set(declared(ROOT / "core" / "cli" / "runs.py")) & flags == {"--labels"}
     assert not set(declared(ROOT / "core" / "cli" / "options.py")) & flags
+
+
+def test_no_other_source_names_a_question():
+    """Pages, exports and the engine ask `Config.question` what it is; `example` gives it on the command line."""
+    named = [
+        str(path.relative_to(ROOT))
+        for folder in ("core", "pages")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if path not in (SPECIFICATION, ROOT / "core" / "cli" / "example.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in TASKS
+    ]
+    assert named == []
