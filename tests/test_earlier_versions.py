@@ -1,7 +1,8 @@
-"""Runs of earlier versions open, show the same figures, and go on. `tests/earlier/VERSION` holds their bundles, made on the
-embedded images, each beside what `show --json` printed of it then."""
+"""Runs of earlier versions open, show the same figures, and go on. `tests/earlier/VERSION` holds their bundles
+and folders, made on the embedded images, each with what `show --json` printed of it then."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,23 @@ from core.files import bundle
 from core.runs import annotation, run
 
 EARLIER = Path(__file__).parent / "earlier"
-BUNDLES = sorted(EARLIER.glob("*/*.zip"))
+BUNDLES, FOLDERS = sorted(EARLIER.glob("*/*.zip")), sorted(EARLIER.glob("*/*.tar.xz"))
 
 
-@pytest.fixture(params=BUNDLES, ids=[f"{path.parent.name}-{path.stem}" for path in BUNDLES])
+@pytest.fixture(params=[*BUNDLES, *FOLDERS], ids=lambda path: f"{path.parent.name}-{path.name}")
 def opened(request, home):
-    return bundle.opened(request.param), json.loads(request.param.with_suffix(".json").read_text())
+    path = request.param
+    then = json.loads((path.parent / f"{path.name.split('.')[0]}.json").read_text())
+    if path in BUNDLES:
+        return bundle.opened(path), then
+    with tarfile.open(path) as folder:
+        folder.extractall(home, filter="data")
+    return run.find(then["run"]), then
 
 
 def test_there_are_some():
-    assert len(BUNDLES) >= 3
+    assert len(BUNDLES) >= 4
+    assert FOLDERS
 
 
 def test_the_figures_are_those_of_then(opened, capsys):
