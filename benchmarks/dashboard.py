@@ -134,7 +134,7 @@ def invent() -> None:
         columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
         columns |= dict(zip(tsne.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
         atomic.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
-        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates)
+        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates, task.answer.predicted(probs))
         atomic.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
         made.log.finish(cycle, "train", 1.0, {"train_loss": 0.0})
         made.log.finish(cycle, "score", 1.0, task.measure(state, cycle * config.budget, probs))

@@ -16,6 +16,7 @@ from core.runs import settle
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
+from data.files.preview import png
 from data.sources import folder
 from pages.ui import frame, start, widgets
 
@@ -198,7 +199,7 @@ def preview(found: folder.Found) -> None:
     for name in names[:CLASSES]:
         rows = labels.index[labels == name][:EACH]
         st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
-        st.image([widgets.png(found.images[row], SIDE) for row in rows], width=SIDE)
+        st.image([png(found.images[row], SIDE) for row in rows], width=SIDE)
     if len(names) > CLASSES:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 
