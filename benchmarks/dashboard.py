@@ -208,15 +208,13 @@ def in_the_gallery(page: Any, url: str, run_id: str) -> Iterator[tuple[str, floa
     pages = page.get_by_test_id("stPagination")
     yield "next page of 200", median([turned(lambda: pages.get_by_label("Next").click()) for _ in range(REPEATS)])
     ends = [page.get_by_text(text, exact=True) for text in ("Low first", "High first")]
-    yield "sorted anew, 200 images", median([turned(lambda k=k: ends[k % 2].click()) for k in range(REPEATS)])
+    yield "sorted anew, 200 images", median([turned(ends[k % 2].click) for k in range(REPEATS)])
     name = page.locator(".st-key-gallery-side").get_by_test_id("stCode")
     yield (
         "details of another image",
         median(
             [
-                seconds(
-                    lambda k=k: tiles.nth(k).click(), name.get_by_text(tiles.nth(k).get_attribute("title")).wait_for
-                )
+                seconds(tiles.nth(k).click, name.get_by_text(tiles.nth(k).get_attribute("title")).wait_for)
                 for k in range(REPEATS)
             ]
         ),
