@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,7 @@ def policies(counts: np.ndarray, name: str) -> None:
     ranked: list[Any] = ["oracle", "random"]
     ranked += [scores.cleaning_score(histogram, posteriors(counts.argmax(axis=1), seed)) for seed in SEEDS]
     spent = [
-        timed(lambda policy=policy: relabel.simulate(counts, initial, policy, budget=budget, seeds=SEEDS))[0]
-        for policy in ranked
+        timed(partial(relabel.simulate, counts, initial, policy, budget=budget, seeds=SEEDS))[0] for policy in ranked
     ]
     print(
         f"{name}, {len(counts):,} × {CLASSES}, {budget:,} labels, 7 policies × 5 seeds: {sum(spent):.2f} s "
@@ -100,7 +100,7 @@ def million() -> None:
     order, _ = timed(lambda: np.argsort(-phi, kind="stable"))
     print(f"ranking by Φ: {spent + order:.2f} s (score {spent:.2f}, order {order:.2f}), peak {peak()}")
     for name, policy in (("Φ", phi), ("oracle", "oracle")):
-        spent, _ = timed(lambda policy=policy: relabel.simulate(counts, initial, policy, budget=budget, seeds=[0]))
+        spent, _ = timed(partial(relabel.simulate, counts, initial, policy, budget=budget, seeds=[0]))
         print(f"simulation, {name}: {spent:.2f} s, peak {peak()}")
 
 

@@ -134,7 +134,7 @@ def invent() -> None:
         columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
         columns |= dict(zip(tsne.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
         atomic.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
-        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates)
+        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates, task.answer.predicted(probs))
         atomic.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
         made.log.finish(cycle, "train", 1.0, {"train_loss": 0.0})
         made.log.finish(cycle, "score", 1.0, task.measure(state, cycle * config.budget, probs))
@@ -208,15 +208,13 @@ def in_the_gallery(page: Any, url: str, run_id: str) -> Iterator[tuple[str, floa
     pages = page.get_by_test_id("stPagination")
     yield "next page of 200", median([turned(lambda: pages.get_by_label("Next").click()) for _ in range(REPEATS)])
     ends = [page.get_by_text(text, exact=True) for text in ("Low first", "High first")]
-    yield "sorted anew, 200 images", median([turned(lambda k=k: ends[k % 2].click()) for k in range(REPEATS)])
+    yield "sorted anew, 200 images", median([turned(ends[k % 2].click) for k in range(REPEATS)])
     name = page.locator(".st-key-gallery-side").get_by_test_id("stCode")
     yield (
         "details of another image",
         median(
             [
-                seconds(
-                    lambda k=k: tiles.nth(k).click(), name.get_by_text(tiles.nth(k).get_attribute("title")).wait_for
-                )
+                seconds(tiles.nth(k).click, name.get_by_text(tiles.nth(k).get_attribute("title")).wait_for)
                 for k in range(REPEATS)
             ]
         ),

@@ -141,20 +141,23 @@ def backpack(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     from backpack.extensions import BatchL2Grad
 
     def block(own: nn.Module) -> nn.Module:
+        assert isinstance(own, architectures.BasicBlock)
         way = nn.Sequential(own.conv1, own.bn1, nn.ReLU(), own.conv2, own.bn2)
         return nn.Sequential(Parallel(way, own.shortcut), nn.ReLU())
 
+    assert isinstance(model, architectures.ResNet18)
     blocks = [block(own) for own in model.blocks]
     modules = nn.Sequential(
         model.conv1, model.bn1, nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head
     )
     extended = extend(modules.eval())
+    parameters: list[Any] = list(model.parameters())  # each with batch_l2, which BackPACK gives it
 
     def call() -> Tensor:
         extended.zero_grad()
         with extended_by(BatchL2Grad()):
             sample_loss(extended(x), "entropy", None).sum().backward()
-        return torch.stack([p.batch_l2.sqrt() for p in model.parameters()]).sum(dim=0)
+        return torch.stack([p.batch_l2.sqrt() for p in parameters]).sum(dim=0)
 
     return call
 

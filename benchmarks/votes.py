@@ -72,7 +72,7 @@ class Table:
 
 def drawn(counts: Ints, least: int, most: int, temperature: float, seed: int) -> Table:
     """So many annotations of each image, from counts^(1/T)."""
-    n, n_classes = counts.shape
+    n, n_classes = len(counts), counts.shape[1]
     rng = np.random.default_rng([seed, 12])
     shares = votes.temper(counts, temperature).cumsum(axis=1)
     said = (rng.random((n, most))[:, :, None] > shares[:, None, :-1]).sum(axis=2)  # [N, most]
@@ -228,7 +228,8 @@ def measure() -> None:
     seen = Images(dataset.images, *pretrained.statistics(dataset.images), cpu)
     with torch.no_grad():
         embeddings = torch.cat([encoder.embed(x) for _, x in seen.batches(np.arange(len(seen)), 256)])
-    images, rows = Images(dataset.images, *channel_statistics(dataset.images), cpu), []
+    images = Images(dataset.images, *channel_statistics(dataset.images), cpu)
+    rows: list[dict[str, str | int | float | bool]] = []
     OUT.parent.mkdir(exist_ok=True)
     for predictions, training, name, seed in jobs():
         table = drawn(counts, *TABLES[name], seed)

@@ -140,7 +140,7 @@ def desk_data(
         "queue": [image(int(row), shown) for row in found.queue[:AHEAD]],
         # What was skipped comes back, and stays blind until then
         "said": [
-            {**image(one.row, shown or one.label != annotation.SKIPPED), "seq": one.seq, "label": one.label}
+            {**image(one.row, shown or not one.skipped), "seq": one.seq, "label": one.label}
             for one in found.said[-BACK:]
         ],
         "left": len(found.queue),

@@ -1,6 +1,6 @@
 """Compare: strategies side by side over seeds, and what the paper reports."""
 
-from typing import Any
+from functools import partial
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -157,7 +157,7 @@ def show(runs: list[Run], name: str) -> None:
         st.caption(texts[table])
         if len(tables[table]):
             content(table, tables[table])
-            widgets.table_export(lambda t=table: tables[t], len(tables[table]), f"{name}-{table}")
+            widgets.table_export(partial(tables.__getitem__, table), len(tables[table]), f"{name}-{table}")
 
 
 @st.cache_resource(max_entries=8, show_spinner="Simulating the relabelling…")
@@ -201,7 +201,7 @@ def show_cleaning(runs: list[Run], name: str) -> None:
             agreed = policies.agreement(found)
             said = [f"{title} labels τ = **{agreed[key]:.2f}**" for key, title in VALIDATION.items() if key in agreed]
             st.caption("Agreement with the order on the test set: " + ", ".join(said))
-        widgets.table_export(lambda t=table: tables[t], len(found), f"{name}-{table}")
+        widgets.table_export(partial(tables.__getitem__, table), len(found), f"{name}-{table}")
     widgets.table_export(
         lambda: tables["curves"], len(tables["curves"]), f"{name}-curves", "Export the curves' figures"
     )
@@ -212,7 +212,7 @@ VALIDATION = {
     "validation_cleaned": "cleaned",
     "validation_right": "right",
 }
-COLUMNS: dict[str, dict[str, Any]] = {
+COLUMNS: dict[str, widgets.Columns] = {
     "statistics": widgets.POLICY_COLUMNS,
     "before-after": {
         "selector": st.column_config.TextColumn("Selector", pinned=True),

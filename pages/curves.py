@@ -151,7 +151,7 @@ def show(here: frame.Here) -> None:
         [one for one in KINDS if one != "policies" or simulable],
         default="policies" if simulable and here.config.static else "curves",
         required=True,
-        format_func=KINDS.get,
+        format_func=lambda one: KINDS[one],
         key="kind",
         bind="query-params",
     )

@@ -1,6 +1,6 @@
 """Cycles: run, step, pause, cancel; what each cycle did."""
 
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import pandas as pd
 import streamlit as st
@@ -18,6 +18,7 @@ from pages.ui import frame, tiles, widgets
 METRIC = 171  # pixels: two side by side on a phone
 WIDE = 226  # of a number with its interval
 PREVIEW = 12  # images shown before they are taken
+Colour = Literal["normal", "inverse", "off"]  # of a change: which way is better
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
 frame.setup("Cycles")
@@ -80,7 +81,7 @@ def take(run: Run) -> None:
         left, right = st.columns(2, vertical_alignment="bottom")
         unit = left.segmented_control(
             "Count in", ["labels", "%"], default="labels", required=True, key="take-unit",
-            format_func={"labels": "Labels", "%": "% of the ranked images"}.get,
+            format_func=lambda one: {"labels": "Labels", "%": "% of the ranked images"}[one],
         )  # fmt: skip
         if unit == "%":
             share = right.number_input("Share (%)", 0.1, 100.0, 5.0, 0.5, key="take-share", format="%.1f")
@@ -131,7 +132,7 @@ def branch_off(run: Run, cycle: int) -> None:
             f"A new run with the labels and rankings up to here. Cycle {cycle} is ranked again by what you choose, and the next "
             "labels follow that. This run stays as it is."
         )
-        changes = {}
+        changes: dict[str, str | int | None] = {}
         names = list(methods.strategies.CATALOGUE if learning else questions.CLEANING_SCORES)
         changes["method"] = st.selectbox(
             "Strategy" if learning else "Score: which labels first",
@@ -208,7 +209,7 @@ def change(by: float, text: str) -> str:
     return f"{100 * by:+.1f} points" if text.endswith("%}") else f"{by:+,.0f}"
 
 
-def metric(title: str, text: str, before: pd.Series | None, row: pd.Series, name: str, colour: str) -> None:
+def metric(title: str, text: str, before: pd.Series | None, row: pd.Series, name: str, colour: Colour) -> None:
     """A number of a cycle, and its change since the one before."""
     delta = (
         None

@@ -1,5 +1,6 @@
 """Diff: two cycles, of one run or of two, side by side."""
 
+import pandas as pd
 import streamlit as st
 
 from core.analysis import diff, measures
@@ -30,7 +31,7 @@ MEASURES = {
     "gap": "Generalisation gap",
 }
 SHARES = ("correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy", "gap")
-COLUMNS = {
+COLUMNS: widgets.Columns = {
     "image": st.column_config.ImageColumn("Image", width="small"),
     "sample_id": "Sample",
     "given_first": "Label, first",
@@ -166,7 +167,7 @@ def ranks(here: frame.Here, found: diff.Diff, second: diff.Side) -> None:
         st.caption("Draw a lasso on the figure to list the images in it.")
 
 
-def tables(here: frame.Here, heading: str, samples, name: str) -> None:
+def tables(here: frame.Here, heading: str, samples: pd.DataFrame, name: str) -> None:
     """The first rows of a table of images, and all of it as a file."""
     st.subheader(f"{heading} ({len(samples):,})")
     if samples.empty:

@@ -1,7 +1,10 @@
 """Learn: both papers in seven steps, each formula next to the picture that it explains, on the example runs."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.analysis import figures, tour
 from core.plots import learn
@@ -16,13 +19,13 @@ GAMMAS = {0.0: "γ = 0, the paper", 0.3: "γ = 0.30, its code"}
 
 
 @st.cache_resource(show_spinner=False)
-def computed(what: str, run_id: str, *given: float):
+def computed(what: str, run_id: str, *given: float) -> Any:
     """One of the things that `core.analysis.tour` computes of an example, once for all users."""
     run = runs.find(run_id)
     return getattr(tour, what)(run, frame.dataset(run.config), *given)
 
 
-def picture(column, dataset: ImageDataset, sample: pd.Series, title: str, lines: list[str]) -> None:
+def picture(column: DeltaGenerator, dataset: ImageDataset, sample: pd.Series, title: str, lines: list[str]) -> None:
     """An image with a heading and some lines below."""
     with column.container(border=True):
         st.markdown(f"**{title}**")
@@ -51,7 +54,7 @@ def norm(run: Run, dataset: ImageDataset) -> None:
         )
     with right:
         widgets.figure(found.figure, "learn-logits")
-    rows = computed("three", run.id, 0)
+    rows: pd.DataFrame = computed("three", run.id, 0)
     for column, title, (_, one) in zip(st.columns(3), ("Lowest", "Middle", "Highest"), rows.iterrows(), strict=True):
         picture(
             column,
@@ -79,7 +82,7 @@ def norm(run: Run, dataset: ImageDataset) -> None:
 
 
 def influence(run: Run, dataset: ImageDataset) -> None:
-    found = computed("bound", run.id, 0)
+    found: tour.Bound = computed("bound", run.id, 0)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(
@@ -140,7 +143,7 @@ def plane(run: Run, dataset: ImageDataset) -> None:
     st.latex(
         r"\Phi(x, \hat l) = \underbrace{\mathrm{CE}(\hat l, p)}_{\text{noisiness}} - \underbrace{H(p)}_{\text{ambiguity}}"
     )
-    rows = computed("cases", run.id, 0)
+    rows: pd.DataFrame = computed("cases", run.id, 0)
     for column, (name, text), (_, one) in zip(st.columns(3), tour.CASES.items(), rows.iterrows(), strict=True):
         picture(
             column,
@@ -161,9 +164,9 @@ def plane(run: Run, dataset: ImageDataset) -> None:
         )
         st.latex(r"\Phi_\gamma = \mathrm{CE} - \max(H - \gamma \ln C,\, 0)")
         gamma = st.segmented_control(
-            "γ", list(GAMMAS), format_func=GAMMAS.get, default=0.0, required=True, key="learn-gamma"
+            "γ", list(GAMMAS), format_func=lambda one: GAMMAS[one], default=0.0, required=True, key="learn-gamma"
         )
-        found = computed("plane", run.id, 0, gamma)
+        found: tour.Plane = computed("plane", run.id, 0, gamma)
         same = f"; **{found.shared}** of them lie above that of γ = 0 too" if gamma else ""
         st.markdown(
             f"Above the dashed line lie the **{found.chosen}** images of highest Φ, which are asked about first{same}."
@@ -173,7 +176,7 @@ def plane(run: Run, dataset: ImageDataset) -> None:
 
 
 def majority(run: Run, dataset: ImageDataset) -> None:
-    found = computed("relabel", run.id)
+    found: tour.Relabel = computed("relabel", run.id)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(
@@ -198,7 +201,7 @@ def majority(run: Run, dataset: ImageDataset) -> None:
 
 
 def area(run: Run, dataset: ImageDataset) -> None:
-    found = computed("areas", run.id)
+    found: dict[str, float] = computed("areas", run.id)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.runs import settle
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
+from data.files.preview import png
 from data.sources import folder
 from pages.ui import frame, start, widgets
 
@@ -72,17 +74,18 @@ def own(way: str) -> start.Images | None:
     if root is None:
         return None
     votes = table is not None and folder.is_votes(table)
-    tables = {"votes" if votes else "labels": str(table)} if table is not None else {}
+    path = None if table is None else str(table)
+    of_labels, of_votes = (None, path) if votes else (path, None)
     key = (str(root), str(table), tuple(classes or ()))
     if st.session_state.get("checked", (None,))[0] != key:
         if not st.button("Check the images", type="primary", key="check"):
             st.caption("Nothing runs before you have seen what is there.")
             return None
         with bar() as progress:
-            found = folder.find(root, class_names=classes, progress=progress, **tables)
+            found = folder.find(root, class_names=classes, progress=progress, labels=of_labels, votes=of_votes)
         looked = check.check(found, classes, votes=votes)
         if looked.passed:
-            folder.assemble(found, classes, tables.get("votes"))  # raises what only the whole data set shows
+            folder.assemble(found, classes, of_votes)  # raises what only the whole data set shows
         st.session_state["checked"] = key, found, looked
         st.rerun()
     _, found, looked = st.session_state["checked"]
@@ -90,7 +93,7 @@ def own(way: str) -> start.Images | None:
         report(found, looked, looked.n_pool, looked.n_test)
         return None
     return start.Images(
-        "folder", str(root), classes=classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled, **tables
+        "folder", str(root), of_labels, of_votes, classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled
     )
 
 
@@ -188,7 +191,7 @@ def report(found: folder.Found, looked: check.Check, pool: int, test: int) -> No
             for tab, (name, table) in zip(st.tabs(list(filled)), filled.items(), strict=True):
                 with tab:
                     st.dataframe(table, hide_index=True, height="auto" if len(table) < 10 else 320)
-                    widgets.table_export(lambda t=table: t, len(table), name.lower().replace(" ", "-"))
+                    widgets.table_export(partial(filled.__getitem__, name), len(table), name.lower().replace(" ", "-"))
 
 
 def preview(found: folder.Found) -> None:
@@ -198,7 +201,7 @@ def preview(found: folder.Found) -> None:
     for name in names[:CLASSES]:
         rows = labels.index[labels == name][:EACH]
         st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
-        st.image([widgets.png(found.images[row], SIDE) for row in rows], width=SIDE)
+        st.image([png(found.images[row], SIDE) for row in rows], width=SIDE)
     if len(names) > CLASSES:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 
@@ -208,7 +211,7 @@ def choose() -> start.Images | None:
     way = st.segmented_control(
         "Images",
         list(WAYS),
-        format_func=WAYS.get,
+        format_func=lambda one: WAYS[one],
         default="ready",
         required=True,
         key="way",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import streamlit as st
 
 from core import methods
@@ -14,7 +15,7 @@ from pages.ui import filters, frame, widgets
 PAGE = 100  # images per page
 POINTS = 5_000  # of the scatter: what a browser draws in no time
 VIEWS = {"table": "Table", "confusion": "Confusion", "scatter": "Two scores", "disagreement": "Two rankings"}
-COLUMNS = {
+COLUMNS: widgets.Columns = {
     # Pinned: the scores scroll beside the image that they are of
     "image": st.column_config.ImageColumn("Image", width="small", pinned=True),
     "rank": st.column_config.NumberColumn("Rank", format="localized", pinned=True),
@@ -47,12 +48,13 @@ def show(here: frame.Here) -> None:
     view = st.segmented_control(
         "View",
         list(VIEWS),
-        format_func=VIEWS.get,
+        format_func=lambda one: VIEWS[one],
         key="view",
         on_change=go,
         required=True,
         label_visibility="collapsed",
     )
+    assert view is not None  # required, and set above
     {"table": table, "confusion": confusion, "scatter": scatter, "disagreement": disagreement}[view](
         here, samples, kept
     )
@@ -69,9 +71,10 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         direction = f"ascending-{order}"
         st.session_state.setdefault(direction, order == "rank")
         ascending = second.segmented_control(
-            "Direction", [True, False], format_func={True: "Low first", False: "High first"}.get, key=direction,
+            "Direction", [True, False], format_func=lambda low: "Low first" if low else "High first", key=direction,
             required=True, label_visibility="collapsed",
         )  # fmt: skip
+        assert ascending is not None  # required, and set above
         n = samples.count(kept)
         if n == 0:
             st.info("No image passes these filters: widen a range or remove a filter.")
@@ -201,8 +204,12 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     left, right = st.columns(2)
     keys = list(titles)
     own = keys.index(here.config.method)
-    first = left.selectbox("First", keys, index=own, format_func=titles.get, key=f"first-{here.run.id}")
-    second = right.selectbox("Second", keys, index=0 if own else 1, format_func=titles.get, key=f"second-{here.run.id}")
+
+    def named(key: str) -> str:
+        return titles.get(key, key)  # one that an earlier cycle had is still asked for
+
+    first = left.selectbox("First", keys, index=own, format_func=named, key=f"first-{here.run.id}")
+    second = right.selectbox("Second", keys, index=0 if own else 1, format_func=named, key=f"second-{here.run.id}")
     both_ranked = widgets.disagreement(here, here.key, first, second)
     if first == second or len(both_ranked) < 2:
         st.info("Choose two different rankings of images that may still be chosen.")
@@ -245,7 +252,7 @@ def title(name: str) -> str:
     return others[name] if name in others else methods.described(name).title
 
 
-def with_images(here: frame.Here, shown):
+def with_images(here: frame.Here, shown: pd.DataFrame) -> pd.DataFrame:
     """The table with a small picture a row."""
     return shown.assign(image=[preview.data_url(preview.png(here.dataset.images[row])) for row in shown.index])
 

@@ -1,6 +1,7 @@
 """Running a model: where it lies, in which precision, and what it says of images."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.models.batches import Images
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def predict(
@@ -34,6 +37,6 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: M, device: torch.device) -> M:
     """The model on `device` with channels-last weights, which convolutions prefer on a GPU and on a CPU."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub

@@ -39,6 +39,11 @@ class Said:
     row: int
     label: int
 
+    @property
+    def skipped(self) -> bool:
+        """Whether the image was left for later."""
+        return self.label == SKIPPED
+
 
 @dataclass(frozen=True)
 class Desk:

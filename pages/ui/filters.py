@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import streamlit as st
 
@@ -58,7 +59,7 @@ def bar(here: Here, samples: Samples) -> Filter:
 
 def from_link(samples: Samples) -> Filter:
     """The filter that the address names; what it names in vain is left out."""
-    found = {name: tuple(st.query_params.get_all(name)) for name in LISTS}
+    found: dict[str, Any] = {name: tuple(st.query_params.get_all(name)) for name in LISTS}
     ranges = []
     for text in st.query_params.get_all("range"):
         score, _, ends = text.partition(":")

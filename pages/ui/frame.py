@@ -197,8 +197,10 @@ def _metric(run: Run, cycle: int) -> None:
 
 def hint(shown: measures.Measure, title: str, **layout: Any) -> None:
     """A share that is no fact: with its interval, what to know of it, and nothing that reads as better or worse."""
-    between = {"delta": shown.interval, "delta_color": "off", "delta_arrow": "off"} if shown.interval else {}
-    st.metric(title, shown.text, help=shown.note, **between, **layout)
+    if shown.interval:
+        st.metric(title, shown.text, shown.interval, help=shown.note, delta_color="off", delta_arrow="off", **layout)
+    else:
+        st.metric(title, shown.text, help=shown.note, **layout)
 
 
 def _spent(run: Run, cycle: int) -> None:
@@ -336,7 +338,7 @@ def describe(run: Run) -> str:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")
-def _dataset(name: str, root: str | None, options: tuple[tuple[str, str | int], ...]) -> data.ImageDataset:
+def _dataset(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) -> data.ImageDataset:
     return data.load(name, root, **dict(options))
 
 

@@ -1,12 +1,14 @@
 """Figures and tables with their exports, and the card of one image."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import methods
 from core.analysis import budget, curves, figures, labelling, rankings
@@ -22,25 +24,33 @@ from data.files import preview
 from pages.ui import filters
 from pages.ui.frame import Here, errors, plain
 
+Columns = dict[str, ColumnConfig | str | None]  # of a table: how each is shown, by a name alone, or not at all
+
 # Caches of this module hold resources, not data: they hand out the object itself, where a copy of 50,000 rows a rerun would
 # cost most of it. Pages read them and never write into them.
 
 
 def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[Any]:
     """A figure with its export; returns the customdata of the points selected in it, such as pool rows, if `selectable`."""
-    event = st.plotly_chart(
-        drawn,
-        key=f"figure-{name}-{filters.turn()}" if selectable else f"figure-{name}",
-        theme="streamlit",
-        config={"displaylogo": False},
-        **({"on_select": "rerun", "selection_mode": ("points", "box", "lasso")} if selectable else {}),
-    )
+    config, picked = {"displaylogo": False}, list[Any]()
+    if selectable:
+        event = st.plotly_chart(
+            drawn,
+            key=f"figure-{name}-{filters.turn()}",
+            theme="streamlit",
+            config=config,
+            on_select="rerun",
+            selection_mode=("points", "box", "lasso"),
+        )
+        picked = [point["customdata"] for point in event["selection"]["points"]]
+    else:
+        st.plotly_chart(drawn, key=f"figure-{name}", theme="streamlit", config=config)
     with st.popover("Export figure"):
         browser, layout = _has_browser(), _layout(name)
         for file_format, mime in export.FIGURE_FORMATS.items():
             st.download_button(
                 file_format.upper() if file_format != "html" else "Interactive HTML",
-                lambda f=file_format: export.figure_bytes(drawn, f, layout),
+                partial(export.figure_bytes, drawn, file_format, layout),
                 f"{name}.{file_format}",
                 mime,
                 key=f"export-{name}-{file_format}",
@@ -53,9 +63,7 @@ def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[Any
                 "PNG, SVG and PDF are drawn by Chrome or Chromium, and none was found: install one (on Debian and "
                 "Ubuntu: `apt install chromium`), then restart. HTML needs none."
             )
-    if not selectable:
-        return []
-    return [point["customdata"] for point in event["selection"]["points"]]
+    return picked
 
 
 SIZES = {"screen": "Screen"} | {
@@ -68,7 +76,7 @@ def _layout(name: str) -> Layout | None:
     size = st.segmented_control(
         "Size",
         list(SIZES),
-        format_func=SIZES.get,
+        format_func=lambda one: SIZES[one],
         default="screen",
         required=True,
         key=f"size-{name}",
@@ -105,11 +113,15 @@ def _has_browser() -> bool:
 
 def table_export(load: Callable[[], pd.DataFrame], rows: int, name: str, label: str = "Export table") -> None:
     """Download buttons for a table of so many rows, which is loaded when one is clicked."""
+
+    def content(file_format: str) -> bytes:
+        return export.table_bytes(load(), file_format)
+
     with st.popover(label):
         for file_format, mime in export.TABLE_FORMATS.items():
             st.download_button(
                 f"{file_format.upper() if file_format == 'csv' else 'Parquet'} · {rows:,} rows",
-                lambda f=file_format: export.table_bytes(load(), f),
+                partial(content, file_format),
                 f"{name}.{file_format}",
                 mime,
                 key=f"export-{name}-{file_format}",
@@ -198,7 +210,7 @@ def run_figure(
     return figures.figure(_here.run, _here.dataset, name, _here.cycle, chosen, band)
 
 
-POLICY_COLUMNS = {
+POLICY_COLUMNS: Columns = {
     "policy": "Policy",
     "seeds": st.column_config.NumberColumn("n", help="Simulations: training seeds × draws of annotations."),
     "n_labels": st.column_config.NumberColumn("Labels", format="localized"),
@@ -318,7 +330,7 @@ def _layers(here: Here, sample_id: str) -> None:
                     f"‖∇ H(p)‖ for each parameter tensor, their sum {table['norm'].sum():.4g} is the entropy gradient norm "
                     "(Wang et al. 2022, Eq. 7)."
                 )
-                columns = {
+                columns: Columns = {
                     "parameter": "Parameter",
                     "shape": "Shape",
                     "norm": st.column_config.ProgressColumn(
