@@ -77,7 +77,7 @@ def test_cycles_say_what_each_relabel_did(guest, cleaning):
     guest.open(f"/cycles?run={one}")
     expect(guest.page.get_by_role("heading", name="What each relabel did")).to_be_visible()
     expect(guest.page.get_by_text("clear noise corrected").first).to_be_visible()
-    expect(guest.page.get_by_text("posteriors in-sample").first).to_be_visible()
+    expect(guest.page.get_by_text("predicted probabilities in-sample").first).to_be_visible()
 
 
 def pictures(folder: Path) -> Path:

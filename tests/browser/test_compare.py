@@ -18,6 +18,8 @@ from core.store import atomic
 from core.strategies import STRATEGIES
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
+WHOLE = f"{3 * len(STRATEGIES)} runs of {len(STRATEGIES)} strategies"
+
 pytestmark = pytest.mark.browser
 
 ABOUT = {
@@ -101,22 +103,22 @@ def guest(chromium: BrowserContext, studies: Server) -> Iterator[Visitor]:
 
 def test_figures_tables_and_exports_of_a_study(guest):
     guest.open("/compare?study=20260101-120000-fashion")
-    expect(guest.page.get_by_text("33 runs of 11 strategies: 4 cycles × 3 seeds each.")).to_be_visible()
+    expect(guest.page.get_by_text(f"{WHOLE}: 4 cycles × 3 seeds each.")).to_be_visible()
     for text in ("Test accuracy (%)", "Accuracy above random (points)", "Train − test accuracy (points)"):
         expect(guest.page.locator(".plotly .xtitle, .plotly .ytitle").get_by_text(text)).to_be_visible()
     expect(guest.page.get_by_test_id("stDataFrame")).to_have_count(6)
-    expect(guest.page.get_by_text("10 comparisons; the intervals are not adjusted")).to_be_visible()
+    expect(guest.page.get_by_text(f"{len(STRATEGIES) - 1} comparisons; the intervals are not adjusted")).to_be_visible()
     expect(guest.page.get_by_text("Not measured")).to_have_count(0)
     guest.page.get_by_role("button", name="Export table").nth(1).click()
     with guest.page.expect_download(timeout=PATIENCE) as got:
-        guest.page.get_by_role("button", name="CSV · 10 rows").click()
+        guest.page.get_by_role("button", name=f"CSV · {len(STRATEGIES) - 1} rows").click()
     verdicts = pd.read_csv(io.BytesIO(got.value.path().read_bytes()))
     assert set(verdicts["method"]) == set(STRATEGIES) - {"random"}
     guest.page.keyboard.press("Escape")
     guest.page.get_by_role("button", name="Export figure").first.click()
     with guest.page.expect_download(timeout=PATIENCE) as got:
         guest.page.get_by_role("button", name="Interactive HTML").click()
-    assert "33 runs" in got.value.path().read_text()
+    assert f"{3 * len(STRATEGIES)} runs" in got.value.path().read_text()
 
 
 def test_the_papers_figures_stand_beside_ours_on_cifar10_alone(guest):
@@ -126,7 +128,7 @@ def test_the_papers_figures_stand_beside_ours_on_cifar10_alone(guest):
     guest.page.get_by_role("combobox", name="Study").click()
     guest.page.get_by_role("option", name=re.compile("All strategies")).click()
     guest.settled()
-    expect(guest.page.get_by_text("33 runs of 11 strategies")).to_be_visible()
+    expect(guest.page.get_by_text(WHOLE)).to_be_visible()
     assert "study=20260101-120000-fashion" in guest.page.url
     expect(guest.page.get_by_text("of Wang et al. 2022, matched")).to_have_count(0)
 
