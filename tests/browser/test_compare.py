@@ -171,10 +171,10 @@ def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(ch
         expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
         page.get_by_text("Start a study").click()
         visitor.types("Number of seeds", "1")
-        expect(page.get_by_text("11 runs, one after the other")).to_be_visible()
+        expect(page.get_by_text(f"{len(STRATEGIES)} runs, one after another")).to_be_visible()
         page.get_by_role("button", name="Start study").click()
         expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
         assert "study=" in page.url
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Resume to go on")).to_be_visible()
-        assert len(list((tmp_path / "home").glob("*/config.json"))) == 11
+        assert len(list((tmp_path / "home").glob("*/config.json"))) == len(STRATEGIES)
