@@ -144,7 +144,11 @@ def test_a_study_that_stopped_can_be_resumed_and_says_what_it_lacks(guest):
 
 def test_runs_like_the_selected_one_leave_out_other_settings(guest):
     guest.open("/compare?study=run&run=20260101-110000-half-margin-s1")
-    expect(guest.page.get_by_text(re.compile(r"6 of 39 runs on these data share .* other settings"))).to_be_visible()
+    expect(
+        guest.page.get_by_text(
+            re.compile(rf"6 of {6 + 3 * len(STRATEGIES)} runs on these data share .* other settings")
+        )
+    ).to_be_visible()
     expect(guest.page.get_by_text("6 runs of 2 strategies: 1 cycle × 3 seeds each.")).to_be_visible()
 
 
