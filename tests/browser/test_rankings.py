@@ -30,7 +30,10 @@ def drag(visitor, left, top, right, bottom):
     """Draw over the first plot, in shares of its width and height."""
     plot = visitor.page.locator(".plotly .nsewdrag").first
     plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
+    box, before = plot.bounding_box(), None
+    while box != before:  # images that load above it move it
+        visitor.page.wait_for_timeout(300)
+        before, box = box, plot.bounding_box()
     mouse = visitor.page.mouse
     mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
     mouse.down()
