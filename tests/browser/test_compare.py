@@ -146,7 +146,7 @@ def test_runs_like_the_selected_one_leave_out_other_settings(guest):
     guest.open("/compare?study=run&run=20260101-110000-half-margin-s1")
     expect(
         guest.page.get_by_text(
-            re.compile(rf"6 of {6 + 3 * len(STRATEGIES)} runs on these data share .* other settings")
+            re.compile(rf"6 of {6 + 3 * len(STRATEGIES)} runs on these data share .* different settings")
         )
     ).to_be_visible()
     expect(guest.page.get_by_text("6 runs of 2 strategies: 1 cycle × 3 seeds each.")).to_be_visible()

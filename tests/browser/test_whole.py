@@ -122,7 +122,7 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         page.get_by_text("With the images").click()
         visitor.settled()
         with page.expect_download() as got:
-            page.get_by_role("button", name="Bundle", exact=True).click()
+            page.get_by_role("button", name="Bundle", exact=True).press("Enter")
         got.value.save_as(tmp_path / "run.zip")
         here = figures(visitor, second.id)
     # → open it in an empty installation → the same figures
