@@ -195,22 +195,29 @@ def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     [
         ("file_name,label\ndark/99.png,dark\n", "names dark/99.png, which is not in"),
         ("file_name,label\n../../../etc/passwd,dark\n", "file_name must be a path inside of"),
-        ("picture,class\n00.png,dark\n", "neither a column file_name, for labels, nor a column sample_id"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
-    (tmp_path / "labels.csv").write_text(content)
+    gives(guest, images, tmp_path / "labels.csv", content)
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_role("alert").get_by_text(says)).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Start run")).to_have_count(0)
+
+
+def test_a_table_without_its_columns_is_refused_before_anything_is_checked(guest, tmp_path, images):
+    gives(guest, images, tmp_path / "labels.csv", "picture,class\n00.png,dark\n")
+    says = "neither a column file_name, for labels, nor a column sample_id"
+    expect(guest.page.get_by_role("alert").get_by_text(says)).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
+
+
+def gives(guest, images: Path, table: Path, content: str) -> None:
+    """Name a folder and a table for it on the page New run."""
+    table.write_text(content)
     guest.chooses("A folder on the server")
     guest.types("Folder on the server", str(images))
     guest.page.get_by_text("Labels or annotations from a table").click()
-    guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
-    expect(
-        guest.page.get_by_role("alert").or_(guest.page.get_by_role("button", name="Check the images"))
-    ).to_be_visible()
-    if (check := guest.page.get_by_role("button", name="Check the images")).count():
-        check.click()
-    expect(guest.page.get_by_role("alert").get_by_text(says)).to_be_visible()
-    expect(guest.page.get_by_role("button", name="Start run")).to_have_count(0)
+    guest.types("Table on the server (optional)", str(table))
 
 
 @pytest.mark.parametrize("label", ["Folder on the server", "Table on the server (optional)"])
