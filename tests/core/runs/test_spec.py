@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.__main__ import main, parsed
 from core.analysis import diff
-from core.cli.main import main, parsed
 from core.files import bundle
 from core.runs import run, same, settle, spec, study
 from core.runs.spec import CLEANING, LEARNING, OPTIONS, Config
