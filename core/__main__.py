@@ -1,6 +1,7 @@
-"""The command line: finds the command that was asked for, runs it, and says how it ended. `python -m core --help`.
+"""The command line: finds the command that was asked for, runs it, and says how it ended.
 
-Everything that the dashboard starts can be started here. Only the command's own module is imported.
+`python -m core --help`, or `nextlabel --help` where it is installed. Everything that the dashboard starts can be started
+here. Only the command's own module is imported.
 """
 
 import argparse
@@ -8,6 +9,8 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
 from core import methods
 from core.cli.options import Parser
@@ -20,6 +23,7 @@ from data.errors import UserError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = {  # name: (module of core.cli, what it does)
+    "app": ("machine", "open the dashboard: serve it to the browsers of this machine"),
     "datasets": ("machine", "list the data sets and what each needs"),
     "run": ("runs", "start a run, or a study of several, and wait for its end"),
     "resume": ("runs", "go on with a run or a study that was stopped or killed"),
@@ -67,7 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """The options of a command, with the function that runs it as `command`. Raises `UserError` for what is none."""
-    top = Parser(prog="python -m core", description="Which sample to label next, and which label to check next.")
+    installed = Path(sys.argv[0]).stem == "nextlabel"
+    top = Parser(
+        prog="nextlabel" if installed else "python -m core",
+        description="Which sample to label next, and which label to check next.",
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     known: list[str] = []
     asked = arguments[0] if arguments else ""
@@ -85,7 +93,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return found
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """What a shell starts: `main`, and its exit code."""
     status = main()
     if status == INTERRUPTED:
         # Where Ctrl-C met an import inside of a C extension, Python would exit as killed by the signal
@@ -93,3 +102,7 @@ if __name__ == "__main__":
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    command()

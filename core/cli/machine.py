@@ -1,8 +1,9 @@
-"""Commands about this machine: datasets, password, bench."""
+"""Commands about this machine: app, datasets, password, bench."""
 
 import argparse
 import getpass
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,13 @@ from core import password
 from core.cli.options import Parser
 from core.runs import jobs
 from data.errors import UserError
+
+
+def app_options(sub: Parser) -> None:
+    """Options of `app`."""
+    sub.set_defaults(command=app)
+    sub.add_argument("--port", type=int, help="port to listen on (default: 8501, or the next that is free)")
+    sub.add_argument("--address", help="address to listen on (default: this machine only, 127.0.0.1)")
 
 
 def datasets_options(sub: Parser) -> None:
@@ -27,6 +35,15 @@ def password_options(sub: Parser) -> None:
 def bench_options(sub: Parser) -> None:
     """Options of `bench`."""
     sub.set_defaults(command=bench)
+
+
+def app(options: argparse.Namespace) -> None:
+    """Streamlit in the place of this process, so that signals and the terminal are its own."""
+    arguments = ["-m", "streamlit", "run", str(jobs.ROOT / "app.py")]
+    for name in ("port", "address"):
+        if (value := getattr(options, name)) is not None:
+            arguments += [f"--server.{name}", str(value)]
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def datasets(options: argparse.Namespace) -> None:
@@ -51,8 +68,10 @@ def make_password(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Run benchmarks/."""
+    """Run benchmarks/. Raises `UserError` where they are not: an installed package is without them."""
+    if not (jobs.ROOT / "benchmarks").is_dir():
+        raise UserError("The benchmarks come with the source, not with the installed package: run `make bench` there.")
     return subprocess.call([sys.executable, "-m", "benchmarks"], cwd=jobs.ROOT)
 
 
-COMMANDS = {"datasets": datasets_options, "password": password_options, "bench": bench_options}
+COMMANDS = {"app": app_options, "datasets": datasets_options, "password": password_options, "bench": bench_options}

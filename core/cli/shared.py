@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,9 +14,6 @@ from core.runs.run import Run
 from core.runs.study import Study
 from data.errors import UserError
 from data.files import skipped
-
-if TYPE_CHECKING:
-    pass
 
 INTERRUPTED = 130  # exit code of a command that was interrupted, or paused
 
