@@ -9,7 +9,7 @@ from core import methods
 from core.analysis import labelling, measures
 from core.analysis.samples import Filter
 from core.files import handout
-from core.runs import annotation, branch, jobs, questions
+from core.runs import annotation, branch, jobs, spec
 from core.runs import run as runs
 from core.runs.run import Run
 from data.files import skipped
@@ -133,7 +133,7 @@ def branch_off(run: Run, cycle: int) -> None:
             "labels follow that. This run stays as it is."
         )
         changes: dict[str, str | int | None] = {}
-        names = list(methods.strategies.CATALOGUE if learning else questions.CLEANING_SCORES)
+        names = list(methods.strategies.CATALOGUE if learning else spec.scores())
         changes["method"] = st.selectbox(
             "Strategy" if learning else "Score: which labels first",
             names,

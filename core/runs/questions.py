@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from core.label_scores import AskedModel, Labelled, LabelScore
     from core.strategies import Strategy
 
-CLEANING_SCORES = tuple(spec.scores())
-
 
 class Task(ABC):
     """One task on one data set under one configuration."""

@@ -103,6 +103,3 @@ CATALOGUE = Catalogue(
 def load(name: str) -> Selector:
     """The selector of this name. Raises `UserError` where there is none."""
     return CATALOGUE.named(name)
-
-
-SELECTORS = tuple(CATALOGUE)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from core.store import atomic
 from data.errors import UserError
 
-# What an event of the label log says in place of a class
+# What an event of the label log says instead of a class
 TAKEN_BACK = -1  # the last thing that its source said of the sample, and that still stood, is taken back
 SKIPPED = -2  # seen, and left for later
 UNSURE = -3  # seen, and left to others

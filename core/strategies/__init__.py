@@ -98,6 +98,3 @@ CATALOGUE = Catalogue(Strategy, "strategy", "STRATEGY", "core.strategies", "stra
 def load(name: str) -> Strategy:
     """The strategy of this name. Raises `UserError` where there is none."""
     return CATALOGUE.named(name)
-
-
-STRATEGIES = tuple(CATALOGUE)

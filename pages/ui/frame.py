@@ -72,7 +72,7 @@ def setup(title: str) -> None:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Show what the user can mend as one sentence in place of the view."""
+    """Show what the user can mend as one sentence instead of the view."""
     try:
         yield
     except UserError as error:

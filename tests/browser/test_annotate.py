@@ -152,6 +152,7 @@ def test_a_run_that_asks_nobody_says_so(guest, desk):
     expect(guest.page.get_by_text("People give the labels")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path):
     """The first images come at random, people name the classes, and the first training follows their labels."""
     rng = np.random.default_rng(0)

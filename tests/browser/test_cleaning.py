@@ -92,6 +92,7 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
     """Start, hand out, bring in, step: the next cycle stands on what people said."""
     folder, home = pictures(tmp_path / "images"), tmp_path / "runs"

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from core import strategies
 from core.runs import run
 from core.runs.spec import Config
 from core.store import atomic
-from core.strategies import STRATEGIES
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
-WHOLE = f"{3 * len(STRATEGIES)} runs of {len(STRATEGIES)} strategies"
+WHOLE = f"{3 * len(strategies.CATALOGUE)} runs of {len(strategies.CATALOGUE)} strategies"
 
 pytestmark = pytest.mark.browser
 
@@ -80,7 +80,7 @@ def fake_study(
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A dashboard with a study of all strategies on fashion, one on cifar10, and one that has stopped in the middle."""
     home = tmp_path_factory.mktemp("studies")
-    fake_study(home, "20260101-120000-fashion", "All strategies on Fashion-MNIST", STRATEGIES)
+    fake_study(home, "20260101-120000-fashion", "All strategies on Fashion-MNIST", strategies.CATALOGUE)
     fake_study(
         home,
         "20260101-130000-cifar10",
@@ -107,18 +107,20 @@ def test_figures_tables_and_exports_of_a_study(guest):
     for text in ("Test accuracy (%)", "Accuracy above random (points)", "Train − test accuracy (points)"):
         expect(guest.page.locator(".plotly .xtitle, .plotly .ytitle").get_by_text(text)).to_be_visible()
     expect(guest.page.get_by_test_id("stDataFrame")).to_have_count(6)
-    expect(guest.page.get_by_text(f"{len(STRATEGIES) - 1} comparisons; the intervals are not adjusted")).to_be_visible()
+    expect(
+        guest.page.get_by_text(f"{len(strategies.CATALOGUE) - 1} comparisons; the intervals are not adjusted")
+    ).to_be_visible()
     expect(guest.page.get_by_text("Not measured")).to_have_count(0)
     guest.page.get_by_role("button", name="Export table").nth(1).click()
     with guest.page.expect_download(timeout=PATIENCE) as got:
-        guest.page.get_by_role("button", name=f"CSV · {len(STRATEGIES) - 1} rows").click()
+        guest.page.get_by_role("button", name=f"CSV · {len(strategies.CATALOGUE) - 1} rows").click()
     verdicts = pd.read_csv(io.BytesIO(got.value.path().read_bytes()))
-    assert set(verdicts["method"]) == set(STRATEGIES) - {"random"}
+    assert set(verdicts["method"]) == set(strategies.CATALOGUE) - {"random"}
     guest.page.keyboard.press("Escape")
     guest.page.get_by_role("button", name="Export figure").first.click()
     with guest.page.expect_download(timeout=PATIENCE) as got:
         guest.page.get_by_role("button", name="Interactive HTML").click()
-    assert f"{3 * len(STRATEGIES)} runs" in got.value.path().read_text()
+    assert f"{3 * len(strategies.CATALOGUE)} runs" in got.value.path().read_text()
 
 
 def test_the_papers_figures_stand_beside_ours_on_cifar10_alone(guest):
@@ -146,7 +148,7 @@ def test_runs_like_the_selected_one_leave_out_other_settings(guest):
     guest.open("/compare?study=run&run=20260101-110000-half-margin-s1")
     expect(
         guest.page.get_by_text(
-            re.compile(rf"6 of {6 + 3 * len(STRATEGIES)} runs on these data share .* different settings")
+            re.compile(rf"6 of {6 + 3 * len(strategies.CATALOGUE)} runs on these data share .* different settings")
         )
     ).to_be_visible()
     expect(guest.page.get_by_text("6 runs of 2 strategies: 1 cycle × 3 seeds each.")).to_be_visible()
@@ -175,10 +177,10 @@ def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(ch
         expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
         page.get_by_text("Start a study").click()
         visitor.types("Number of seeds", "1")
-        expect(page.get_by_text(f"{len(STRATEGIES)} runs, one after another")).to_be_visible()
+        expect(page.get_by_text(f"{len(strategies.CATALOGUE)} runs, one after another")).to_be_visible()
         page.get_by_role("button", name="Start study").click()
         expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
         assert "study=" in page.url
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Resume to go on")).to_be_visible()
-        assert len(list((tmp_path / "home").glob("*/config.json"))) == len(STRATEGIES)
+        assert len(list((tmp_path / "home").glob("*/config.json"))) == len(strategies.CATALOGUE)

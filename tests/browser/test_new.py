@@ -164,6 +164,7 @@ def test_votes_are_for_label_cleaning(guest, tmp_path, images):
     expect(guest.page.get_by_role("button", name="Start run")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     """Ann and bob disagree on one image: it comes first, without a label, and New run says by which score it ranks."""
     voted = [(f"{label}/{i:02d}.png", who, label) for label in ("dark", "light") for i in range(20) for who in "ab"]

@@ -35,7 +35,10 @@ def download(visitor, button):
 
 @pytest.mark.parametrize(
     ("task", "curve"),
-    [("Label next — active learning", "Labelled images"), ("Check next — label cleaning", "Collected labels")],
+    [
+        pytest.param("Label next — active learning", "Labelled images", marks=pytest.mark.slow),
+        ("Check next — label cleaning", "Collected labels"),
+    ],
 )
 def test_start_step_twice_open_everything(visitor, task, curve):
     visitor.open("/new")

@@ -13,7 +13,7 @@ from core.analysis import curves, figures, labelling, measures, samples
 from core.engine import evaluation, loop
 from core.engine.learner import Learner
 from core.files import handout
-from core.runs import annotation, audit, questions, run, settle
+from core.runs import annotation, audit, questions, run, settle, spec
 from core.runs.spec import Config
 from data import votes
 from data.annotations import Annotations
@@ -251,7 +251,7 @@ def test_first_votes_that_tie_are_no_label_and_come_first_in_the_ranking(three):
     assert found.cycles()["tied"].tolist() == [10]
 
 
-@pytest.mark.parametrize("method", questions.CLEANING_SCORES[:-1])  # the oracle knows what people do not
+@pytest.mark.parametrize("method", spec.scores()[:-1])  # the oracle knows what people do not
 def test_ties_come_first_by_any_score_and_among_themselves_by_it(home, pool, method):
     voted = voted_by_three(pool)
     table = begun(voted, method).ranking(0)

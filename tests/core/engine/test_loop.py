@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import data
-from core import relabel
+from core import relabel, strategies
 from core.__main__ import main
 from core.analysis import curves
 from core.engine import inference, loop
@@ -22,9 +22,8 @@ from core.engine.learner import Learner
 from core.gradnorm import gradient_norms
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.runs import jobs, live, questions, reference, run, settle
+from core.runs import jobs, live, questions, reference, run, settle, spec
 from core.runs.spec import Config
-from core.strategies import STRATEGIES
 from data.errors import UserError
 from tests import forked
 
@@ -63,7 +62,7 @@ def assert_same(one, other):
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", strategies.CATALOGUE)
 def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method):
     one = start(pool, method=method)
     loop.work(one, pool)
@@ -100,7 +99,7 @@ def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     assert (runs[2].cycle_path(2) / "companion.safetensors").is_file()
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", strategies.CATALOGUE)
 def test_a_pool_that_is_labelled_to_the_last_image(home, method):
     few = data.load("fashion", limit=60)
     settings = {**TINY, "limit": 60, "epochs": 1}
@@ -188,7 +187,7 @@ def test_evidence_measures_true_label_norms_and_how_norms_fall(home, pool):
     assert egl.ranking(0)["entropy-gradnorm"].notna().sum() == 280
 
 
-@pytest.mark.parametrize("method", questions.CLEANING_SCORES)
+@pytest.mark.parametrize("method", spec.scores())
 def test_label_cleaning_corrects_labels(home, pool, method):
     one = start(pool, task="label-cleaning", method=method)
     loop.work(one, pool)

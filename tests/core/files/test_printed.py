@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+from core import strategies
 from core.files import export, printed
 from core.files.printed import COLUMNS, Layout
 from core.plots import learn, maps
 from core.plots.curves import compared
-from core.strategies import STRATEGIES
 from data.errors import UserError
 
 NOTE = (
@@ -63,7 +63,7 @@ def test_the_small_print_is_wrapped_to_the_width_and_stands_below_the_axis():
 
 
 def test_a_long_legend_makes_the_figure_higher_and_not_the_plot_smaller():
-    few, many = (printed.printed(curves(names), Layout(89)) for names in (["margin"], list(STRATEGIES)))
+    few, many = (printed.printed(curves(names), Layout(89)) for names in (["margin"], list(strategies.CATALOGUE)))
     height = [one.layout.height - one.layout.margin.t - one.layout.margin.b for one in (few, many)]
     assert height[0] == pytest.approx(height[1])
     assert many.layout.margin.t > few.layout.margin.t

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import methods
+from core import methods, strategies
 from core.plots import curves, learn, maps, style
 from core.plots.curves import policy_curves
-from core.runs import questions
-from core.strategies import STRATEGIES
+from core.runs import spec
 
 POINTS = pd.DataFrame(
     {
@@ -207,7 +206,7 @@ def test_a_band_belongs_to_its_line_and_has_no_entry_of_its_own():
     assert band.fillcolor == line.line.color
 
 
-@pytest.mark.parametrize("methods", [list(STRATEGIES), list(questions.CLEANING_SCORES)])
+@pytest.mark.parametrize("methods", [list(strategies.CATALOGUE), list(spec.scores())])
 def test_methods_of_a_task_have_looks_of_their_own_the_same_in_every_figure(methods):
     """Colour and dashes together tell methods apart: there are fewer colours than strategies."""
     found = []
@@ -248,7 +247,9 @@ def test_the_legend_counts_seeds_where_strategies_differ_in_them():
 
 
 def test_bands_of_many_strategies_are_lighter():
-    few, many = (curves.compared(compared(methods), "", "%", "").data[0] for methods in (["egl"], list(STRATEGIES)))
+    few, many = (
+        curves.compared(compared(methods), "", "%", "").data[0] for methods in (["egl"], list(strategies.CATALOGUE))
+    )
     assert many.opacity < few.opacity
 
 

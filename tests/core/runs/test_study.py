@@ -99,6 +99,7 @@ def test_the_command_line_works_through_a_study(home, capsys):
     assert made.id in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_on_real_images_in_miniature(home, real_data, monkeypatch):
     """Every strategy, with the protocol's own schedule, warm start and ranked subset; smaller in every number."""
     monkeypatch.setenv("NEXTLABEL_DATA", str(real_data))

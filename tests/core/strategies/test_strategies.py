@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from core import scores, strategies
-from core.strategies import STRATEGIES
 
 N, M = 20, 12
 
@@ -54,7 +53,7 @@ def score(name, pool=None):
     return strategies.load(name).score(pool or FakePool())
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", strategies.CATALOGUE)
 def test_one_finite_score_a_sample_and_the_same_again(name):
     random = torch.get_rng_state()
     found = score(name)
@@ -65,7 +64,7 @@ def test_one_finite_score_a_sample_and_the_same_again(name):
     assert torch.equal(random, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", strategies.CATALOGUE)
 def test_a_budget_as_large_as_the_pool(name):
     pool = FakePool()
     pool.budget = N
