@@ -37,7 +37,7 @@ PAGES = (
     "pages/learn.py",
 )
 VIEWS: dict[str, tuple[dict[str, str], ...]] = {
-    "pages/curves.py": ({}, {"kind": "policies"}, {"kind": "budget"}),
+    "pages/curves.py": ({}, {"kind": "By their first rankings (Figure 3)"}, {"kind": "What a budget buys"}),
     "pages/rankings.py": ({}, {"view": "confusion"}, {"view": "scatter"}, {"range": "entropy:0.5:1.5"}),
     "pages/gallery.py": ({}, {"plane": "embedding"}, {"size": "200"}),
 }
