@@ -9,15 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 import data
-from core.models.batches import Images
-from core.models.forward import place, predict
 from data.files.encoded import Paths
 from data.files.ondemand import OnDemand
-from data.torchvision_import import torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 MILLION, FOLDERS, REAL = 1_000_000, 100, 16
@@ -30,9 +26,11 @@ def measure() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         links(root / "million")
-        # A process of its own: this one holds torch
         code = f"from benchmarks import images; images.million({str(root / 'million')!r})"
-        environment = {**os.environ, "NEXTLABEL_DATA": str(root / "cache")}
+        environment = {
+            **os.environ,
+            "NEXTLABEL_DATA": str(root / "cache"),
+        }  # of a process of its own: no torch is in it
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
         for what, shape in SIZES.items():
             speeds(root / what, what, shape)
@@ -63,12 +61,13 @@ def million(folder: str) -> None:
     """Load the million, twice, and read some of them."""
     before = memory()
     for what in ("a million files listed and looked at", "again, from what was kept of the look"):
-        began = time.perf_counter()
+        pool, began, busy = None, time.perf_counter(), time.process_time()
         pool = data.load("folder", folder, on_demand=True)
-        n = len(pool) + len(pool.test_labels)
+        wall, cpu, n = time.perf_counter() - began, time.process_time() - busy, len(pool) + len(pool.test_labels)
         print(
-            f"{what}: {n:,} in {time.perf_counter() - began:.1f} s, resident {memory():,.0f} MB (before {before:,.0f} MB)"
+            f"{what}: {n:,} in {wall:.1f} s, {cpu:.1f} s of CPU; resident {memory():,.0f} MB (before {before:,.0f} MB)"
         )
+    assert pool is not None
     began = time.perf_counter()
     fingerprint = pool.fingerprint[:8]
     print(f"fingerprint {fingerprint} in {time.perf_counter() - began:.1f} s")
@@ -87,6 +86,12 @@ def memory(name: str = "VmRSS") -> float:
 
 def speeds(root: Path, what: str, shape: tuple[int, int]) -> None:
     """Print files per second: decoded, scored from memory, and both as a run does it."""
+    import torch  # which the million is measured without
+
+    from core.models.batches import Images
+    from core.models.forward import place, predict
+    from data.torchvision_import import torchvision
+
     photographs(root, shape, DIFFERENT)
     files = Paths(root, [f"{i % DIFFERENT}.jpg" for i in range(SCORED)], [root])
     rows, device = np.arange(SCORED), torch.device("cpu")

@@ -19,7 +19,7 @@ from data.files import decode, imagefile
 from data.files.encoded import Encoded
 from data.lazy import Fit, LazyImages
 
-MEMORY = 512 << 20  # bytes of decoded images that a pool keeps
+MEMORY = 400 << 20  # bytes of decoded images that a pool keeps
 BLOCK = 512  # images decoded between two looks at what was asked
 FILL = 127  # every value of an image that cannot be read
 Rows = NDArray[np.int64]

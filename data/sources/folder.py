@@ -275,7 +275,7 @@ def _files(
                 why = "it is no file: a link to nothing, or a device"
             elif not (plain and _is_text(name)):
                 why = "its name is not valid UTF-8; rename it"
-            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+            elif name[name.rfind(".") :].lower() in SUFFIXES:
                 found.append(id)
                 continue
             else:
@@ -299,10 +299,9 @@ def _is(kind: Callable[[], bool]) -> bool:
 def _is_text(name: str) -> bool:
     """Whether a name is valid UTF-8, of which Python keeps other bytes as halves of surrogate pairs."""
     try:
-        name.encode()
+        return name.isascii() or bool(name.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _first(path: str) -> bytes:
