@@ -9,6 +9,7 @@ from benchmarks import (
     dashboard,
     first_picture,
     gradient_norms,
+    images,
     label_accuracy,
     pretrained,
     simulate,
@@ -27,6 +28,7 @@ MEASUREMENTS = {
     "votes": votes.measure,
     "gradient-norms": gradient_norms.measure,
     "core-set": core_set.measure,
+    "images": images.measure,
     "first-picture": first_picture.measure,
     "dashboard": dashboard.measure,
 }

@@ -62,7 +62,7 @@ def table() -> pd.DataFrame:
     """One row a noise, draw and model: truth, estimates, and what the audit reaches."""
     found = data.load("fashion", limit=N)
     right, n_classes = found.labels, len(found.class_names)
-    pixels = PCA(max(MODELS.values()), random_state=0).fit_transform(found.images.reshape(N, -1) / 255.0)
+    pixels = PCA(max(MODELS.values()), random_state=0).fit_transform(np.asarray(found.images).reshape(N, -1) / 255.0)
     rows = []
     for kind in votes.NOISE_KINDS:
         for rate in RATES:

@@ -6,11 +6,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from data.files import skipped
+from data.files import dicom, skipped
 from data.files.decode import DEEP, GREY
-from data.sources.folder import Found
+from data.lazy import Fit, LazyImages
+from data.sources.own import Found
 
 Severity = Literal["stop", "look", "fine"]
+BROUGHT: dict[Fit, str] = {"resize": "stretched", "crop": "scaled and cropped", "pad": "scaled and padded"}
 UNEVEN = 10  # times as many images in the largest class as in the smallest: worth a look
 MODES = {
     "L": "grey",
@@ -19,6 +21,8 @@ MODES = {
     "P": "palette",
     "1": "black and white",
     "CMYK": "print",
+    dicom.GREY: "DICOM, grey",
+    dicom.COLOUR: "DICOM, colour",
 }
 
 
@@ -71,9 +75,10 @@ def check(found: Found, class_names: list[str] | None = None, *, votes: bool = F
     counts = pd.crosstab(images["label"], images["part"]).reindex(index=names, columns=["pool", "test"], fill_value=0)
     classes = counts.rename_axis(index="name", columns=None).reset_index()
     duplicates = _duplicates(images, found.digests)
-    shapes, number = np.unique(found.shapes, axis=0, return_counts=True)
+    known = found.shapes[:, 0] > 0
+    shapes, number = np.unique(found.shapes[known], axis=0, return_counts=True)
     sizes = pd.DataFrame({"width": shapes[:, 1], "height": shapes[:, 0], "images": number})
-    modes = pd.Series(found.modes).map(lambda mode: MODES.get(mode, "16 bit grey" if mode in DEEP else mode))
+    modes = pd.Series(found.modes[known]).map(lambda mode: MODES.get(mode, "16 bit grey" if mode in DEEP else mode))
     made = Check(
         classes,
         pd.DataFrame(found.skipped, columns=["file", "reason"]),
@@ -168,8 +173,26 @@ def _files(made: Check, found: Found) -> list[Finding]:
             )
     height, width = found.images.shape[1:3]
     if len(made.sizes) > 1 or (made.sizes["width"].iloc[0], made.sizes["height"].iloc[0]) != (width, height):
-        said.append(Finding("fine", f"The model sees every image stretched to {width} × {height} pixels."))
-    grey = np.isin(found.modes, list(GREY))
+        fit = found.images.fit if isinstance(found.images, LazyImages) else "resize"
+        other = "; choose another image size or fit under Advanced" if isinstance(found.images, LazyImages) else ""
+        said.append(Finding("fine", f"The model sees every image {BROUGHT[fit]} to {width} × {height} pixels{other}."))
+    if found.looked is not None:
+        said.append(
+            Finding(
+                "fine",
+                f"The headers of {found.looked:,} of {len(found.entries):,} images were read, evenly spaced. An image that "
+                "cannot be read is named when the run comes to it, and left out then.",
+            )
+        )
+    elif not found.verified:
+        said.append(
+            Finding(
+                "fine",
+                "Only the headers were read: a damaged image is named when the run comes to it, and left out then. Images count "
+                "as the same where their files are.",
+            )
+        )
+    grey = np.isin(found.modes[found.shapes[:, 0] > 0], list(GREY))
     if 0 < grey.sum() < len(grey):
         said.append(
             Finding("look", f"{_are(grey.sum())} grey and {(~grey).sum():,} not: all will be treated as colour.")

@@ -10,9 +10,12 @@ import numpy as np
 
 from data.annotations import Annotations
 from data.errors import UserError
+from data.lazy import LazyImages
 from data.votes import random_order
 
 UNKNOWN = -1
+Pixels = np.ndarray | LazyImages
+"""Images uint8 [N,H,W,C]: an array, a memory map, or files that are decoded when they are read."""
 CHUNK = 4096  # images hashed at a time, so that a memory map is never copied whole
 
 
@@ -20,24 +23,24 @@ CHUNK = 4096  # images hashed at a time, so that a memory map is never copied wh
 class ImageDataset:
     """A pool of images to label or to check, and a test set with known labels.
 
-    ids: N unique strings, the same in every subset and session · images: uint8 [N,H,W,C], an array or a memory map ·
-    labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes for each class, or None · class_names: K names ·
-    test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who voted; annotators_source: where the votes
-    come from, one sentence · noise_temperatures: nominal noise rate -> temperature of the published set-up, if there is
-    one · skipped: (id, reason) of the files that could not be read · noisy_labels: int64 [N], -1 for unknown, the labels as
-    they were found, which a cleaning run starts from, where `labels` are the clean reference · annotations: who gave
-    which label to which of the N images; people who may be wrong.
+    ids: N unique strings, the same in every subset and session · images: uint8 [N,H,W,C], an array, a memory map, or files
+    that are decoded when they are read (`data.lazy`) · labels: int64 [N], -1 for unknown · label_counts: int64 [N,K] votes
+    for each class, or None · class_names: K names · test_images: uint8 [M,H,W,C] · test_labels: int64 [M] · annotators: who
+    voted; annotators_source: where the votes come from, one sentence · noise_temperatures: nominal noise rate -> temperature
+    of the published set-up, if there is one · skipped: (id, reason) of the files that could not be read · noisy_labels: int64
+    [N], -1 for unknown, the labels as they were found, which a cleaning run starts from, where `labels` are the clean
+    reference · annotations: who gave which label to which of the N images; people who may be wrong.
 
     Raises UserError when the parts do not fit together.
     """
 
     name: str
     ids: list[str]
-    images: np.ndarray
+    images: Pixels
     labels: np.ndarray
     label_counts: np.ndarray | None
     class_names: list[str]
-    test_images: np.ndarray
+    test_images: Pixels
     test_labels: np.ndarray
     annotators: Literal["human", "simulated", "none"]
     annotators_source: str
@@ -86,8 +89,9 @@ class ImageDataset:
             f"test images of shape {self.test_images.shape[1:]}, but a pool of images of shape {self.images.shape[1:]}; "
             "bring them to one size",
         )
-        commonest, times = Counter(self.ids).most_common(1)[0]
-        require(times == 1, f"the id {commonest!r} appears {times} times; every image needs its own")
+        if len(set(self.ids)) < n:
+            commonest, times = Counter(self.ids).most_common(1)[0]
+            require(False, f"the id {commonest!r} appears {times} times; every image needs its own")
         if self.label_counts is not None:
             counts = self.label_counts
             require(
@@ -121,7 +125,10 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of everything that a score can depend on; reads every image once."""
+        """Hex digest of everything that a score can depend on.
+
+        Reads every image of an array once; of files that are decoded on demand, length and time count instead.
+        """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.ids, self.class_names)).encode())
         for array in (self.images, self.labels, self.label_counts, self.test_images, self.test_labels):
@@ -129,6 +136,9 @@ class ImageDataset:
                 digest.update(b"none")
                 continue
             digest.update(f"{array.dtype.str}{array.shape}".encode())
+            if isinstance(array, LazyImages):
+                digest.update(array.version.encode())
+                continue
             for start in range(0, len(array), CHUNK):
                 digest.update(array[start : start + CHUNK].tobytes())
         # Nothing is added where there is none: runs that were recorded before these fields keep their fingerprint.
@@ -139,6 +149,21 @@ class ImageDataset:
             digest.update(b"annotations" + votes.rows.tobytes() + votes.labels.tobytes())
             digest.update(repr(votes.annotators).encode())
         return digest.hexdigest()
+
+    def readable(self, rows: np.ndarray) -> np.ndarray:
+        """Whether the images of these pool rows can be read, bool [n] from int [n]; decodes those that never were."""
+        return self.images.readable(rows) if isinstance(self.images, LazyImages) else np.ones(len(rows), dtype=bool)
+
+    def readable_test(self) -> np.ndarray:
+        """Whether each test image can be read, bool [M]; decodes those that never were."""
+        images = self.test_images
+        return images.readable() if isinstance(images, LazyImages) else np.ones(len(images), dtype=bool)
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(id, reason) of the images of the pool that turned out not to be readable so far."""
+        found = self.images.unreadable if isinstance(self.images, LazyImages) else {}
+        return [(self.ids[row], why) for row, why in found.items()]
 
     def subset(self, indices: np.ndarray) -> "ImageDataset":
         """The same data set with these pool rows only, in this order; ids and test set are kept. indices: int [n]."""
@@ -153,7 +178,7 @@ class ImageDataset:
         return replace(
             self,
             ids=[self.ids[i] for i in indices],
-            images=self.images[indices],
+            images=self.images.view(indices) if isinstance(self.images, LazyImages) else self.images[indices],
             labels=self.labels[indices],
             label_counts=None if self.label_counts is None else self.label_counts[indices],
             noisy_labels=None if self.noisy_labels is None else self.noisy_labels[indices],

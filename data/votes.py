@@ -7,6 +7,7 @@ sample is the same whichever policy asks for it, and a killed run resumes bit fo
 import numpy as np
 
 from data.errors import UserError
+from data.lazy import LazyImages
 
 INITIAL = 2**32  # the "vote" that is the first, noisy label; relabels count 0, 1, 2, …
 REPLACED = 2**32 + 1  # and the two numbers that symmetric noise takes: is it replaced, by which class
@@ -165,7 +166,9 @@ def asymmetric_noise(labels: np.ndarray, class_names: list[str], noise: float, s
     return np.where(replaced, target[labels], labels)
 
 
-def instance_noise(images: np.ndarray, labels: np.ndarray, n_classes: int, noise: float, seed: int) -> np.ndarray:
+def instance_noise(
+    images: np.ndarray | LazyImages, labels: np.ndarray, n_classes: int, noise: float, seed: int
+) -> np.ndarray:
     """Labels of which a share `noise` is wrong in ways that depend on the image: int64 [N]; unknown ones stay.
 
     Xia et al., NeurIPS 2020, Algorithm 2: how easily a sample is mistaken, its flip rate, is drawn from a normal
@@ -208,7 +211,12 @@ def _check_rate(noise: float) -> None:
 
 
 def inject(
-    kind: str, images: np.ndarray, labels: np.ndarray, class_names: list[str], noise: float, seed: int
+    kind: str,
+    images: np.ndarray | LazyImages,
+    labels: np.ndarray,
+    class_names: list[str],
+    noise: float,
+    seed: int,
 ) -> np.ndarray:
     """Wrong labels of one of `NOISE_KINDS` put among right ones, a share `noise` of all that are known: int64 [N].
 

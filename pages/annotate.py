@@ -128,10 +128,12 @@ def desk_data(
     run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: bool, dataset: ImageDataset, found: Desk
 ) -> dict[str, Any]:
     """What the browser needs of the next and the last images."""
+    sides = list(dataset.images.shape[1:3])
 
     def image(row: int, guided: bool) -> dict[str, Any]:
         guide = annotation.guidance(ranking, row, run.config) if guided and cycle is not None else None
-        url = desk.picture(run.id, dataset.ids[row], dataset.images[row])
+        url, side = desk.picture(run.id, row, dataset, run.config.root)
+        sides.append(side)
         return {"id": dataset.ids[row], "url": url, "guide": guide}
 
     return {
@@ -145,7 +147,7 @@ def desk_data(
         ],
         "left": len(found.queue),
         "empty": LEFT if ranking["rank"].notna().any() else ALL,
-        "large": max(dataset.images.shape[1:3]) > SMOOTH,
+        "large": max(sides) > SMOOTH,
         "done": st.session_state.get("desk-done", {"tab": "", "number": 0}),
     }
 

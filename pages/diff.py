@@ -6,12 +6,12 @@ import streamlit as st
 from core.analysis import diff, measures
 from core.runs import run as runs
 from core.runs.run import Run
-from data.files import preview
 from pages.ui import frame, tiles, widgets
 
 POINTS = 5_000  # on the plane of ranks
 SHOWN = 24  # thumbnails of a group
 ROWS = 200  # of a table
+THUMBNAIL = 96  # pixels a side of the picture in its rows
 GROUPS = {
     "labelled by the first alone": "Labelled only by the first",
     "labelled by the second alone": "Labelled only by the second",
@@ -174,9 +174,8 @@ def tables(here: frame.Here, heading: str, samples: pd.DataFrame, name: str) -> 
         st.caption("None.")
         return
     table = diff.named(samples.head(ROWS), here.dataset)
-    pictures = [preview.data_url(preview.png(here.dataset.images[row])) for row in table.index]
     st.dataframe(
-        table.assign(image=pictures)[["image", *table.columns]],
+        table.assign(image=tiles.pictures(here, table, THUMBNAIL))[["image", *table.columns]],
         hide_index=True,
         height=320,
         row_height=40,

@@ -17,11 +17,25 @@ from core.runs import settle
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
-from data.files.preview import png
+from data.files.preview import png, small
 from data.sources import folder
+from data.sources.own import Found, assemble
 from pages.ui import frame, start, widgets
 
 WAYS = {"ready": "A data set that is ready", "folder": "A folder on the server", "zip": "A zip file"}
+KINDS = {  # of images on the server: an example of a place, and what is expected there
+    "folder": (
+        "images",
+        "One sub-folder a class, or images and a metadata.csv with the columns file_name and label.",
+    ),
+    "csv": ("labels.csv", "A CSV file with the columns path and label, and split where images are to be tested on."),
+    "coco": ("coco", "A folder with annotations in COCO's JSON, in it or in its folder annotations; or such a file."),
+    "parquet": (
+        "parquet",
+        "A Parquet file as Hugging Face writes it, with the columns image and label; or a folder of them.",
+    ),
+    "webdataset": ("shards", "A folder of WebDataset's tar files; or such a file."),
+}
 MARKS = {"stop": ":material/block:", "look": ":material/warning:", "fine": ":material/check:"}
 CLASSES, EACH, SIDE = 12, 8, 72  # of the preview: classes, images of each, pixels
 
@@ -32,7 +46,7 @@ st.title("New run")
 
 def ready() -> start.Images | None:
     """One of the data sets that NextLabel knows."""
-    sources = {source.name: source for source in data.available() if source.name != "folder"}
+    sources = {source.name: source for source in data.available() if not data.CATALOGUE[source.name].needs_root}
     name = st.selectbox(
         "Data set",
         list(sources),
@@ -46,6 +60,7 @@ def ready() -> start.Images | None:
 
 def own(way: str) -> start.Images | None:
     """Images of one's own, checked; None until they are."""
+    kind, of_labels, of_votes = "folder", None, None
     if way == "zip":
         file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip")
         st.caption(
@@ -54,38 +69,39 @@ def own(way: str) -> start.Images | None:
         )
         root = None if file is None else unpacked(file)
     else:
+        kind = st.selectbox("Layout", list(KINDS), key="kind", format_func=lambda one: data.CATALOGUE[one].title)
         typed = st.text_input(
-            "Folder on the server",
-            placeholder=f"{roots.roots()[0]}/images",
+            "Folder on the server" if kind == "folder" else "File or folder on the server",
+            placeholder=f"{roots.roots()[0]}/{KINDS[kind][0]}",
             key="root",
-            help="On the computer that runs NextLabel. One sub-folder a class, or images and a metadata.csv with the columns "
-            "file_name and label. The images stay where they are.",
+            help=f"On the computer that runs NextLabel. {KINDS[kind][1]} The images stay where they are.",
         )
         root = roots.inside(typed) if typed.strip() else None
     with st.expander("Labels or annotations from a table; images without labels"):
-        table = given_table()
+        table = given_table() if kind == "folder" else None
         text = st.text_input(
             "Classes (optional)",
             placeholder="cat, dog",
             key="classes",
-            help="For images in no class folders: the names for people to choose from, with commas between them.",
+            help="Of images without labels: the names for people to choose from, with commas between them.",
         )
         classes = list(dict.fromkeys(one.strip() for one in text.split(",") if one.strip())) or None
     if root is None:
         return None
     votes = table is not None and folder.is_votes(table)
-    path = None if table is None else str(table)
-    of_labels, of_votes = (None, path) if votes else (path, None)
-    key = (str(root), str(table), tuple(classes or ()))
+    if table is not None:
+        of_labels, of_votes = (None, str(table)) if votes else (str(table), None)
+    tables = {name: path for name, path in (("labels", of_labels), ("votes", of_votes)) if path is not None}
+    key = (kind, str(root), str(table), tuple(classes or ()))
     if st.session_state.get("checked", (None,))[0] != key:
         if not st.button("Check the images", type="primary", key="check"):
             st.caption("Nothing runs before you have seen what is there.")
             return None
         with bar() as progress:
-            found = folder.find(root, class_names=classes, progress=progress, labels=of_labels, votes=of_votes)
+            found = look(kind, root, class_names=classes, progress=progress, **tables)
         looked = check.check(found, classes, votes=votes)
         if looked.passed:
-            folder.assemble(found, classes, of_votes)  # raises what only the whole data set shows
+            assemble(found, classes, of_votes)  # raises what only the whole data set shows
         st.session_state["checked"] = key, found, looked
         st.rerun()
     _, found, looked = st.session_state["checked"]
@@ -93,8 +109,15 @@ def own(way: str) -> start.Images | None:
         report(found, looked, looked.n_pool, looked.n_test)
         return None
     return start.Images(
-        "folder", str(root), of_labels, of_votes, classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled
+        kind, str(root), of_labels, of_votes, classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled
     )
+
+
+def look(kind: str, root: Path, **options: Any) -> Found:
+    """What lies at a place, as a run that is started now will read it."""
+    find = data.CATALOGUE[kind].find
+    assert find is not None
+    return find(root, **({"on_demand": True} if kind == "folder" else {}), **options)
 
 
 def unpacked(file: UploadedFile) -> Path:
@@ -145,14 +168,19 @@ def as_run(images: start.Images, given: dict[str, Any] | None) -> None:
         config, dataset = settle.settle(given, frame.dataset)
     except UserError:  # said where the run is started
         return report(found, looked, looked.n_pool, looked.n_test)
-    options = {name: value for name, value in config.load_options.items() if name in ("size", "test_share")}
+    options = {name: value for name, value in config.load_options.items() if name in ("size", "fit", "test_share")}
     if options:
         key = (*key, *options.items())
         if st.session_state.get("checked-as", (None,))[0] != key:
             tables = {name: value for name in ("labels", "votes") if (value := getattr(images, name))}
             with bar() as progress:
-                found = folder.find(
-                    Path(str(images.root)), class_names=images.classes, progress=progress, **tables, **options
+                found = look(
+                    images.name,
+                    Path(str(images.root)),
+                    class_names=images.classes,
+                    progress=progress,
+                    **tables,
+                    **options,
                 )
             looked = check.check(found, images.classes, votes=images.votes is not None)
             st.session_state["checked-as"] = key, found, looked
@@ -160,7 +188,7 @@ def as_run(images: start.Images, given: dict[str, Any] | None) -> None:
     report(found, looked, len(dataset), len(dataset.test_labels))
 
 
-def report(found: folder.Found, looked: check.Check, pool: int, test: int) -> None:
+def report(found: Found, looked: check.Check, pool: int, test: int) -> None:
     """What is there, what to look at, and some images of each class.
 
     pool, test: how many images a run works on, and tests on.
@@ -194,14 +222,15 @@ def report(found: folder.Found, looked: check.Check, pool: int, test: int) -> No
                     widgets.table_export(partial(filled.__getitem__, name), len(table), name.lower().replace(" ", "-"))
 
 
-def preview(found: folder.Found) -> None:
-    """The first images of each class as the model will see them."""
+def preview(found: Found) -> None:
+    """The first images of each class, in the shape in which the model will see them."""
     labels = pd.Series([entry.label if entry.label is not None else "no label" for entry in found.entries])
     names = list(dict.fromkeys(labels))
     for name in names[:CLASSES]:
         rows = labels.index[labels == name][:EACH]
         st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
-        st.image([png(found.images[row], SIDE) for row in rows], width=SIDE)
+        pixels = found.images[rows.to_numpy()]
+        st.image([png(small(pixels, (k,), 2 * SIDE)[0], SIDE) for k in range(len(rows))], width=SIDE)
     if len(names) > CLASSES:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 
@@ -232,7 +261,7 @@ with frame.errors():
         place, box = st.container(), st.container(border=True)
         with box:
             given = start.form(chosen)
-        if chosen.name == "folder":
+        if chosen.name in KINDS:
             with place:
                 as_run(chosen, given)
         if given is not None and box.button("Start run", type="primary", key="start"):

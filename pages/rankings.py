@@ -9,10 +9,10 @@ from core import methods
 from core.analysis import figures, rankings
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from data.files import preview
-from pages.ui import filters, frame, widgets
+from pages.ui import filters, frame, tiles, widgets
 
 PAGE = 100  # images per page
+THUMBNAIL = 96  # pixels a side of the picture in a row, which enlarges where it is clicked
 POINTS = 5_000  # of the scatter: what a browser draws in no time
 VIEWS = {"table": "Table", "confusion": "Confusion", "scatter": "Two scores", "disagreement": "Two rankings"}
 COLUMNS: widgets.Columns = {
@@ -254,7 +254,7 @@ def title(name: str) -> str:
 
 def with_images(here: frame.Here, shown: pd.DataFrame) -> pd.DataFrame:
     """The table with a small picture a row."""
-    return shown.assign(image=[preview.data_url(preview.png(here.dataset.images[row])) for row in shown.index])
+    return shown.assign(image=tiles.pictures(here, shown, THUMBNAIL))
 
 
 if (place := frame.here("Rankings")) is not None:

@@ -4,9 +4,13 @@ import dataclasses
 import json
 import re
 import shutil
+import struct
+import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -343,6 +347,44 @@ def folder_of_other_files(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "folder", "--root", str(root)]
 
 
+def parquet_without_images(here: Situation) -> list[str]:
+    pd.DataFrame({"text": ["a", "b"], "label": [0, 1]}).to_parquet(here.tmp_path / "x.parquet")
+    return [*LEARN, "--dataset", "parquet", "--root", str(here.tmp_path / "x.parquet")]
+
+
+def csv_of_files_that_are_gone(here: Situation) -> list[str]:
+    (here.tmp_path / "x.csv").write_text("path,label\na.png,cat\nb.png,dog\n")
+    return [*LEARN, "--dataset", "csv", "--root", str(here.tmp_path / "x.csv")]
+
+
+def compressed_shards(here: Situation) -> list[str]:
+    with tarfile.open(here.tmp_path / "x.tar", "w:gz") as archive:
+        archive.add(here.pictures(cat=1), "cat")
+    return [*LEARN, "--dataset", "webdataset", "--root", str(here.tmp_path / "x.tar")]
+
+
+def annotations_of_another_kind(here: Situation) -> list[str]:
+    (here.tmp_path / "x.json").write_text('{"images": []}')
+    return [*LEARN, "--dataset", "coco", "--root", str(here.tmp_path / "x.json")]
+
+
+def nothing_but_images_of_40_000_pixels_a_side(here: Situation) -> list[str]:
+    root = here.pictures(cat=0, dog=0)
+    head = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    for label in ("cat", "dog"):
+        (root / label / "large.png").write_bytes(png + b"\0\0\0\0IDAT5\xaf\x06\x1e")
+    return [*LEARN, "--dataset", "folder", "--root", str(root)]
+
+
+def a_fit_that_is_not_there(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "folder", "--root", str(here.pictures(cat=4, dog=4)), "--fit", "squeeze"]
+
+
+def a_fit_of_a_set_that_needs_none(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--fit", "crop"]
+
+
 def arm_that_is_not_there(here: Situation) -> list[str]:
     return ["run", "--protocol", "cifar10h-15", "--arm", "simclr"]
 
@@ -363,12 +405,31 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
         (simulated_annotators_in_active_learning, r"--annotator simulated belongs to label cleaning: leave it out"),
         (more_initial_labels_than_there_are, r"--initial is 20, but the pool holds \d+ images with a label"),
         (classes_that_the_folder_contradicts, r"'dog'.* is not one of the classes cat, elk"),
-        (classes_of_a_set_that_has_its_own, r"--classes is for the data set folder: leave it out"),
+        (classes_of_a_set_that_has_its_own, r"--classes is for the data set folder, .* or webdataset: leave it out"),
         (
             train_that_leads_elsewhere,
             r"train is a link that leads out of the folder .*; put the images themselves there",
         ),
         (folder_of_other_files, r"there is no image in .*, but cat/notes.txt: not an image that can be read; expected"),
+        (
+            parquet_without_images,
+            r"x.parquet holds no images: none of its columns \(text, label\).*give a data set of images",
+        ),
+        (
+            csv_of_files_that_are_gone,
+            r"no image that x.csv names can be read; the first one: a.png: there is no such file",
+        ),
+        (compressed_shards, r"x.tar cannot be read as an uncompressed tar file"),
+        (annotations_of_another_kind, r"x.json is no file of COCO annotations: it has no list of annotations; export"),
+        (
+            nothing_but_images_of_40_000_pixels_a_side,
+            r"can be read; the first one: .* more than 89,478,485 pixels; scale it",
+        ),
+        (a_fit_that_is_not_there, r'--fit is "squeeze": choose one of resize, crop, pad|invalid choice'),
+        (
+            a_fit_of_a_set_that_needs_none,
+            r"--fit is for the data set folder, csv, coco, parquet or webdataset: leave it out",
+        ),
         (arm_that_is_not_there, r'no arm "simclr": choose of vanilla, co-teaching'),
         (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
         (

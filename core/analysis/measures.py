@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.runs.spec import Config
+from core.runs.spec import OWN, Config
 from data.dataset import ImageDataset
+from data.lazy import LazyImages
 
 MEASURES = {
     "correctness": "Correct labels",
@@ -73,10 +74,20 @@ def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
 def split_text(config: Config, dataset: ImageDataset) -> str:
     """How the images are divided, in one sentence."""
     n, held_out = len(dataset), len(dataset.test_labels)
-    if config.dataset != "folder" or not held_out:
+    if config.dataset not in OWN or not held_out:
         test = f", {held_out:,} to test on" if held_out else ", none set aside to test on"
-        return f"{n:,} images in the pool{test}."
+        return f"{n:,} images in the pool{test}.{_size_text(dataset)}"
     return (
         f"{n:,} images in the pool, {held_out:,} held out to test on: these are neither ranked nor checked "
-        "(--test-share 0 puts them into the pool)."
+        f"(--test-share 0 puts them into the pool).{_size_text(dataset)}"
+    )
+
+
+def _size_text(dataset: ImageDataset) -> str:
+    """At which size the model sees images that are decoded for it."""
+    if not isinstance(dataset.images, LazyImages):
+        return ""
+    height, width = dataset.images.shape[1:3]
+    return (
+        f" The model sees {width} × {height} pixels of each ({dataset.images.fit}; --image-size and --fit change that)."
     )

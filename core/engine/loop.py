@@ -20,10 +20,11 @@ from core.relabel import Ints, Labels
 from core.runs import annotation, live
 from core.runs.questions import TASKS
 from core.runs.reference import clean_labels
-from core.runs.run import Run
+from core.runs.run import UNREADABLE, Run
 from core.store.atomic import write_array, write_table
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.files import skipped
 
 Report = Callable[[str], None]  # one line per finished phase
 
@@ -81,6 +82,7 @@ class _Worker:
         self.dropout = scoring.dropout(self.task)
         # The first model is shared by all strategies, so that they differ in what they choose alone
         self.first_dropout = self.dropout if strategy is None else 0.0
+        self.unreadable = 0  # images that were found not to be readable
         self.finished = {(row.cycle, row.phase) for row in run.log.phases().itertuples()}
 
     def cycle(self, cycle: int) -> None:
@@ -137,6 +139,10 @@ class _Worker:
         """Say that the phase is done."""
         now = self.live.live
         self.report(f"cycle {now.cycle}: {now.phase} done in {self.live.seconds():.1f} s")
+        if len(found := self.dataset.unreadable) > self.unreadable:
+            self.unreadable = len(found)
+            self.run.log.set_fact(UNREADABLE, dict(self.run.log.fact(UNREADABLE, {})) | dict(found))
+            self.report(skipped.sentence(skipped.groups(found)))
 
     def first_labels(self, state: Labels) -> tuple[Ints, Ints, list[str]]:
         """Rows, labels and sources to start from. Raises `Waiting` where people have to label first."""
@@ -157,7 +163,10 @@ class _Worker:
     def next_labels(self, cycle: int, state: Labels) -> tuple[Ints, Ints, list[str]]:
         """Rows, labels and sources that the last ranking asks for. Raises `UserError` where there are none."""
         ranking, budget = self.run.ranking(cycle - 1), self.run.config_at(cycle - 1).budget
-        rows, labels, source = self.task.collect(state, ranking[self.config.method].to_numpy(np.float64), budget)
+        priority = ranking[self.config.method].to_numpy(np.float64)
+        if self.dataset.unreadable:  # they have no rank, and come last
+            priority = np.where(ranking["rank"].isna(), -np.inf, priority)
+        rows, labels, source = self.task.collect(state, priority, budget)
         if len(rows) == 0:
             annotation.check_step(self.run)
             raise UserError(
@@ -170,6 +179,7 @@ class _Worker:
         """Rows and labels to train on."""
         state, _, _ = self.run.state(self.dataset.ids, cycle)
         rows = np.flatnonzero(state.majority >= 0)  # where people's votes tie, there is no label to learn from
+        rows = rows[self.dataset.readable(rows)]
         if self.learner.selector.labels == "reference":
             return rows, self.task.answer.targets(clean_labels(self.config, self.dataset)[rows])
         return rows, self.task.answer.targets(state.majority[rows])
@@ -193,7 +203,8 @@ class _Worker:
         trained = 0 if self.config.static else cycle
         scorers = self.learner.scorers(self.run.cycle_path(trained), trained, self.dropout)
         probs = self.learner.combined(scorers, lambda one: one.probs().astype(np.float64))
-        candidates = self.subset(cycle, np.flatnonzero(self.task.candidates(state)))
+        candidates = np.flatnonzero(self.task.candidates(state))
+        candidates = self.subset(cycle, candidates[self.dataset.readable(candidates)])
         collected = int((events["cycle"] > 0).sum())
         return Scoring(self.run, self.task, self.learner, cycle, trained, scorers, state, collected, probs, candidates)
 

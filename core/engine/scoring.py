@@ -127,7 +127,9 @@ def measures(cycle: Scoring) -> dict[str, float]:
     found |= _fall(cycle)
     right = cycle.learner.dataset.test_labels
     if len(right):
-        found |= cycle.task.answer.measure(cycle.learner.test_probs(cycle.scorers), right)
+        probs = cycle.learner.test_probs(cycle.scorers)
+        seen = cycle.learner.dataset.readable_test()
+        found |= cycle.task.answer.measure(probs[seen], right[seen])
         first = cycle.task.answer.measured[0]
         if f"train_{first}" in found:
             found["gap"] = found[f"train_{first}"] - found[first]

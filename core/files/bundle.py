@@ -100,7 +100,7 @@ def write(
             out.add(f"data/{packed.MARK}", _json(packed.describe(dataset, images=images)))
             for name, array in packed.arrays(dataset, images=images).items():
                 with out.entry(f"data/{name}.npy") as entry:
-                    np.save(entry, array, allow_pickle=False)
+                    np.save(entry, np.asarray(array), allow_pickle=False)
         for cycle in range(n_cycles):
             here = run.cycle_path(cycle)
             kept = ["ranking.parquet", "posterior.npy", "embedding.npy"]
@@ -368,7 +368,7 @@ def _is_measure(value: Any) -> bool:
 def _data(raw: Path, target: Path, config: Config) -> None:
     """The data of the bundle, unless those of the same name are here and it brings no images."""
     found = packed.load(raw)
-    if not (raw / "images.npy").is_file() and config.dataset != "folder":
+    if not (raw / "images.npy").is_file() and config.dataset not in spec.OWN:
         try:
             here = data.load(config.dataset, None, **config.load_options)
         except UserError:

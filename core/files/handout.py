@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,8 +22,10 @@ from core.runs.questions import TASKS
 from core.runs.run import Run
 from data import ImageDataset
 from data.errors import UserError
+from data.files import preview
 from data.files.archive import Writer
 
+LARGEST = 1 << 14  # pixels a side of an image that is written as PNG, since browsers do not show its file
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
 
 
@@ -32,8 +35,9 @@ def label_studio(
     """Write Label Studio's import file for a ranking into a folder, the best `top` of it; returns the files.
 
     Where there is no ground truth, one image in ten is drawn at random, as on the page Annotate (`core.runs.audit`). prefix: what
-    stands before a sample's id in the address of its image; None: the images are written next to the tasks, and their addresses
-    are those of Label Studio's local files, its document root being the folder above.
+    stands before a sample's id in the address of its image; None: the images are written next to the tasks, as the files they
+    came in where browsers show these, and their addresses are those of Label Studio's local files, its document root being the
+    folder above.
     """
     table = samples.table(run, dataset, cycle)
     table = table[table["rank"].notna()].sort_values("rank")
@@ -43,15 +47,25 @@ def label_studio(
     table = table.head(len(table) if top is None else top)
     if len(table) == 0:
         raise UserError(f"No image of run {run.id} is left to check at cycle {cycle}: choose an earlier one.")
-    images = None if prefix is not None else {dataset.ids[row]: dataset.images[row] for row in table.index}
+    rows, root = [] if prefix is not None else [int(row) for row in table.index], run.config.root
+    suffixes = {row: None if (found := preview.original(dataset, row, root)) is None else found.suffix for row in rows}
+    addresses = {dataset.ids[row]: file_address(dataset.ids[row], suffix or ".png") for row, suffix in suffixes.items()}
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        for row, suffix in suffixes.items():  # one at a time: they may be large
+            found = None if suffix is None else preview.original(dataset, row, root)
+            whole = preview.png(preview.shown(dataset, row, root, LARGEST), level=6) if found is None else found.read()
+            yield addresses[dataset.ids[row]], whole
 
     def image_of(sample_id: str) -> str:
         if prefix is None:
-            return f"/data/local-files/?d={quote(f'{folder.name}/{file_address(sample_id)}')}"
+            return f"/data/local-files/?d={quote(f'{folder.name}/{addresses[sample_id]}')}"
         return prefix + quote(sample_id)
 
     tasks = label_studio_tasks(table, dataset.class_names, run=run.id, image_of=image_of)
-    return write_label_studio(folder, tasks, label_studio_config(dataset.class_names), images)
+    return write_label_studio(
+        folder, tasks, label_studio_config(dataset.class_names), None if prefix is not None else contents()
+    )
 
 
 def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = BUNDLE) -> bytes:

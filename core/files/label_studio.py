@@ -6,7 +6,7 @@ Pure functions on tables, and the files they make. Needs no torch.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -16,14 +16,12 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from core.files.export import unguarded, write_file
 from core.runs import answers
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
-from data.files import preview
 
 LARGEST = 500_000_000  # bytes of a file that is read in whole
 
@@ -80,29 +78,29 @@ def label_studio_tasks(
     ]
 
 
-def file_address(sample_id: str) -> str:
+def file_address(sample_id: str, suffix: str = ".png") -> str:
     """Where `write_label_studio` puts a sample's image, relative to the folder of the tasks."""
     safe = re.sub(r"[^\w.-]+", "_", sample_id, flags=re.ASCII).strip("._")[-80:]
     # Two ids may become one safe name: the digest keeps them apart
-    return f"images/{blake2b(sample_id.encode(), digest_size=6).hexdigest()}-{safe}.png"
+    return f"images/{blake2b(sample_id.encode(), digest_size=6).hexdigest()}-{safe}{suffix}"
 
 
 def write_label_studio(
-    folder: Path, tasks: list[dict[str, Any]], config: str, images: dict[str, NDArray[np.uint8]] | None
+    folder: Path, tasks: list[dict[str, Any]], config: str, images: Iterable[tuple[str, bytes]] | None
 ) -> list[Path]:
-    """tasks.json, config.xml and, where images are given (by sample id, uint8 [H, W, C]), PNG files in a folder.
+    """tasks.json, config.xml and, where images are given (address, content), these in a folder.
 
     Returns the first two and the folder of the images. Raises `UserError` where they cannot be written.
     """
     try:
-        (folder / "images" if images else folder).mkdir(parents=True, exist_ok=True)
+        (folder if images is None else folder / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot make the folder {folder} ({error.strerror}): name another one.") from error
-    for sample_id, image in (images or {}).items():
-        write_file(folder / file_address(sample_id), preview.png(image, level=6))
+    for address, content in images or ():
+        write_file(folder / address, content)
     write_file(folder / "config.xml", config.encode())
     write_file(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False, indent=1).encode())
-    return [folder / "tasks.json", folder / "config.xml", *([folder / "images"] if images else [])]
+    return [folder / "tasks.json", folder / "config.xml", *([] if images is None else [folder / "images"])]
 
 
 def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]) -> Imported:

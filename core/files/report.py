@@ -28,6 +28,7 @@ from data.words import count
 
 ROWS = 8  # of the table of cycles: what a page holds
 IMAGES = 9  # of each grid
+PICTURE = 200  # pixels a side of one: 300 to the inch, in print
 FIGURE_MM = 116.0
 INNER_MM = 186.0, 275.0  # A4 less the margins that report.html gives it
 LIBRARIES = ("numpy", "pandas", "plotly")
@@ -155,7 +156,8 @@ def _grids(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[Pictur
     """Grids of images by their headings."""
 
     def picture(row: int, before: str, after: str, score: float) -> Picture:
-        return Picture(preview.data_url(preview.png(dataset.images[row], level=6)), before, after, score)
+        image = preview.shown(dataset, row, run.config.root, PICTURE)
+        return Picture(preview.data_url(preview.png(image, level=6)), before, after, score)
 
     config, row_of = run.config_at(cycle), {one: row for row, one in enumerate(dataset.ids)}
     found: dict[str, list[Picture]] = {}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ GIVEN = "given"  # source of a label that came with the data and that nobody vou
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
+UNREADABLE = "unreadable"  # the fact: images that were found not to be readable when they were first read, id -> why
 TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect instead of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
 
@@ -107,9 +109,12 @@ class Run:
         return dict(self._start()["about"])
 
     def left_out(self) -> list[skipped.Group]:
-        """The files that were left out at the start, by reason. Raises as `about`."""
+        """The files that were left out, at the start or when they were first read, by reason. Raises as `about`."""
         about = self.about
-        return skipped.groups([(name, reason) for name, reason in about["skipped"]], about.get(SKIPPED_COUNTS))
+        pairs = [(name, reason) for name, reason in about["skipped"]]
+        later = self.log.fact(UNREADABLE, {})
+        at_start = Counter(reason for _, reason in pairs) | Counter(about.get(SKIPPED_COUNTS, {}))
+        return skipped.groups([*pairs, *later.items()], at_start + Counter(later.values()))
 
     def _start(self) -> dict[str, Any]:
         try:

@@ -27,7 +27,7 @@ def deciding(run: Run, identities: Sequence[spec.Identity]) -> dict[str, Any]:
     their place. Raises `UserError` where the run cannot be read.
     """
     config, about = run.config, run.about
-    moved = config.dataset != "folder" or (run.path / "data").is_dir()
+    moved = config.dataset not in spec.OWN or (run.path / "data").is_dir()
     facts = {"n_samples": about["n_samples"], "class_names": about["class_names"]}
     return {**spec.deciding(config, *identities), **facts, **({"root": None} if moved else {})}
 

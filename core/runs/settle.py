@@ -91,9 +91,11 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     """
     spec.check({"task": given["task"]})
     settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
+    if given["dataset"] == "folder":  # earlier runs decoded all images at once, and stay as they are
+        settings = {"on_demand": True, **settings}
     check(settings)
     checks = spec.QUESTIONS[given["task"]].checks
-    everything = checks and given["dataset"] == "folder" and "test_share" not in given
+    everything = checks and given["dataset"] in spec.OWN and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)
     dataset = load(first)
     config = prepare(first, dataset)
@@ -125,7 +127,8 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
             )
         sets = one.option.sets if one.option.loads else ()  # another data set would not ignore it
         if sets and settings["dataset"] not in sets and settings.get(name, one.default) != one.default:
-            raise UserError(f"{before}{spell(name)} is for the data set {' or '.join(sets)}: leave it out.")
+            names = " or ".join(filter(None, [", ".join(sets[:-1]), sets[-1]]))
+            raise UserError(f"{before}{spell(name)} is for the data set {names}: leave it out.")
     if settings.get("warm_start") and settings.get("finetune_epochs"):
         raise UserError(
             f"{before}A warm start and {spell('finetune_epochs')} are two ways to go on from the last weights: give one of them."

@@ -23,6 +23,7 @@ from core import methods
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
+OWN = ("folder", "csv", "coco", "parquet", "webdataset")  # data sets that are whatever images the user names
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -202,7 +203,7 @@ class Data:
 
     root: Annotated[
         str | None,
-        Field(description="folder that holds the data set"),
+        Field(description="folder or file that holds the data set"),
         Option("basic", "data", path=True, unset="$NEXTLABEL_DATA"),
     ] = None
     limit: Annotated[
@@ -216,15 +217,30 @@ class Data:
             title="Image size (pixels)",
             ge=1,
             le=4096,
-            description="height and width in pixels to which a folder's images are stretched",
+            description="height and width in pixels at which the model sees images of one's own",
         ),
         Option(
             identity="data",
-            unset="that of the images where they agree and it is at most 64, else 64",
+            unset="that of the images where they agree and it is at most 64, else the median of their sides, at most 224",
             loads="size",
-            sets=("folder", "noisycxr"),
+            sets=(*OWN, "noisycxr"),
         ),
     ] = None
+    fit: Annotated[
+        Literal["resize", "crop", "pad"],
+        Field(
+            description="how an image of another shape is brought to the image size: resize stretches it, crop cuts what stands "
+            "out, pad puts it on black",
+        ),
+        Option(identity="data", loads="fit", sets=OWN),
+    ] = "resize"
+    on_demand: Annotated[
+        bool,
+        Field(
+            description="decode a folder's images when they are read; runs did so all at once before, and to 64 × 64 pixels"
+        ),
+        Option("program", "data", loads="on_demand"),
+    ] = False
     test_share: Annotated[
         float | None,
         Field(
@@ -236,7 +252,7 @@ class Data:
             identity="data",
             unset="0.2; where people check the labels 0: every image is ranked, those of a test tree too",
             loads="test_share",
-            sets=("folder",),
+            sets=OWN,
         ),
     ] = None
     by_suffix: Annotated[
@@ -249,7 +265,7 @@ class Data:
     classes: Annotated[
         list[str] | None,
         Field(description="classes of a folder whose labels do not name them all, for people to choose from"),
-        Option("basic", "data", unset="those of the labels", loads="class_names", sets=("folder",)),
+        Option("basic", "data", unset="those of the labels", loads="class_names", sets=OWN),
     ] = None
     labels: Annotated[
         str | None,
@@ -286,7 +302,7 @@ class Noise:
             title="Kind of noise",
             description="how wrong labels are injected where there are no annotations to draw them from",
         ),
-        Option("basic", "labels", choices=noise_kinds, sets=("cifar10", "folder"), people=()),
+        Option("basic", "labels", choices=noise_kinds, sets=("cifar10", *OWN), people=()),
     ] = "symmetric"
     temperature: Annotated[
         float | None,
@@ -534,13 +550,16 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
     @property
     def doubtful_test(self) -> bool:
         """Whether the labels of the test set are as doubtful as those that people check: a folder's own."""
-        return self.question.checks and self.annotator == "person" and self.dataset == "folder"
+        return self.question.checks and self.annotator == "person" and self.dataset in OWN
 
     @property
     def load_options(self) -> dict[str, Any]:
         """What `data.load` takes beside name and root."""
-        given = {one.option.loads: getattr(self, name) for name, one in OPTIONS.items() if one.option.loads}
-        return {name: value for name, value in given.items() if value is not None and value is not False}
+        return {
+            one.option.loads: getattr(self, name)
+            for name, one in OPTIONS.items()
+            if one.option.loads and getattr(self, name) != one.default
+        }
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core.described import Method
 from data.catalogue import Catalogue
 
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.models.architectures import Model
+    from data.dataset import Pixels
 
 Progress = Callable[[float], None]  # called with the finished share of the work, in [0, 1]
 
@@ -70,7 +68,7 @@ class Selector(Method):
     """`fit` uses the estimated share of wrong labels."""
     labels: Literal["given", "reference"] = "given"
     """Which labels it learns from: those given, or the right ones."""
-    statistics: "Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]] | None" = None
+    statistics: "Callable[[Pixels], tuple[Tensor, Tensor]] | None" = None
     """Mean and standard deviation by which images are normalised; None: those of the images, by channel."""
 
 

@@ -4,11 +4,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core.described import ORANGE
 from core.selectors import Selector, Shape, vanilla
+from data.dataset import Pixels
 from data.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     return state
 
 
-def statistics(images: NDArray[np.uint8]) -> "tuple[Tensor, Tensor]":
+def statistics(images: Pixels) -> "tuple[Tensor, Tensor]":
     """ImageNet's mean and standard deviation [C, 1, 1], for grey images their mean over the colours."""
     import torch
 

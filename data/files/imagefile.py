@@ -4,6 +4,7 @@ A few kilobytes can hold a picture of gigabytes. So one image may have so many p
 the same time, in all threads of the process together, stays within a budget that the headers are measured by.
 """
 
+import io
 import re
 import struct
 import threading
@@ -11,9 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import IO
 
 import pillow_heif
 from PIL import Image, UnidentifiedImageError
+
+File = Path | bytes
+"""An encoded image: where it lies, or its content, as it was read out of a larger file."""
 
 # What Pillow may open. Naming the formats keeps out the exotic ones, such as EPS, which starts another program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
@@ -22,7 +27,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 # Cameras' raw files pass for TIFF, and Pillow would take the thumbnail inside for the picture.
 RAW = {".3fr", ".arw", ".cr2", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
 CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # what systems put next to images; the rest of it is hidden
-PREFIX = 16  # first bytes of a file, by which Pillow tells the format
+PREFIX = 132  # first bytes of a file, by which the format is told: DICOM's mark stands behind 128 bytes of anything
 
 MOST_PIXELS = (1 << 30) // 12  # of one image, Pillow's own limit: 89 million
 MOST_SIDE = 1 << 20  # to make a long image small takes memory in proportion to its length
@@ -39,6 +44,7 @@ NO_IMAGE = "not an image that can be read"
 NO_PICTURE = "a camera's raw file; export it as JPEG, PNG or TIFF"
 TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels; scale it down"
 TOO_LONG = f"it is more than {MOST_SIDE:,} pixels long; cut it into parts"
+DICOM = b"DICM"  # what a DICOM file has at its 128th byte
 EXIF_KINDS = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}  # chunks of a PNG that may say how it was turned
 
 pillow_heif.register_heif_opener()
@@ -75,10 +81,11 @@ class Budget:
 budget = Budget(IN_FLIGHT)
 
 
-def left_out(name: PurePath, first: Callable[[], bytes]) -> str:
+def left_out(name: PurePath, first: Callable[[], bytes], *, dicom: bool = True) -> str:
     """Why a file is not taken for an image; empty where it may be one.
 
-    first: reads the first `PREFIX` bytes; not called for the usual names, so that large folders are listed quickly.
+    first: reads the first `PREFIX` bytes; not called for the usual names, so that large folders are listed quickly · dicom:
+    whether DICOM files are images, which they were not in earlier versions.
     """
     suffix = name.suffix.lower()
     if suffix in SUFFIXES:
@@ -89,20 +96,31 @@ def left_out(name: PurePath, first: Callable[[], bytes]) -> str:
         prefix = first()
     except OSError as error:
         return reason(error)
+    if dicom and prefix[128:] == DICOM:
+        return ""
     accepts = (Image.OPEN[name][1] for name in FORMATS)
     return "" if any(accept is not None and accept(prefix) for accept in accepts) else NO_IMAGE
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(file: File) -> Iterator[Image.Image]:
     """An image of which only the header has been read. Raises what Pillow raises, and ValueError for one too large."""
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise ValueError(TOO_LARGE)
-        if max(width, height) > MOST_SIDE:
-            raise ValueError(TOO_LONG)
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+        check_size(*image.size)
         yield image
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for an image that is too large to be decoded."""
+    if width * height > MOST_PIXELS:
+        raise ValueError(TOO_LARGE)
+    if max(width, height) > MOST_SIDE:
+        raise ValueError(TOO_LONG)
+
+
+def reader(file: File) -> IO[bytes]:
+    """The content of an encoded image, to read from."""
+    return io.BytesIO(file) if isinstance(file, bytes) else file.open("rb")
 
 
 def cost(image: Image.Image, turned: bool, copied: bool) -> int:
@@ -115,20 +133,20 @@ def cost(image: Image.Image, turned: bool, copied: bool) -> int:
     return image.width * image.height * (decoder + stored * (1 + turned) + 4 * copied)
 
 
-def exif(image: Image.Image, path: Path) -> Image.Exif | None:
+def exif(image: Image.Image, file: File) -> Image.Exif | None:
     """What the camera noted in an opened image; None where only decoding it would tell.
 
     Of any PNG without notes in its header, Pillow decodes the picture in search of some behind it; few have them there.
     """
     if image.format != "PNG":
         return image.getexif()
-    return None if _ends_with_notes(path) else Image.Image.getexif(image)
+    return None if _ends_with_notes(file) else Image.Image.getexif(image)
 
 
-def _ends_with_notes(path: Path) -> bool:
+def _ends_with_notes(image: File) -> bool:
     """Whether a PNG holds notes behind its pixels, or has no proper end, which decoding shows as well."""
     pixels = False
-    with path.open("rb") as file:
+    with reader(image) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.annotations import Annotations
-from data.dataset import ImageDataset
+from data.dataset import ImageDataset, Pixels
 from data.errors import UserError
 
 MARK = "dataset.json"
@@ -41,9 +41,13 @@ def describe(dataset: ImageDataset, *, images: bool) -> dict[str, Any]:
     }
 
 
-def arrays(dataset: ImageDataset, *, images: bool) -> dict[str, np.ndarray]:
-    """The arrays beside it, by the names of their files."""
-    found = {"labels": dataset.labels, "label_counts": dataset.label_counts, "noisy_labels": dataset.noisy_labels}
+def arrays(dataset: ImageDataset, *, images: bool) -> dict[str, Pixels]:
+    """The arrays beside it, by the names of their files; images that are not decoded yet are so when they are written."""
+    found: dict[str, Pixels | None] = {
+        "labels": dataset.labels,
+        "label_counts": dataset.label_counts,
+        "noisy_labels": dataset.noisy_labels,
+    }
     if dataset.annotations is not None:
         codes = {name: code for code, name in enumerate(sorted(set(dataset.annotations.annotators)))}
         found["vote_rows"], found["vote_labels"] = dataset.annotations.rows, dataset.annotations.labels

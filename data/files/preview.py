@@ -3,6 +3,9 @@
 import base64
 import io
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.files import decode
+from data.dataset import ImageDataset
+from data.files import decode, imagefile
+from data.lazy import LazyImages
 
 EXACT = 1_000_000  # values of an image, up to which its URL holds every pixel as it is
+BROWSERS = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "GIF": ".gif",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+}  # formats that all of them show
 Pixels = NDArray[np.uint8]  # [H, W, C], of one channel or three
+Shape = tuple[int, int]  # height, width
 
 
 def small(images: Any, rows: tuple[int, ...], side: int) -> Pixels:
@@ -66,36 +79,84 @@ def data_url(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def file_shape(name: str, root: str | Path | None, sample_id: str) -> tuple[int, int] | None:
+def file_shape(dataset: ImageDataset, row: int, root: str | Path | None) -> Shape | None:
     """Height and width in pixels of the file of an image, as it is shown; None where the data set has no such file.
 
-    name, root: as `data.load` takes them; only "folder" keeps a file an image. Reads the file's header.
+    root: of the data set, as `data.load` took it. Reads the file's header.
     """
-    found = _path(name, root, sample_id)
-    if found is None:
-        return None
-    head = decode.head(found)
+    if isinstance(dataset.images, LazyImages):
+        return dataset.images.file_shape(row)
+    found = _path(dataset, row, root)
+    head = "" if found is None else decode.head(found)
     return None if isinstance(head, str) else head[:2]
 
 
-def file_pixels(name: str, root: str | Path | None, sample_id: str, most: int) -> Pixels | None:
-    """The file of an image as uint8 [H, W, 3], not stretched, its longer side at most `most` pixels; None as `file_shape`."""
-    found, size = _path(name, root, sample_id), file_shape(name, root, sample_id)
-    if found is None or size is None:
-        return None
-    factor = min(1.0, most / max(size))
-    height, width = (max(1, round(factor * side)) for side in size)
-    pixels = decode.decode(found, height, width, False, decode.depth(Path(root or "").expanduser().resolve()))
+def file_pixels(dataset: ImageDataset, row: int, root: str | Path | None, most: int) -> Pixels | None:
+    """The file of an image as uint8 [H, W, 3], not stretched, no side above `most` pixels; None as `file_shape`."""
+    if isinstance(dataset.images, LazyImages):
+        return dataset.images.whole(row, most)
+    found = _path(dataset, row, root)
+    pixels = "" if found is None else decode.whole(found, decode.depth(Path(root or "").expanduser().resolve()), most)
     return None if isinstance(pixels, str) else pixels
 
 
-def _path(name: str, root: str | Path | None, sample_id: str) -> Path | None:
-    """Where the file lies; None where it has gone, or left the folder through a link."""
-    if name != "folder" or root is None:
+def shown(dataset: ImageDataset, row: int, root: str | Path | None, most: int) -> Pixels:
+    """An image as its file has it, else as the pool has it, uint8 [H, W, C], no side above `most` pixels."""
+    found = file_pixels(dataset, row, root, most)
+    return small(dataset.images, (row,), most)[0] if found is None else found
+
+
+def cells(dataset: ImageDataset, rows: Sequence[int], root: str | Path | None, side: int) -> Pixels:
+    """Images for a sheet, uint8 [n, h, w, C], no side above `side`: from their files, all stretched to one shape, else as the
+    pool has them.
+    """
+    with ThreadPoolExecutor() as threads:
+        files = list(threads.map(lambda row: file_pixels(dataset, row, root, side), rows))
+    if all(one is None for one in files):
+        return small(dataset.images, tuple(rows), side)
+    whole = [
+        small(dataset.images, (row,), side)[0] if one is None else one for row, one in zip(rows, files, strict=True)
+    ]
+    height, width = (max(one.shape[axis] for one in whole) for axis in (0, 1))
+    return np.stack([_pixels(_picture(one).convert("RGB").resize((width, height))) for one in whole])
+
+
+@dataclass(frozen=True)
+class Original:
+    """The file of an image. suffix: that of its format, whatever its name."""
+
+    suffix: str
+    file: imagefile.File
+
+    def read(self) -> bytes:
+        """Its content."""
+        with imagefile.reader(self.file) as opened:
+            return opened.read()
+
+
+def original(dataset: ImageDataset, row: int, root: str | Path | None) -> Original | None:
+    """The file of an image, where a browser shows it as it is meant to be.
+
+    That leaves out formats that browsers do not know, and 16-bit images, of which they show the darkest part.
+    """
+    found = dataset.images.original(row) if isinstance(dataset.images, LazyImages) else _path(dataset, row, root)
+    if found is None:
+        return None
+    try:
+        with imagefile.opened(found) as image:
+            suffix = "" if image.mode in decode.DEEP else BROWSERS.get(image.format or "", "")
+    except (OSError, ValueError):  # DICOM, or none at all
+        return None
+    return Original(suffix, found) if suffix else None
+
+
+def _path(dataset: ImageDataset, row: int, root: str | Path | None) -> Path | None:
+    """Where the file lies, of a folder; None where it has gone, or left the folder through a link."""
+    if dataset.name != "folder" or root is None:
         return None
     top = Path(root).expanduser().resolve()
     try:
-        path = Path(os.path.realpath(top / sample_id))
+        path = Path(os.path.realpath(top / dataset.ids[row]))
         return path if path.is_relative_to(top) and path.is_file() else None
     except (OSError, ValueError):  # a name that the system does not take
         return None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.catalogue import Catalogue, Description
 from data.dataset import ImageDataset
@@ -18,8 +19,10 @@ class Source(Description):
     """root → what the user must do first, empty when nothing. Looks at file names only."""
     n_images: int | None = None
     """How many images are in the pool, None where that takes a look at the files."""
+    find: Callable[..., Any] | None = None
+    """find(root, **options, progress): what lies there, a `data.sources.own.Found`, for a look before a run is started."""
     needs_root: bool = False
     """Whether `root` must be given: there is no usual place for the user's own images."""
 
 
-CATALOGUE = Catalogue(Source, "data set", "SOURCE", "data.sources", "sources", helpers=("make_fashion",))
+CATALOGUE = Catalogue(Source, "data set", "SOURCE", "data.sources", "sources", helpers=("make_fashion", "own"))

@@ -25,62 +25,31 @@ import json
 import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from data import annotations
-from data.dataset import UNKNOWN, ImageDataset, stratified
+from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files import decode, imagefile
 from data.files.cache import cached_images
+from data.files.encoded import Links, Paths
 from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES
 from data.files.skipped import LEFT_OUT
-from data.sources import Source
+from data.lazy import Fit
+from data.sources import Source, own
+from data.sources.own import UNLABELLED, Entry, Found, assemble
 
 PARTS = ("images", "reasons", "shapes", "modes", "clear", "digests", "depth")  # what is kept of a folder
 BLOCK = 512  # images decoded between two reports of progress
 DEFAULT_SIZE = 64
-HELD_OUT = 0.2
-UNLABELLED = {"", "-1", "nan"}
 LOOSE = "it lies in no class folder"
 UNUSUAL = "passed over when the run was started; start a new one to read it"
 LEADS_OUT = "it is a link that leads out of the folder"
 DECODING = f"2 {FORMATS}"  # changes where the same files give other arrays than before, or can be read that could not
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image before it is read. label: None for unknown; votes: class -> votes, None without votes."""
-
-    id: str
-    label: str | None
-    test: bool = False
-    votes: dict[str, int] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What lies in a folder: n readable images, those of the pool before those of the test set.
-
-    images: uint8 [n,H,W,C] · shapes: int32 [n,2], height and width of the files, upright · modes: str [n], Pillow's · clear:
-    bool [n], with transparent parts · digests: uint8 [n,16], of all decoded pixels, before they are brought to one size ·
-    depth: bits that the 16-bit images use · table: of labels, None for class folders · columns: its classes that have votes.
-    """
-
-    root: Path
-    table: Path | None
-    entries: list[Entry]
-    columns: list[str]
-    images: np.ndarray
-    shapes: np.ndarray
-    modes: np.ndarray
-    clear: np.ndarray
-    digests: np.ndarray
-    depth: int
-    skipped: list[tuple[str, str]]
 
 
 def load(
@@ -91,19 +60,24 @@ def load(
     labels: str | Path | None = None,
     test_share: float | None = None,
     by_suffix: bool = False,
+    fit: Fit | None = None,
+    on_demand: bool = False,
 ) -> ImageDataset:
     """The images under `root`; ids are their paths relative to it.
 
-    size: height and width to stretch every image to; by default the size that all of them have, when it is at most 64 x
-    64, else 64. class_names: the classes and their order; by default the folders' or labels' names in alphabetical
-    order, or the vote columns in theirs, or those that `votes` names. votes: a table of annotators' votes
-    (`data.annotations`) by the ids; votes on test images and on unreadable ones are left out. labels: a table of labels instead
-    of metadata.csv. test_share: the share in [0, 1) of each class's labelled images that is held out as the test set, by
-    default a fifth; with 0 every image belongs to the pool, those of a test tree too, and with anything else a test tree
-    stays the test set. by_suffix: of a tree, the usual suffixes alone, for runs that were started so. Raises UserError when
-    there is nothing to learn from, or a table is wrong.
+    size: height and width to bring every image to; by default the size that all of them have, when it is at most 64 x
+    64, else on demand the median of their sides, at most 224 (`data.files.look.usual`), and otherwise 64. class_names: the
+    classes and their order; by default the folders' or labels' names in alphabetical order, or the vote columns in theirs,
+    or those that `votes` names. votes: a table of annotators' votes (`data.annotations`) by the ids; votes on test images and
+    on unreadable ones are left out. labels: a table of labels instead of metadata.csv. test_share: the share in [0, 1) of each
+    class's labelled images that is held out as the test set, by default a fifth; with 0 every image belongs to the pool,
+    those of a test tree too, and with anything else a test tree stays the test set. by_suffix: of a tree, the usual suffixes
+    alone, for runs that were started so. fit: how an image of another shape is brought to that size, by default "resize";
+    implies on_demand. on_demand: decode images when they are read, instead of all at once, as runs that were started so need
+    it. Raises UserError when there is nothing to learn from, or a table is wrong.
     """
-    return assemble(find(root, size, class_names, votes, labels, test_share, by_suffix), class_names, votes)
+    seen = find(root, size, class_names, votes, labels, test_share, by_suffix, fit, on_demand)
+    return assemble(seen, class_names, votes)
 
 
 def find(
@@ -114,18 +88,18 @@ def find(
     labels: str | Path | None = None,
     test_share: float | None = None,
     by_suffix: bool = False,
+    fit: Fit | None = None,
+    on_demand: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Found:
-    """List and decode the images, or take them from the cache; parameters and errors as of `load`.
+    """List the images and look at them, or decode them, or take either from the cache; parameters and errors as of `load`.
 
-    progress: told how many images are decoded, and of how many.
+    progress: told how many images are done, and of how many.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the path of a folder of images")
-    if size is not None and size < 1:
-        raise UserError(f"the image size must be at least 1 pixel, got {size}")
-    if test_share is not None and not 0 <= test_share < 1:
-        raise UserError(f"the test share is {test_share:g}; give one of at least 0 (no test set) and less than 1")
+    own.check_options(size, fit, test_share)
+    on_demand = on_demand or fit is not None
     root = root.resolve()
     skipped = _left_out_before(root)
     needs_label = votes is None and class_names is None
@@ -136,7 +110,7 @@ def find(
         entries, columns = _read_metadata(root, table, class_names, skipped, needs_label)
     else:
         used = None if votes is None else Path(votes).expanduser().resolve()
-        entries, columns = _walk(root, skipped, needs_label, used), []
+        entries, columns = _walk(root, skipped, needs_label, used, on_demand), []
         if by_suffix:
             skipped += [(entry.id, UNUSUAL) for entry in entries if not _is_usual(entry)]
             entries = [entry for entry in entries if _is_usual(entry)]
@@ -151,8 +125,22 @@ def find(
             f"there is no image in {root}{other}; expected class folders with images, train and test folders of them, or a "
             "metadata.csv"
         )
-    entries = _pool_then_test(entries, test_share)
+    entries = own.pool_then_test(entries, test_share)
     ids = [entry.id for entry in entries]
+    if on_demand:
+        files = Paths(root, ids, [root])
+        return own.found(
+            "folder",
+            root,
+            entries,
+            files,
+            size=size,
+            fit=fit,
+            skipped=skipped,
+            columns=columns,
+            table=table,
+            progress=progress,
+        )
     parts = cached_images("folder", root, ids, size, lambda: _decode_all(root, ids, size, progress), PARTS, DECODING)
     reasons, depth = parts["reasons"], int(parts["depth"])
     decode.depths[root] = depth
@@ -175,54 +163,6 @@ def find(
     )
 
 
-def assemble(found: Found, class_names: Sequence[str] | None = None, votes: str | Path | None = None) -> ImageDataset:
-    """The data set of what `find` found; parameters and errors as of `load`."""
-    entries, columns, skipped = found.entries, found.columns, found.skipped
-    table = None if votes is None else annotations.table(Path(votes).expanduser())
-    names = list(class_names or columns or sorted({e.label for e in entries if e.label is not None}))
-    if not names and table is not None:
-        names = annotations.class_names(table)
-    index = {name: k for k, name in enumerate(names)}
-    outside = next((e for e in entries if e.label is not None and e.label not in index), None)
-    if outside is not None:
-        raise UserError(
-            f"the label {outside.label!r} of {outside.id} is not one of the classes {', '.join(names)}; correct the label "
-            "or add the class"
-        )
-    labels = np.array([UNKNOWN if e.label is None else index[e.label] for e in entries], np.int64)
-    n_pool = sum(not e.test for e in entries)
-    counts = None
-    if columns:
-        counts = np.array([[(e.votes or {}).get(name, 0) for name in names] for e in entries[:n_pool]], np.int64)
-    ids, given = [e.id for e in entries], None
-    if table is not None and votes is not None:
-        ignore = [*ids[n_pool:], *(id for id, _ in skipped)]
-        given = annotations.resolve(table, Path(votes).name, ids[:n_pool], names, ignore)
-    return ImageDataset(
-        name="folder",
-        ids=ids[:n_pool],
-        images=found.images[:n_pool],
-        labels=labels[:n_pool],
-        label_counts=counts,
-        class_names=names,
-        test_images=found.images[n_pool:],
-        test_labels=labels[n_pool:],
-        annotators="none" if counts is None and given is None else "human",
-        annotators_source=_source(found, counts is not None, given, votes),
-        skipped=skipped,
-        annotations=given,
-    )
-
-
-def _source(found: Found, counted: bool, given: annotations.Annotations | None, votes: str | Path | None) -> str:
-    if given is not None and votes is not None:
-        people = len(set(given.annotators))
-        return f"{len(given.rows):,} annotations by {people} {'person' if people == 1 else 'people'} in {Path(votes).name}."
-    if counted:
-        return f"The annotations in {found.table}."
-    return f"Only the labels in {found.table or found.root}; no separate annotations."
-
-
 # --- which images there are ------------------------------------------------------------------------------------------
 
 
@@ -240,24 +180,24 @@ def _is_usual(entry: Entry) -> bool:
     return PurePosixPath(entry.id).suffix.lower() in SUFFIXES
 
 
-def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: Path | None) -> list[Entry]:
+def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: Path | None, dicom: bool) -> list[Entry]:
     """The images of an ImageFolder tree, in the order of their paths; a test image always needs its label.
 
-    used: a table of votes, which may lie among them.
+    used: a table of votes, which may lie among them · dicom: whether DICOM files are images.
     """
     splits = _splits(root)
     entries = []
     for prefix, is_test in splits:
-        for id in _files(root, prefix, skipped, used):
-            parts = PurePosixPath(id.removeprefix(prefix)).parts
-            if len(parts) < 2 and (needs_label or is_test):
+        for id in _files(root, prefix, skipped, used, dicom):
+            label, deeper, _ = id[len(prefix) :].partition("/")
+            if not deeper and (needs_label or is_test):
                 skipped.append((id, LOOSE))
             else:
-                entries.append(Entry(id, parts[0] if len(parts) > 1 else None, is_test))
+                entries.append(Entry(id, label if deeper else None, is_test))
     if len(splits) > 1:
         names = [prefix[:-1] for prefix, _ in splits]
         read = {path for name in names for path in (root / name, (root / name).resolve())}
-        rest = _files(root, "", skipped, used, read)
+        rest = _files(root, "", skipped, used, dicom, read)
         skipped += [(id, f"it lies neither in {names[0]} nor in {names[1]}") for id in rest]
     return entries
 
@@ -292,51 +232,85 @@ def _leads_out(root: Path, path: Path) -> bool:
 
 
 def _files(
-    root: Path, prefix: str, skipped: list[tuple[str, str]], used: Path | None, apart: Collection[Path] = ()
+    root: Path,
+    prefix: str,
+    skipped: list[tuple[str, str]],
+    used: Path | None,
+    dicom: bool,
+    apart: Collection[Path] = (),
 ) -> list[str]:
     """Sorted POSIX paths, relative to `root`, of the image files under root/prefix; hidden ones and clutter are passed over.
 
-    used: a file that is read otherwise · apart: folders to pass over.
+    used: a file that is read otherwise · apart: folders to pass over. Texts instead of `Path`s, and one look of the system's
+    at each file: there may be a million.
     """
-    found = []
-    for folder, subfolders, files in os.walk(root / prefix):
-        here = Path(folder)
-        subfolders[:] = [
-            name for name in subfolders if not name.startswith((".", "__MACOSX")) and here / name not in apart
-        ]
-        for name in subfolders:
-            if (here / name).is_symlink():
-                skipped.append((_printable((here / name).relative_to(root)), "a link to a folder is not followed"))
-        for name in files:
-            if name.startswith(".") or name.lower() in CLUTTER or here / name == used:
+    found: list[str] = []
+    top, folders, links = str(root), [prefix.rstrip("/")], Links(root)
+    passed, other = {str(path) for path in apart}, None if used is None else str(used)
+    while folders:
+        folder = folders.pop()
+        here = os.path.join(top, folder) if folder else top
+        before = f"{folder}/" if folder else ""
+        deeper = []
+        try:
+            entries = list(os.scandir(here))
+        except OSError:
+            continue
+        plain = _is_text(before)
+        for entry in entries:
+            name, id = entry.name, before + entry.name
+            if _is(entry.is_dir):
+                if name.startswith((".", "__MACOSX")) or entry.path in passed:
+                    continue
+                if entry.is_symlink():
+                    skipped.append((_printable(id), "a link to a folder is not followed"))
+                else:
+                    deeper.append(id)
                 continue
-            path = (here / name).relative_to(root)
-            if why := _left_out(root, path):
-                skipped.append((_printable(path), why))
+            if name.startswith(".") or name.lower() in CLUTTER or entry.path == other:
+                continue
+            if entry.is_symlink() and links.leads_out(here, name):
+                why = LEADS_OUT
+            elif not _is(entry.is_file):
+                why = "it is no file: a link to nothing, or a device"
+            elif not (plain and _is_text(name)):
+                why = "its name is not valid UTF-8; rename it"
+            elif name[name.rfind(".") :].lower() in SUFFIXES:
+                found.append(id)
+                continue
             else:
-                found.append(path.as_posix())
+                why = imagefile.left_out(PurePosixPath(name), partial(_first, entry.path), dicom=dicom)
+            if why:
+                skipped.append((_printable(id), why))
+            else:
+                found.append(id)
+        folders += reversed(deeper)
     return sorted(found)
 
 
-def _left_out(root: Path, path: Path) -> str:
-    """Why a file is not among the images; empty where it is. path: relative to `root`."""
-    file = root / path
-    if file.is_symlink() and _leads_out(root, file):
-        return LEADS_OUT
-    if not file.is_file():
-        return "it is no file: a link to nothing, or a device"
-    if _printable(path) != path.as_posix():
-        return "its name is not valid UTF-8; rename it"
-    return imagefile.left_out(path, lambda: _first(file))
+def _is(kind: Callable[[], bool]) -> bool:
+    """What a folder's entry says it is; nothing, where a ring of links leads nowhere."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
-def _first(file: Path) -> bytes:
-    with file.open("rb", buffering=0) as opened:
+def _is_text(name: str) -> bool:
+    """Whether a name is valid UTF-8, of which Python keeps other bytes as halves of surrogate pairs."""
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _first(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as opened:
         return opened.read(PREFIX)
 
 
-def _printable(path: Path) -> str:
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _table(root: Path) -> Path | None:
@@ -454,25 +428,6 @@ def _votes(cell: str, name: str, where: str) -> int:
     return int(number)
 
 
-def _pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
-    """The pool's entries before the test set's, each in the order given; holds a test set out where there is none.
-
-    Where there is to be no test set the order stays that of the usual split, so that the decoded images serve both.
-    """
-    if not any(entry.test for entry in entries):
-        entries = list(entries)
-        labelled = [i for i, entry in enumerate(entries) if entry.label is not None]
-        if labelled:
-            _, classes = np.unique([str(entries[i].label) for i in labelled], return_inverse=True)
-            held_out = stratified(classes, max(1, round((share or HELD_OUT) * len(labelled))), seed=0)
-            for i in held_out:
-                entries[labelled[i]] = replace(entries[labelled[i]], test=True)
-    if share and all(entry.test for entry in entries):
-        raise UserError(f"a test share of {share:g} leaves no image in the pool; give a smaller one")
-    ordered = [e for e in entries if not e.test] + [e for e in entries if e.test]
-    return [replace(entry, test=False) for entry in ordered] if share == 0 else ordered
-
-
 # --- reading them ----------------------------------------------------------------------------------------------------
 
 
@@ -530,7 +485,8 @@ SOURCE = Source(
     name="folder",
     title="Your own images: class folders, or a metadata.csv with labels and annotations",
     load=load,
-    options=("size", "class_names", "votes", "labels", "test_share", "by_suffix"),
+    find=find,
+    options=(*own.OPTIONS, "votes", "labels", "by_suffix", "on_demand"),
     needs_root=True,
     place=4,
 )

@@ -7,11 +7,13 @@ faster than the server answers: all that waits is sent again with each of them, 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
+from data import ImageDataset
 from data.files import preview
 from pages.ui import assets
+
+LARGEST = 1024  # pixels a side of an image: what the desk shows on a screen of double density
 
 _DESK = assets.component("desk")
 
@@ -32,7 +34,8 @@ def actions(key: str) -> tuple[str, list[dict[str, Any]]]:
     return str(sent.get("tab", "")), list(sent.get("list", []))
 
 
-@st.cache_data(max_entries=2000, show_spinner=False)
-def picture(run_id: str, sample_id: str, _image: np.ndarray) -> str:
-    """An image of a run as a URL that needs no request."""
-    return preview.data_url(preview.png(_image))
+@st.cache_data(max_entries=200, show_spinner=False)
+def picture(run_id: str, row: int, _dataset: ImageDataset, root: str | None) -> tuple[str, int]:
+    """An image of a run's pool as a URL that needs no request, from its file where there is one; and its longer side."""
+    image = preview.shown(_dataset, row, root, LARGEST)
+    return preview.url(image), max(image.shape[:2])

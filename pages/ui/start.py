@@ -38,7 +38,7 @@ class Images:
 
 def form(images: Images) -> dict[str, Any] | None:
     """Choose task, method and budget; the options as `begin` takes them, None where nothing can be started."""
-    own = images.name == "folder"
+    own = images.name in spec.OWN
     task = st.segmented_control(
         "Task",
         list(spec.QUESTIONS),
@@ -109,7 +109,7 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
 
 def _default(one: Described, images: Images, task: str, people: bool) -> Any:
     """What a newcomer gets, on these images."""
-    own, preset = images.name == "folder", settle.defaults(task, images.name)
+    own, preset = images.name in spec.OWN, settle.defaults(task, images.name)
     budget = preset.get("budget", 0)
     found = {
         "method": settle.default_method(task, images.votes is not None),

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from core import methods
+from data import ImageDataset
 from data.files import preview
 from data.words import count
 from pages.ui import assets
@@ -53,11 +54,11 @@ def grid(
     """
     table = pd.concat([group.table for group in groups])
     rows = tuple(int(row) for row in table.index)
-    sheet = _sheet(here.dataset.images, here.run.id, rows, round(SHARP * side))
-    shapes = _ratios(here.config.dataset, here.config.root, tuple(table["sample_id"]))
+    sheet = _sheet(here.dataset, here.config.root, here.run.id, rows, round(SHARP * side))
+    shapes = _shapes(here.dataset, here.config.root, here.run.id, rows)
     tiles = [
-        {**labels(row), "score": number(row[score]), "ratio": ratio}
-        for (_, row), ratio in zip(table.iterrows(), shapes, strict=True)
+        {**labels(row), "score": number(row[score]), "ratio": shape[1] / shape[0]}
+        for (_, row), shape in zip(table.iterrows(), shapes, strict=True)
     ]
     left = iter(tiles)
     parts = [
@@ -73,7 +74,7 @@ def grid(
     data = {
         "groups": parts,
         "tile": side,
-        "smooth": max(here.dataset.images.shape[1:3]) > CRISP,
+        "smooth": max(map(max, shapes), default=0) > CRISP,
         "sheet": sheet,
         "picked": picked,
         "version": f"{hash((rows, score, side, here.key, str(parts)))}",
@@ -112,9 +113,9 @@ def _nothing() -> None:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _sheet(_images: np.ndarray, run_id: str, rows: tuple[int, ...], side: int) -> dict[str, Any]:
+def _sheet(_dataset: ImageDataset, root: str | None, run_id: str, rows: tuple[int, ...], side: int) -> dict[str, Any]:
     """All thumbnails of a page as one picture: url, columns, rows, and the shape [H, W] of each."""
-    images = preview.small(_images, rows, side)
+    images = preview.cells(_dataset, rows, root, side)
     columns = min(ACROSS, len(images))
     url = preview.url(preview.sheet(images, columns))
     return {"url": url, "columns": columns, "rows": -(-len(images) // columns), "shape": list(images.shape[1:3])}
@@ -122,19 +123,14 @@ def _sheet(_images: np.ndarray, run_id: str, rows: tuple[int, ...], side: int) -
 
 def pictures(here: Here, table: pd.DataFrame, side: int) -> list[str]:
     """Each image as a URL of its own, at most `side` pixels high and wide, in the shape of its file."""
-    images = preview.small(here.dataset.images, tuple(int(row) for row in table.index), side)
-    ratios = _ratios(here.config.dataset, here.config.root, tuple(table["sample_id"]))
-    return [
-        preview.url(image if ratio is None else preview.shaped(image, ratio, side))
-        for image, ratio in zip(images, ratios, strict=True)
-    ]
+    return [preview.url(preview.shown(here.dataset, int(row), here.config.root, side)) for row in table.index]
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _ratios(dataset: str, root: str | None, ids: tuple[str, ...]) -> list[float | None]:
-    """Width over height of the files that the images come from; None where that is no other than the image's own."""
-    found = [preview.file_shape(dataset, root, one) for one in ids]
-    return [None if one is None else one[1] / one[0] for one in found]
+def _shapes(_dataset: ImageDataset, root: str | None, run_id: str, rows: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Height and width of the files that images come from, else those of the images themselves."""
+    own = _dataset.images.shape[1:3]
+    return [preview.file_shape(_dataset, row, root) or own for row in rows]
 
 
 _ZOOM = assets.component("zoom")
@@ -167,18 +163,12 @@ def zoom(here: Here, images: dict[int, pd.Series], at: int, total: int, score: s
 
 
 def _large(here: Here, row: pd.Series) -> dict[str, Any]:
-    address, shape = _enlarged(
-        here.dataset.images, here.run.id, int(row.name), here.config.dataset, here.config.root, row["sample_id"]
-    )
+    address, shape = _enlarged(here.dataset, here.config.root, here.run.id, int(row.name))
     return {"url": address, "size": f"{shape[1]} × {shape[0]} pixels", "smooth": max(shape) > CRISP}
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _enlarged(
-    _images: np.ndarray, run_id: str, row: int, dataset: str, root: str | None, sample_id: str
-) -> tuple[str, tuple[int, int]]:
+def _enlarged(_dataset: ImageDataset, root: str | None, run_id: str, row: int) -> tuple[str, tuple[int, int]]:
     """An image as its file has it, else as the pool has it, and height and width of that."""
-    whole = preview.file_pixels(dataset, root, sample_id, LARGEST)
-    shape = preview.file_shape(dataset, root, sample_id)
-    image = np.asarray(_images[row]) if whole is None else whole
-    return preview.url(image), image.shape[:2] if whole is None or shape is None else shape
+    image = preview.shown(_dataset, row, root, LARGEST)
+    return preview.url(image), preview.file_shape(_dataset, row, root) or image.shape[:2]

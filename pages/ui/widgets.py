@@ -266,8 +266,7 @@ def card(here: Here, row: pd.Series) -> None:
     with st.container(border=True):
         st.markdown("**Image**")
         st.code(sample_id, language=None)
-        file = preview.file_pixels(here.config.dataset, here.config.root, sample_id, 448)  # in the shape it was taken
-        st.image(preview.png(here.dataset.images[position], 224) if file is None else preview.png(file), width=224)
+        st.image(preview.png(preview.shown(here.dataset, position, here.config.root, 448), 224), width=224)
         st.markdown(_sentence(here, row))
         probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
         votes = _labels(here, here.key).histogram[position]
@@ -315,7 +314,8 @@ def _neighbours(here: Here, position: int) -> None:
     labels = answers.of(here.dataset.class_names).written(_labels(here, here.key).majority[near])
     with st.expander("Nearest in the model's embedding"):
         captions = [plain(label) for label in labels]
-        st.image([preview.png(here.dataset.images[row], 72) for row in near], caption=captions, width=72)
+        images = [preview.png(preview.shown(here.dataset, int(row), here.config.root, 144), 72) for row in near]
+        st.image(images, caption=captions, width=72)
 
 
 def _layers(here: Here, sample_id: str) -> None:

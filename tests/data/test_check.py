@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data import check
+from data.files import look
 from data.sources import folder
 
 
@@ -132,3 +133,22 @@ def test_images_without_labels_wait_for_people(tmp_path: Path) -> None:
     votes = tmp_path / "votes.csv"
     votes.write_text("sample_id,annotator,label\n0.png,ann,cat\n1.png,ann,dog\n")
     assert check.check(folder.find(root, votes=votes), votes=True).passed
+
+
+def test_on_demand_the_check_says_what_was_read_and_what_the_model_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path / "images", 5)
+    save(root, "cat/large.png", 7, "RGB", (200, 100))
+    said = texts(check.check(folder.find(root, on_demand=True)), "fine")
+    assert "Only the headers were read" not in said
+    said = texts(check.check(folder.find(root, size=50, fit="crop")), "fine")
+    assert "scaled and cropped to 50 × 50 pixels; choose another image size or fit under Advanced" in said
+    monkeypatch.setattr(look, "VERIFIED", 10)
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "other"))
+    assert "Only the headers were read" in texts(check.check(folder.find(root, on_demand=True)), "fine")
+    monkeypatch.setattr(look, "HEADERS", 4)
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "third"))
+    looked = check.check(folder.find(root, on_demand=True))
+    assert "The headers of 4 of 11 images were read" in texts(looked, "fine")
+    assert looked.sizes["images"].sum() == 4

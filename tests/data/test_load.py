@@ -42,7 +42,17 @@ def test_root_defaults_to_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_available(tmp_path: Path) -> None:
     rows = {row.name: row for row in data.available(tmp_path)}
-    assert list(rows) == ["fashion", "cifar10", "cifar10h", "noisycxr", "folder"]
+    assert list(rows) == [
+        "fashion",
+        "cifar10",
+        "cifar10h",
+        "noisycxr",
+        "folder",
+        "csv",
+        "coco",
+        "parquet",
+        "webdataset",
+    ]
     assert rows["fashion"].available
     assert rows["fashion"].n_images == 4000
     assert not rows["cifar10h"].available

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import data
@@ -25,6 +26,7 @@ from core.models.batches import Images, channel_statistics
 from core.runs import jobs, live, questions, reference, run, settle, spec
 from core.runs.spec import Config
 from data.errors import UserError
+from data.files import look
 from tests import forked
 
 TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
@@ -433,3 +435,37 @@ def test_people_say_by_labelling_how_many_are_taken(home, pool):
     loop.work(one, pool, until=1)
     with pytest.raises(UserError, match="as many are taken as they label"):
         jobs.take(one, 5)
+
+
+@pytest.mark.parametrize("task", ["active-learning", "label-cleaning"])
+def test_images_that_turn_out_to_be_damaged_are_named_and_left_out(home, tmp_path, monkeypatch, task):
+    """Of a pool that is too large to be decoded before the start, only headers were read."""
+    monkeypatch.setattr(look, "VERIFIED", 0)
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "data"))
+    random, root = np.random.default_rng(0), tmp_path / "images"
+    for split, n in (("train", 30), ("test", 6)):
+        for label, low in (("dark", 0), ("light", 128)):
+            (root / split / label).mkdir(parents=True)
+            for i in range(n):
+                pixels = random.integers(low, low + 128, (12, 12), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{i:02d}.png")
+    damaged = [f"train/{label}/{i:02d}.png" for label in ("dark", "light") for i in range(5)]
+    for name in (*damaged, "test/dark/00.png"):
+        content = (root / name).read_bytes()
+        (root / name).write_bytes(content[:70] + b"no pixels" + content[79:])  # behind the header
+    given = {"task": task, "dataset": "folder", "root": str(root), "cycles": 2, "epochs": 2, "width": 4}
+    given |= {"method": "margin", "budget": 8} if task == "active-learning" else {"method": "cleaning", "noise": 0.2}
+    given |= {} if task == "active-learning" else {"annotator": "simulated", "test_share": None}
+    config, pool = settle.settle(given, settle.loader())
+    assert len(pool) == 60
+    lines, one = [], run.create(config, settle.about(pool))
+    loop.work(one, pool, report=lines.append)
+    assert one.status()[0] == "finished"
+    assert any("10 files are left out" in line for line in lines)
+    ranking = one.ranking(1).set_index("sample_id")
+    assert ranking.loc[damaged, "rank"].isna().all()
+    left_out = one.left_out()
+    assert [group.n for group in left_out] == [10]
+    events = one.log.labels()
+    assert not set(damaged) & set(events.loc[events["cycle"] == 1, "sample_id"])
+    assert np.isfinite(one.cycles()["accuracy"]).all()

@@ -199,13 +199,14 @@ def test_the_set_up_is_xml_whatever_the_classes_are_called():
 
 
 def test_images_are_written_under_safe_names(tmp_path):
-    images = {sample_id: np.full((4, 4, 1), i, np.uint8) for i, sample_id in enumerate(IDS)}
+    images = [(label_studio.file_address(sample_id), bytes([i])) for i, sample_id in enumerate(IDS)]
     label_studio.write_label_studio(tmp_path / "out", tasks(), "<View/>", images)
     files = sorted((tmp_path / "out" / "images").iterdir())
     assert len(files) == 4
     written = json.loads((tmp_path / "out" / "tasks.json").read_text())
     assert all((tmp_path / "out" / one["data"]["image"]).is_file() for one in written)
     assert label_studio.file_address("../../etc/passwd").count("/") == 1
+    assert label_studio.file_address("a.tif", ".jpg").endswith("a.tif.jpg")
     assert len(label_studio.file_address("\U00020000" * 200).encode()) < 255  # bytes, the longest file name
 
 

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from core.models.batches import Images, channel_statistics
+from data.files.encoded import Paths
+from data.files.ondemand import OnDemand
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -64,3 +67,19 @@ def test_an_empty_index_has_no_batch():
     images = Images(array, *channel_statistics(array), torch.device("cpu"))
     assert list(images.batches(np.empty(0, dtype=np.int64), 2)) == []
     assert len(images) == 3
+
+
+@pytest.mark.parametrize("size", [3, 50])
+def test_images_that_are_decoded_ahead_come_in_order(tmp_path, size):
+    random = np.random.default_rng(0)
+    array = random.integers(0, 256, (10, 6, 5, 1), dtype=np.uint8)
+    for row, pixels in enumerate(array):
+        Image.fromarray(pixels[..., 0]).save(tmp_path / f"{row}.png")
+    lazy = OnDemand(Paths(tmp_path.resolve(), [f"{row}.png" for row in range(10)], [tmp_path.resolve()]), (6, 5, 1))
+    both = [Images(images, *channel_statistics(images), torch.device("cpu")) for images in (array, lazy)]
+    rows = random.permutation(10)
+    for (at, x), (lazy_at, y) in zip(*(images.batches(rows, size) for images in both), strict=True):
+        np.testing.assert_array_equal(at, lazy_at)
+        assert torch.equal(x, y)
+    next(both[1].batches(rows, 2))  # who stops early leaves nothing running
+    assert list(both[1].batches(rows[:0], 3)) == []

@@ -293,7 +293,7 @@ def test_an_option_of_the_other_question_is_refused(tmp_path):
 
 
 def test_an_option_of_another_data_set_is_refused():
-    with pytest.raises(spec.UserError, match="--image-size is for the data set folder or noisycxr: leave it out"):
+    with pytest.raises(spec.UserError, match=r"--image-size is for .* webdataset or noisycxr: leave it out"):
         settle.check({"task": LEARNING, "dataset": "cifar10h", "image_size": 32})
 
 

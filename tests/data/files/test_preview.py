@@ -1,6 +1,7 @@
 """Images as a browser shows them, and the files behind them: as they were taken, and nothing outside of their folder."""
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -11,36 +12,63 @@ import data
 from data.files import preview
 
 
-def folder_of(path):
+def folder_of(path, on_demand=False):
     """Three wide photographs and a tall one of each class, which the model sees as squares."""
     for label in ("cat", "dog"):
         (path / label).mkdir(parents=True)
         for i in range(4):
             size = (300, 100) if i else (100, 300)
             Image.new("RGB", size, (200, 10 * i, 0)).save(path / label / f"{i}.png")
-    return data.load("folder", path)
+    return data.load("folder", path, on_demand=on_demand)
 
 
-def test_a_file_keeps_its_shape(tmp_path):
-    pool = folder_of(tmp_path / "pets")
-    assert pool.images.shape[1:3] == (64, 64)
-    shapes = {preview.file_shape("folder", tmp_path / "pets", one) for one in pool.ids}
-    assert shapes == {(100, 300), (300, 100)}
-    one = next(id for id in pool.ids if not id.endswith("0.png"))
-    assert preview.file_pixels("folder", tmp_path / "pets", one, 1000).shape == (100, 300, 3)
-    assert preview.file_pixels("folder", tmp_path / "pets", one, 30).shape == (10, 30, 3)
-    np.testing.assert_array_equal(preview.file_pixels("folder", tmp_path / "pets", one, 1000)[0, 0, [0, 2]], [200, 0])
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_file_keeps_its_shape(tmp_path, on_demand):
+    root = tmp_path / "pets"
+    pool = folder_of(root, on_demand)
+    assert pool.images.shape[1:3] == ((200, 200) if on_demand else (64, 64))
+    assert {preview.file_shape(pool, row, root) for row in range(len(pool))} == {(100, 300), (300, 100)}
+    one = next(row for row, id in enumerate(pool.ids) if not id.endswith("0.png"))
+    assert preview.file_pixels(pool, one, root, 1000).shape == (100, 300, 3)
+    assert preview.shown(pool, one, root, 30).shape == (10, 30, 3)
+    np.testing.assert_array_equal(preview.shown(pool, one, root, 1000)[0, 0, [0, 2]], [200, 0])
+
+
+def test_cells_of_a_sheet_come_from_the_files_in_one_shape(tmp_path):
+    pool = folder_of(tmp_path / "pets", True)
+    assert preview.cells(pool, range(len(pool)), None, 150).shape == (len(pool), 150, 150, 3)
+    fashion = data.load("fashion", limit=20)
+    np.testing.assert_array_equal(preview.cells(fashion, [4, 2], None, 42), fashion.images[[4, 2]])
 
 
 def test_there_is_none_outside_of_the_folder_nor_for_other_data_sets(tmp_path):
-    folder_of(tmp_path / "pets")
+    root = tmp_path / "pets"
+    pool = folder_of(root)
     Image.new("RGB", (5, 5)).save(tmp_path / "secret.png")
-    (tmp_path / "pets" / "cat" / "link.png").symlink_to(tmp_path / "secret.png")
-    (tmp_path / "pets" / "cat" / "broken.png").write_bytes(b"no image")
+    (root / "cat" / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "cat" / "broken.png").write_bytes(b"no image")
     for one in ("../secret.png", "cat/link.png", "cat/gone.png", "cat/broken.png", "x" * 5000, "a\0b"):
-        assert preview.file_shape("folder", tmp_path / "pets", one) is None
-        assert preview.file_pixels("folder", tmp_path / "pets", one, 100) is None
-    assert preview.file_pixels("fashion", None, "fashion-train-00001", 100) is None
+        odd = dataclasses.replace(pool, ids=[one, *pool.ids[1:]])
+        assert preview.file_shape(odd, 0, root) is None
+        assert preview.file_pixels(odd, 0, root, 100) is None
+        assert preview.original(odd, 0, root) is None
+        np.testing.assert_array_equal(preview.shown(odd, 0, root, 100), pool.images[0])
+    assert preview.file_pixels(data.load("fashion", limit=20), 0, None, 100) is None
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_the_file_is_handed_out_where_a_browser_shows_it(tmp_path, on_demand):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+    Image.new("RGB", (90, 70)).save(tmp_path / "cat/a.png", "JPEG")  # whatever its name
+    Image.new("RGB", (90, 70)).save(tmp_path / "cat/b.tif")
+    Image.fromarray(np.full((70, 90), 4000, np.uint16)).save(tmp_path / "dog/c.png")
+    Image.new("L", (90, 70)).save(tmp_path / "dog/d.png")
+    pool = data.load("folder", tmp_path, test_share=0, on_demand=on_demand)
+    found = {id: preview.original(pool, row, tmp_path) for row, id in enumerate(pool.ids)}
+    kinds = {id: one and one.suffix for id, one in found.items()}
+    assert kinds == {"cat/a.png": ".jpg", "cat/b.tif": None, "dog/c.png": None, "dog/d.png": ".png"}
+    assert found["cat/a.png"].read() == (tmp_path / "cat/a.png").read_bytes()
 
 
 def opened(url):

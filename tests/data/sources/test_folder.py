@@ -14,7 +14,9 @@ from PIL import Image
 import data
 from data.errors import UserError
 from data.files import imagefile, preview
+from data.lazy import LazyImages
 from data.sources import folder
+from tests.data.files.test_decode import VALUES, scan
 
 
 @pytest.fixture(autouse=True)
@@ -437,7 +439,8 @@ def test_twelve_bits_in_sixteen_are_spread_alike_over_the_folder(tmp_path: Path)
     save(tmp_path, "dog/bright.png", np.full((8, 8), 4095, np.uint16))
     save(tmp_path, "cat/x.png", np.full((8, 8), 1024, np.uint16))
     assert one(tmp_path)[0, 0].tolist() == [64]
-    seen = preview.file_pixels("folder", tmp_path, "cat/x.png", 8)
+    pool = data.load("folder", tmp_path, test_share=0)
+    seen = preview.file_pixels(pool, pool.ids.index("cat/x.png"), tmp_path, 8)
     assert seen is not None
     assert seen[0, 0].tolist() == [64, 64, 64]  # as the model sees it
     save(tmp_path, "dog/bright.png", np.full((8, 8), 65535, np.uint16))
@@ -614,6 +617,51 @@ def test_nothing_to_learn_from(tmp_path: Path) -> None:
             (tmp_path / kind / f"{i}.png").write_text("no image")
     with pytest.raises(UserError, match=r"no image in .* can be read; the first one: cat/"):
         data.load("folder", tmp_path)
+
+
+# --- on demand -------------------------------------------------------------------------------------------------------
+
+
+def test_on_demand_gives_the_pixels_of_the_array(tmp_path: Path) -> None:
+    tree(tmp_path, 6)
+    save(tmp_path, "cat/wide.png", np.arange(100 * 200, dtype=np.uint32).astype(np.uint8).reshape(100, 200))
+    (tmp_path / "dog/broken.png").write_bytes(b"no image")
+    one = data.load("folder", tmp_path, size=24)
+    other = data.load("folder", tmp_path, size=24, on_demand=True)
+    assert isinstance(other.images, LazyImages)
+    assert (other.ids, other.class_names, other.skipped) == (one.ids, one.class_names, one.skipped)
+    np.testing.assert_array_equal(other.labels, one.labels)
+    np.testing.assert_array_equal(other.images, one.images)
+    np.testing.assert_array_equal(other.test_images, one.test_images)
+    np.testing.assert_array_equal(other.subset(np.array([5, 2])).images, one.images[[5, 2]])
+
+
+def test_on_demand_the_size_follows_from_the_images(tmp_path: Path) -> None:
+    tree(tmp_path)
+    assert data.load("folder", tmp_path, on_demand=True).images.shape[1:] == (8, 8, 1)
+    for kind in ("cat", "dog"):
+        for i in range(20):
+            save(tmp_path, f"{kind}/photograph-{i}.jpg", np.zeros((300, 400, 3), np.uint8))
+    assert data.load("folder", tmp_path, on_demand=True).images.shape[1:] == (224, 224, 3)
+    assert data.load("folder", tmp_path, fit="crop").images.fit == "crop"  # which implies it
+    with pytest.raises(UserError, match="no fit 'squeeze'; choose from resize, crop, pad"):
+        data.load("folder", tmp_path, fit="squeeze")
+
+
+def test_on_demand_scans_are_images(tmp_path: Path) -> None:
+    """A run of an earlier version keeps its images."""
+    tree(tmp_path)
+    pytest.importorskip("pydicom")
+    (tmp_path / "cat/scan").write_bytes(scan(VALUES))
+    assert ("cat/scan", "not an image that can be read") in data.load("folder", tmp_path).skipped
+    pool = data.load("folder", tmp_path, on_demand=True, test_share=0)
+    assert pool.skipped == []
+    assert "cat/scan" in pool.ids
+
+
+def test_on_demand_no_pixel_is_written_to_disk(tmp_path: Path, cache: Path) -> None:
+    np.asarray(data.load("folder", tree(tmp_path, 50), size=64, on_demand=True).images)
+    assert sum(file.stat().st_size for file in cache.iterdir()) < 20_000
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------

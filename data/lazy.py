@@ -1,0 +1,75 @@
+"""Images that are not in memory: what a data set and all who use it ask of them. `data.files.ondemand` has ours."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fit = Literal["resize", "crop", "pad"]
+"""How an image of another shape becomes one of H × W: stretched; scaled to cover it, and cut where it stands out; or scaled to
+lie within, on black."""
+FITS: tuple[Fit, ...] = get_args(Fit)
+
+
+class LazyImages(ABC):
+    """Images uint8 [N, H, W, C] that are decoded when they are read; one that cannot be is an even grey, and named."""
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, key: Any) -> Any:
+        """A slice: a view, which decodes nothing · an index: pixels [H, W, C] · indices or a mask: pixels [n, H, W, C]."""
+
+    @abstractmethod
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All pixels at once."""
+
+    @abstractmethod
+    def view(self, rows: NDArray[np.int64]) -> "LazyImages":
+        """The images of these rows, in this order; decodes nothing."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return int(np.prod(self.shape))
+
+    @property
+    @abstractmethod
+    def fit(self) -> Fit:
+        """How images of another shape are brought to H × W."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Hex digest of all that the pixels follow from, known without decoding them."""
+
+    @abstractmethod
+    def readable(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+        """Whether the images of these rows, by default all, can be read, bool [n]; decodes those that never were."""
+
+    @property
+    @abstractmethod
+    def unreadable(self) -> dict[int, str]:
+        """The rows that turned out not to be readable so far, and why."""
+
+    @abstractmethod
+    def whole(self, row: int, most: int) -> NDArray[np.uint8] | None:
+        """An image in the shape of its file, uint8 [H, W, 3], no side above `most` pixels; None where it is unreadable."""
+
+    @abstractmethod
+    def file_shape(self, row: int) -> tuple[int, int] | None:
+        """Height and width in pixels of the file of an image, as it is shown; None where it is unreadable."""
+
+    @abstractmethod
+    def original(self, row: int) -> Path | bytes | None:
+        """The path or content of the file of an image; None where there is none, or it may not be read."""
