@@ -28,6 +28,7 @@ COMMANDS = {  # name: (module of core.cli, what it does)
     "run": ("runs", "start a run, or a study of several, and wait for its end"),
     "resume": ("runs", "go on with a run or a study that was stopped or killed"),
     "step": ("runs", "add one cycle to a run"),
+    "rank": ("rank", "rank labels to check, or samples to label, by predictions of your own model; nothing is trained"),
     "show": ("reading", "what a run found"),
     "branch": ("runs", "start a run that shares the past of another, and goes on otherwise"),
     "compare": ("studies", "compare several runs with each other and with the paper, by tables and curves"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from core.scores import check_probs
 from data import votes
@@ -33,27 +33,48 @@ def remaining_errors(majority: ArrayLike, label_counts: ArrayLike) -> tuple[int,
 def estimated_noise(labels: ArrayLike, probs: ArrayLike) -> float:
     """Estimated share of wrong labels in [0, 1] by the confident joint; labels int [N], probs [N, C] out of sample.
 
-    A sample counts as class j where p[j] reaches the mean self-confidence of the samples labelled j; the counts of each
-    given label are scaled to its number of samples. Posteriors of a model that has seen the labels hide wrong ones: the
-    estimate is then too low. Northcutt, Jiang & Chuang, JAIR 2021, Eqs. 1 and 3. Raises `UserError` without samples and
-    on NaN.
+    The counts of `confident_classes` are scaled, for each given label, to its number of samples. Posteriors of a model that
+    has seen the labels hide wrong ones: the estimate is then too low. Northcutt, Jiang & Chuang, JAIR 2021, Eqs. 1 and 3.
+    Raises `UserError` without samples and on NaN.
     """
     given, p = np.asarray(labels), check_probs(probs)
     if len(given) == 0:
         raise UserError("There is no label to estimate the noise of: label some samples first.")
     n_classes = p.shape[1]
-    present = np.bincount(given, minlength=n_classes)
-    own = np.bincount(given, weights=p[np.arange(len(p)), given], minlength=n_classes)
-    threshold = np.where(present > 0, own / np.maximum(present, 1), np.inf)
-    reaches = p >= threshold
-    counted = reaches.any(axis=1)
-    true = np.where(reaches, p, -1.0).argmax(axis=1)
+    true = confident_classes(given, p)
+    counted = true >= 0
     joint = np.zeros((n_classes, n_classes))
     np.add.at(joint, (given[counted], true[counted]), 1.0)
     empty = joint.sum(axis=1) == 0  # no sample of this label is sure of anything: take it as right
     joint[np.flatnonzero(empty), np.flatnonzero(empty)] = 1.0
-    joint *= (present / joint.sum(axis=1))[:, None]
+    joint *= (np.bincount(given, minlength=n_classes) / joint.sum(axis=1))[:, None]
     return float(1 - np.trace(joint) / joint.sum())
+
+
+def confident_classes(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.int64]:
+    """The class that each sample counts as in the confident joint, int64 [N], −1 for none; labels int [N], probs [N, C].
+
+    A sample counts as class j where p[j] reaches the mean self-confidence of the samples labelled j, and as the most probable of
+    several. Northcutt, Jiang & Chuang, JAIR 2021, Eq. 1. Raises `UserError` on NaN.
+    """
+    given, p = np.asarray(labels), check_probs(probs)
+    n_classes = p.shape[1]
+    present = np.bincount(given, minlength=n_classes)
+    own = np.bincount(given, weights=p[np.arange(len(p)), given], minlength=n_classes)
+    reaches = p >= np.where(present > 0, own / np.maximum(present, 1), np.inf)
+    return np.where(reaches.any(axis=1), np.where(reaches, p, -1.0).argmax(axis=1), -1)
+
+
+def label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.bool_]:
+    """Which labels are likely wrong, bool [N]; labels int [N], probs [N, C] out of sample.
+
+    Those off the diagonal of the confident joint whose label is not the most probable class either: what cleanlab's
+    `find_label_issues(filter_by="confident_learning")` finds. Raises `UserError` on NaN.
+    """
+    given, p = np.asarray(labels), check_probs(probs)
+    counted = confident_classes(given, p)
+    own = p[np.arange(len(p)), given]
+    return np.asarray((counted >= 0) & (counted != given) & (own < p.max(axis=1)))
 
 
 def share_interval(hits: int, drawn: int, population: int, level: float = 0.95) -> tuple[float, float]:

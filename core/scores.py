@@ -114,6 +114,18 @@ def self_confidence(labels: ArrayLike, probs: ArrayLike, label_counts: ArrayLike
     return 1.0 - own
 
 
+def normalised_margin(labels: ArrayLike, probs: ArrayLike) -> Array:
+    """(p[label] − max of the other classes + 1) / 2 in [0, 1], labels int [N] and probs [N, C] → [N]; **low = suspicious**.
+
+    The label quality score that cleanlab calls normalized_margin (Northcutt et al. 2021).
+    """
+    p, given = check_probs(probs), np.asarray(labels)
+    rows = np.arange(len(p))
+    others = p.copy()
+    others[rows, given] = -np.inf
+    return np.asarray((p[rows, given] - others.max(axis=1) + 1.0) / 2.0)
+
+
 def margin(probs: ArrayLike) -> Array:
     """1 − (p₁ − p₂) of the two most probable classes in [0, 1], [N, C, …] → [N]; high = uncertain."""
     top = np.sort(check_probs(probs), axis=1)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,11 @@ def table(path: Path) -> pd.DataFrame:
     return votes
 
 
+def beside(images: Path) -> Path | None:
+    """The table of labels that lies in a folder of images, if one does."""
+    return next((images / name for name in ("metadata.csv", "metadata.parquet") if (images / name).is_file()), None)
+
+
 def _open(path: Path) -> pd.DataFrame:
     """The table as it stands in the file, numbered from 0; the cells of a CSV are text, those that are absent NaN."""
     try:
@@ -134,9 +139,8 @@ def resolve(
 ) -> Annotations:
     """The votes of `table` on these samples.
 
-    Labels are class names; or the numbers 0 … K - 1 of the classes, where none of these numbers is a class's name. name:
-    of the file, for messages · ignore: ids that exist besides the samples, whose annotations are left out. Raises UserError for
-    unknown samples and classes.
+    Labels are read as by `codes`. name: of the file, for messages · ignore: ids that exist besides the samples, whose
+    annotations are left out. Raises UserError for unknown samples and classes.
     """
     votes = votes[~votes["sample_id"].isin(set(ignore))]
     row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
@@ -147,13 +151,8 @@ def resolve(
             f"{name} names {_many(unknown.nunique(), 'sample')} that the data do not hold, the first {unknown.iloc[0]!r}; ids "
             f"look like {sample_ids[0]!r}"
         )
-    code_of = {class_name: code for code, class_name in enumerate(class_names)}
-    numbers = {str(code): code for code in range(len(class_names))}
-    if not numbers.keys() & code_of.keys():
-        code_of |= numbers
-    labels = votes["label"].map(
-        {label: code_of.get(label, code_of.get(_whole(label))) for label in set(votes["label"])}
-    )
+    code_of = codes(set(votes["label"]), class_names)
+    labels = votes["label"].map(code_of)
     if labels.isna().any():
         unknown = votes.loc[labels.isna(), "label"]
         raise UserError(
@@ -161,6 +160,18 @@ def resolve(
             f"classes are {', '.join(class_names[:20])}{', …' if len(class_names) > 20 else ''}"
         )
     return Annotations(rows.to_numpy(np.int64), labels.to_numpy(np.int64), votes["annotator"].tolist())
+
+
+def codes(labels: Iterable[str], class_names: Sequence[str]) -> dict[str, int | None]:
+    """The class that each label names, None where it names none.
+
+    Labels are class names; or the numbers 0 … K - 1 of the classes, where none of these numbers is a class's name.
+    """
+    code_of = {class_name: code for code, class_name in enumerate(class_names)}
+    numbers = {str(code): code for code in range(len(class_names))}
+    if not numbers.keys() & code_of.keys():
+        code_of |= numbers
+    return {label: code_of.get(label, code_of.get(_whole(label))) for label in labels}
 
 
 def counts(annotations: Annotations, n: int, n_classes: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import data
 from core.__main__ import main
 from core.engine import inference, loop
 from core.files import export
-from core.runs import run, settle
+from core.runs import annotation, run, settle
 from core.runs.spec import Config
 from tests import forked
 
@@ -389,9 +389,93 @@ def arm_that_is_not_there(here: Situation) -> list[str]:
     return ["run", "--protocol", "cifar10h-15", "--arm", "simclr"]
 
 
+def predicted(here: Situation, probs: np.ndarray, *more: str) -> list[str]:
+    """A run by predictions of 18 images of cats and dogs; the rows are in the order of their names."""
+    root = here.pictures(cat=9, dog=9)
+    np.save(here.tmp_path / "probs.npy", probs)
+    return [
+        *CLEAN[:3],
+        "--dataset",
+        "folder",
+        "--root",
+        str(root),
+        "--predictions",
+        str(here.tmp_path / "probs.npy"),
+        *more,
+    ]
+
+
+def predictions_that_do_not_sum_to_one(here: Situation) -> list[str]:
+    return predicted(here, np.full((18, 2), 0.4))
+
+
+def predictions_with_a_gap(here: Situation) -> list[str]:
+    return predicted(here, np.where(np.arange(36).reshape(18, 2) == 7, np.nan, 0.5))
+
+
+def predictions_of_other_classes(here: Situation) -> list[str]:
+    return predicted(here, np.full((18, 3), 1 / 3))
+
+
+def predictions_of_other_images(here: Situation) -> list[str]:
+    return predicted(here, np.full((17, 2), 0.5))
+
+
+def predictions_that_name_an_image_twice(here: Situation) -> list[str]:
+    (here.tmp_path / "probs.csv").write_text("sample_id,cat,dog\n" + "cat/0.png,0.5,0.5\n" * 18)
+    return [*predicted(here, np.full((18, 2), 0.5)), "--predictions", str(here.tmp_path / "probs.csv")]
+
+
+def predictions_that_are_pickled(here: Situation) -> list[str]:
+    return predicted(here, np.full((18, 2), 0.5, dtype=object))
+
+
+def predictions_that_are_cut_short(here: Situation) -> list[str]:
+    command = predicted(here, np.full((18, 2), 0.5))
+    (here.tmp_path / "probs.npy").write_bytes((here.tmp_path / "probs.npy").read_bytes()[:-8])
+    return command
+
+
+def labels_instead_of_predictions(here: Situation) -> list[str]:
+    return predicted(here, np.zeros((18, 2), dtype=np.int64))
+
+
+def float_labels_to_rank(here: Situation) -> list[str]:
+    np.save(here.tmp_path / "probs.npy", np.full((3, 2), 0.5))
+    np.save(here.tmp_path / "labels.npy", np.array([0.0, 1.0, 1.0]))
+    names = [f"--{name}={here.tmp_path / name}.npy" for name in ("predictions", "labels")]
+    return ["rank", names[0].replace("predictions.npy", "probs.npy"), names[1], "--out", str(here.tmp_path / "r.csv")]
+
+
+def predictions_of_a_cycle_that_is_over(here: Situation) -> list[str]:
+    assert main(predicted(here, np.full((18, 2), 0.5), "--annotator", "person")) == 0
+    (one,) = run.all_runs()
+    row = one.ranking(0)["sample_id"].iloc[:1].tolist()
+    annotation.record(one, row, np.array([1]), ["ann"])
+    return ["step", one.id, "--predictions", str(here.tmp_path / "probs.npy")]
+
+
+def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
+    one = here.a_run(cycles=1)
+    np.save(here.tmp_path / "probs.npy", np.full((300, 10), 0.1))
+    assert main(["resume", one.id]) == 0
+    return ["step", one.id, "--predictions", str(here.tmp_path / "probs.npy")]
+
+
 @pytest.mark.parametrize(
     ("situation", "says"),
     [
+        (predictions_that_do_not_sum_to_one, r"a row that sums to 0.8 instead of 1, that of 'cat/.\.png'"),
+        (predictions_with_a_gap, r"missing or not finite, in the row of 'cat/3.png'"),
+        (predictions_of_other_classes, r"has 3 columns of numbers, and there are 2 classes"),
+        (predictions_of_other_images, r"has 17 rows, and there are 18 images in the order of their sorted ids"),
+        (predictions_that_name_an_image_twice, r"names 'cat/0.png' more than once"),
+        (predictions_that_are_pickled, r"holds pickled objects, which are not opened"),
+        (predictions_that_are_cut_short, r"cut short"),
+        (labels_instead_of_predictions, r"holds int64 \[18, 2\]; it needs floats"),
+        (float_labels_to_rank, r"holds float64 \[3\]; labels are whole numbers"),
+        (predictions_of_a_cycle_that_is_over, r"holds the predictions of cycle 0 .*predict again"),
+        (predictions_for_a_run_that_trains, r"trains its own model: start a run with --predictions"),
         (votes_on_an_unknown_sample, r"votes.csv names 1 sample.* 'cow/0.png'"),
         (votes_for_an_unknown_class, r"votes.csv names 1 class.* 'cow'"),
         (votes_that_all_tie, r"annotations tie on all 18 images.*add annotations"),

@@ -171,7 +171,7 @@ def test_listing_everything_imports_no_torch() -> None:
     listing += "assert methods.refused() == []; assert 'torch' not in sys.modules; print(*methods.selectors.CATALOGUE)"
     done = started_with(PLUGINS, PLUGINS, "-c", listing)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "vanilla co-teaching elr ssl pretrained clean label-smoothing\n"
+    assert done.stdout == "vanilla co-teaching elr ssl pretrained clean imported label-smoothing\n"
 
 
 GOOD = """

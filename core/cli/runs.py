@@ -10,7 +10,7 @@ from core.analysis import measures
 from core.cli import options as known
 from core.cli.options import Parser
 from core.cli.shared import INTERRUPTED, finished_cycle, load, print_left_out, print_summary, tell
-from core.runs import annotation, branch, jobs, live, run, settle, spec, study
+from core.runs import annotation, branch, imported, jobs, live, run, settle, spec, study
 from core.runs.run import Run
 from core.runs.study import Protocol, Study
 from data.errors import UserError
@@ -53,6 +53,7 @@ def step_options(sub: Parser) -> None:
     sub.set_defaults(command=step)
     worked_options(sub)
     sub.add_argument("--labels", type=int, help="collect so many, this once (default: the run's budget)")
+    known.add(sub, ("predictions", "embeddings"), default="those of the cycle before")
 
 
 def branch_options(sub: Parser) -> None:
@@ -86,7 +87,7 @@ def start(options: argparse.Namespace) -> None:
     given = {"dataset": "fashion", **given, "task": options.task}
     votes = "votes" in given and not options.noise and options.annotator != "simulated"
     chosen = options.strategy if learning else options.score and [options.score]
-    methods = chosen or [settle.default_method(options.task, votes)]
+    methods = chosen or [settle.default_method(options.task, votes, "predictions" in given)]
     seeds = options.seed or [0]
     if len(methods) > 1:
         title = f"{given['dataset']}: {', '.join(methods)}"
@@ -99,8 +100,17 @@ def start(options: argparse.Namespace) -> None:
             config, dataset = settle.settle(asked, loader)
             created = run.create(config, settle.about(dataset))
             tell(f"run {created.id}\n{measures.split_text(config, dataset)}")
+            tell_predictions(config, dataset)
             print_left_out(dataset)
             work(created, dataset, options)
+
+
+def tell_predictions(config: spec.Config, dataset: data.ImageDataset) -> None:
+    """How imported predictions are joined with the images, and what to know of them."""
+    if config.predictions is not None:
+        tell(imported.joined(config, dataset))
+        if config.question.checks and (warning := imported.warning(config.predicted)):
+            tell(f"nextlabel: {warning}")
 
 
 def work_study(found: Study, options: argparse.Namespace) -> None:
@@ -152,6 +162,12 @@ def step(options: argparse.Namespace) -> None:
     annotation.check_step(found)
     if found.is_running():
         raise UserError(f"Run {found.id} is being worked on by another process: wait for it, or cancel it first.")
+    if options.predictions is not None:
+        imported.bring(found, load(found), options.predictions, options.embeddings)
+    elif options.embeddings is not None:
+        raise UserError("--embeddings go with --predictions: give both, or neither.")
+    elif not found.config.trains and len(found.cycles()):
+        tell("There are no new predictions: the next cycle is ranked by the last ones.")
     jobs.take(found, options.labels)
     options.until = len(found.cycles()) + 1
     found.log.set_fact("target", max(found.target(), options.until))

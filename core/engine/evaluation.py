@@ -160,8 +160,11 @@ def select_models(
 
 def _alone(config: Config, seed: int) -> Config:
     """A single model that learns from whatever labels it is given, without folds."""
-    selector = "vanilla" if config.selector == "clean" else config.selector
-    return dataclasses.replace(config, selector=selector, seed=seed, folds=1, ensemble=1)
+    learns = config.trains and config.selector != "clean"
+    config = dataclasses.replace(config, predictions=None, embeddings=None, predicted=None, imported=None)
+    return dataclasses.replace(
+        config, selector=config.selector if learns else "vanilla", seed=seed, folds=1, ensemble=1
+    )
 
 
 def _accuracy(learner: Learner, folder: Path, rows: Ints, labels: Ints) -> float:

@@ -17,6 +17,10 @@ def layer_norms(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) -> 
     The model is that of the cycle; with folds, the one that has not seen the sample. The sum of all norms is the entropy
     gradient norm (Wang et al. 2022, Eq. 7). Raises `UserError` for an unknown sample, and where the weights are not kept.
     """
+    if not run.config.trains:
+        raise UserError(
+            f"Run {run.id} ranks by imported predictions, which have no gradients: choose a run that trains its model."
+        )
     if sample_id not in dataset.ids:
         raise UserError(f"Run {run.id} has no sample {sample_id[:100]!r}: `export --table ranking` lists them.")
     row = dataset.ids.index(sample_id)

@@ -62,8 +62,7 @@ class Scorer:
     def projection(self) -> NDArray[np.float16]:
         """Embeddings of the whole pool in few dimensions, of unit length, float16 [N, d]: whose angle to whose is small."""
         if self.fixed:
-            every = self.embeddings(np.arange(len(self.images)))
-            return _project(every, *_basis(every[:: max(1, len(every) // BASIS_ROWS)]))
+            return compact(self.embeddings(np.arange(len(self.images))))
         return self.cache.get({**self.key, "score": "projection"}, lambda: self._pass()[1])
 
     def places(self, before: Floats | None) -> NDArray[np.float32]:
@@ -188,6 +187,11 @@ class Scorer:
 
         key = {**self.key, "score": "gradient-norm", **what, "rows": digest(rows)}
         return self.cache.get(key, over_batches)
+
+
+def compact(embeddings: Tensor) -> NDArray[np.float16]:
+    """Embeddings [N, D] in few dimensions, of unit length, float16 [N, d]."""
+    return _project(embeddings, *_basis(embeddings[:: max(1, len(embeddings) // BASIS_ROWS)]))
 
 
 def _basis(embeddings: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,8 +66,7 @@ class Learner:
 
     def seed(self, cycle: int, purpose: int, part: Part = WHOLE) -> int:
         """A seed of its own for every run seed, cycle, purpose and part."""
-        key = [self.config.seed, cycle, purpose, *(part if part != WHOLE else ())]
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
+        return seed_of(self.config, cycle, purpose, part)
 
     def settings(self, cycle: int) -> Settings:
         """How a cycle trains."""
@@ -297,6 +296,12 @@ class Learner:
         """Posterior of the test images, [M, C]: the mean over all parts."""
         parts = [scorer.probs_of(self.test, "test").astype(np.float64) for scorer in found.values()]
         return np.asarray(sum(parts) / len(parts))
+
+
+def seed_of(config: Config, cycle: int, purpose: int, part: Part = WHOLE) -> int:
+    """A seed of its own for every run seed, cycle, purpose and part."""
+    key = [config.seed, cycle, purpose, *(part if part != WHOLE else ())]
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def weights(folder: Path, part: Part = WHOLE) -> Path:

@@ -14,6 +14,7 @@ import filelock
 import numpy as np
 
 from core.engine import provenance, scoring
+from core.engine.imported import Importer
 from core.engine.learner import Learner, weights
 from core.engine.scoring import Scoring
 from core.relabel import Ints, Labels
@@ -76,7 +77,11 @@ class _Worker:
         self.run, self.dataset, self.live, self.report = run, dataset, state, report
         self.config = run.config
         self.task = TASKS[self.config.task](self.config, dataset)
-        self.learner = Learner(self.config, dataset, run.path.parent, state.progress)
+        self.learner: Learner | Importer = (
+            Learner(self.config, dataset, run.path.parent, state.progress)
+            if self.config.trains
+            else Importer(run, dataset)
+        )
         strategy = self.task.strategy
         self.companion = None if strategy is None else strategy.companion
         self.dropout = scoring.dropout(self.task)
@@ -115,6 +120,8 @@ class _Worker:
         if self.begins(cycle, "score"):
             scored = self.scoring(cycle)
             columns, measures = scoring.columns(scored), scoring.measures(scored)
+            if config.skip_duplicates:
+                scored = scoring.without_duplicates(scored, columns[config.method])
             write_array(here / "posterior.npy", scored.probs.astype(np.float32))
             if scored.trained == cycle:
                 write_array(here / "embedding.npy", scored.scorer.projection())

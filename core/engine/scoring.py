@@ -1,5 +1,6 @@
 """The scores of a cycle: what a strategy may ask of the pool, what a score needs beyond the posterior, and the ranking."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import graph, tsne
+from core import graph, neighbours, tsne
+from core.engine.imported import Importer
 from core.engine.inference import NORMS, SCORE_BATCH, Scorer
 from core.engine.learner import COMPANION, WHOLE, Learner, Part
 from core.gradnorm import Loss
@@ -32,7 +34,7 @@ class Scoring:
 
     run: Run
     task: Task
-    learner: Learner
+    learner: Learner | Importer
     cycle: int
     trained: int
     scorers: dict[Part, Scorer]
@@ -107,6 +109,26 @@ def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
     return found
 
 
+def without_duplicates(cycle: Scoring, score: Floats) -> Scoring:
+    """The cycle with one candidate of each group of near duplicates, that of the highest score, and none where one has a label.
+
+    score: that which ranks, [N]; NaN for those left out afterwards, so that they are not collected either.
+    """
+    distance, neighbour = neighbours.nearest(cycle.scorer.projection())
+    group = neighbours.near_duplicates(distance, neighbour)
+    rows = cycle.candidates
+    best_first = rows[np.lexsort((rows, -score[rows]))]
+    seen = set(group[cycle.state.majority >= 0].tolist()) - {0}
+    kept = []
+    for row in best_first.tolist():
+        if group[row] not in seen:
+            kept.append(row)
+            seen |= {int(group[row])} - {0}
+    candidates = np.array(sorted(kept), dtype=np.int64)
+    score[np.setdiff1d(rows, candidates)] = np.nan
+    return dataclasses.replace(cycle, candidates=candidates)
+
+
 def _places(cycle: Scoring) -> dict[str, Floats]:
     """The columns of the embedding map, [N] each; they stay where no training has changed the embedding."""
     before = None
@@ -126,8 +148,7 @@ def measures(cycle: Scoring) -> dict[str, float]:
         found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
     found |= _fall(cycle)
     right = cycle.learner.dataset.test_labels
-    if len(right):
-        probs = cycle.learner.test_probs(cycle.scorers)
+    if len(right) and (probs := cycle.learner.test_probs(cycle.scorers)) is not None:
         seen = cycle.learner.dataset.readable_test()
         found |= cycle.task.answer.measure(probs[seen], right[seen])
         first = cycle.task.answer.measured[0]
@@ -207,7 +228,7 @@ class Unlabelled:
         cycle, images = self.cycle, self.scorer.images
         assert cycle.task.strategy is not None
         assert cycle.task.strategy.companion is not None
-        companion = cycle.learner.companion(cycle.cycle, cycle.task.strategy.companion)
+        companion = cast(Learner, cycle.learner).companion(cycle.cycle, cycle.task.strategy.companion)
         companion.load_state_dict(load_file(cycle.run.cycle_path(cycle.cycle) / COMPANION))
         companion.to(images.device).eval()
         model, parts = cast(Classifier, self.scorer.model), []

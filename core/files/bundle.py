@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core import methods
-from core.runs import settle, spec
+from core.runs import imported, settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
 from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
@@ -38,7 +38,7 @@ from core.store.atomic import write_array, write_atomically, write_table, writin
 from core.store.log import UNSURE
 from data import ImageDataset
 from data.errors import UserError
-from data.files import archive, packed
+from data.files import archive, packed, predictions
 
 FORMAT, VERSION = "nextlabel-run", 1
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, 
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
-    rf"{CYCLE}/(ranking\.parquet|posterior\.npy|embedding\.npy|weights(-\d+-\d+)?\.safetensors)"
+    rf"{CYCLE}/(ranking\.parquet|(posterior|embedding|imported|imported-embeddings)\.npy|weights(-\d+-\d+)?\.safetensors)"
 )
 EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
 RANKING = {"sample_id", "rank", "label", "suggested", "confidence", "status", "n_votes"}
@@ -103,7 +103,7 @@ def write(
                     np.save(entry, np.asarray(array), allow_pickle=False)
         for cycle in range(n_cycles):
             here = run.cycle_path(cycle)
-            kept = ["ranking.parquet", "posterior.npy", "embedding.npy"]
+            kept = ["ranking.parquet", "posterior.npy", "embedding.npy", imported.PROBS, imported.EMBEDDINGS]
             kept += [path.name for path in sorted(here.glob("weights*.safetensors"))] if weights else []
             for name in kept:
                 if (here / name).is_file():  # a ranking that did not train has no embedding
@@ -400,12 +400,14 @@ def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
     if ranking["sample_id"].tolist() != ids or not ranking["status"].map(lambda one: isinstance(one, str)).all():
         raise ValueError
     write_table(target / "ranking.parquet", ranking)
-    for name, width in (("posterior.npy", n_classes), ("embedding.npy", None)):
-        if not (raw / name).is_file() and width is None:
-            continue
+    arrays = {"embedding.npy": None, imported.PROBS: n_classes, imported.EMBEDDINGS: None}
+    there = [(name, width) for name, width in arrays.items() if (raw / name).is_file()]
+    for name, width in (("posterior.npy", n_classes), *there):
         array = np.load(raw / name, mmap_mode="r", allow_pickle=False)
         if array.ndim != 2 or array.shape != (len(ids), width or array.shape[1]) or array.dtype.kind != "f":
             raise ValueError
+        if name == imported.PROBS:
+            predictions.check(array, name, ids)
         write_array(target / name, np.asarray(array))
     for path in sorted(raw.glob("weights*.safetensors")):
         try:

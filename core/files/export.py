@@ -215,7 +215,7 @@ def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
     """
     if file_format == "csv":
         texts = table.select_dtypes(["object", "string"])
-        return table.assign(**{name: texts[name].map(_guarded) for name in texts}).to_csv(index=False).encode()
+        return table.assign(**{name: texts[name].map(guarded) for name in texts}).to_csv(index=False).encode()
     if file_format == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -223,7 +223,8 @@ def table_bytes(table: pd.DataFrame, file_format: str) -> bytes:
     raise UserError(f'"{file_format}" is no table format: choose one of {", ".join(TABLE_FORMATS)}.')
 
 
-def _guarded(cell: Any) -> Any:
+def guarded(cell: Any) -> Any:
+    """A text that a spreadsheet would compute with a ' before it; anything else as it is."""
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 

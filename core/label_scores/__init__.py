@@ -52,7 +52,7 @@ class LabelScore(Score):
 
     compute: Callable[[Labelled], Array]
     """float64 [N], high first."""
-    needs: Literal["posterior", "model"] = "posterior"
+    needs: Literal["posterior", "embeddings", "model"] = "posterior"
     """What it asks. Scores that ask more of the model than its posterior are computed where they rank, or with `evidence`."""
     dropout: float = 0.0
     """Probability of dropout before the head, for a score that asks the model."""

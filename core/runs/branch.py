@@ -7,9 +7,10 @@ taken over, not repeated. Needs no torch.
 
 import dataclasses
 import shutil
+from pathlib import Path
 from typing import Any
 
-from core.runs import settle
+from core.runs import imported, settle
 from core.runs.run import TAKE, Run, home, new_folder, write_start
 from core.runs.spec import OPTIONS
 from core.store.atomic import writing
@@ -42,6 +43,8 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
         raise UserError(
             f"The first model of run {run.id} ranks all its cycles: branch from cycle 0 for another selector."
         )
+    if "selector" in changes and not config.trains:  # a model is trained from here on
+        changes |= {"predictions": None, "embeddings": None, "predicted": None, "imported": None}
     if "selector" in changes or (not config.question.checks and "method" in changes):
         changes |= {"finetune_epochs": 0, "warm_start": False}
     wanted = max(run.target(), cycle + 2) if cycles is None else cycles
@@ -62,12 +65,23 @@ def branch(run: Run, dataset: ImageDataset, cycle: int, *, cycles: int | None = 
     return _write(run, cycle, made)
 
 
+def _copy_predictions(run: Run, cycle: int, path: Path) -> None:
+    """Those that were imported for the cycle that is scored again."""
+    here = run.cycle_path(cycle)
+    for file in (here / imported.PROBS, here / imported.EMBEDDINGS):
+        if file.is_file():
+            (path / here.name).mkdir(exist_ok=True)
+            shutil.copyfile(file, path / here.name / file.name)
+
+
 def _write(run: Run, cycle: int, config: Any) -> Run:
     path = new_folder(home(), f"{config.dataset}-{config.arm.replace(', ', '-')}-s{config.seed}")
     try:
         with writing(path):
             for past in range(cycle):
                 shutil.copytree(run.cycle_path(past), path / run.cycle_path(past).name)
+            if not config.trains:
+                _copy_predictions(run, cycle, path)
             if (run.path / "data").is_dir():  # brought by the bundle that the run came in
                 shutil.copytree(run.path / "data", path / "data")
         phases = run.log.phases()

@@ -152,7 +152,9 @@ class LabelCleaning(Task):
         found: dict[str, float] = {"n_labels": collected}
         if self.reference is None:
             labelled = state.majority >= 0  # a tie has no label to agree with
-            if self.config.folds > 1 and labelled.any():  # a model that has learnt the labels agrees with wrong ones
+            if (
+                self.config.out_of_sample and labelled.any()
+            ):  # a model that has learnt the labels agrees with wrong ones
                 found["agreement"] = float((self.answer.predicted(probs[labelled]) == state.majority[labelled]).mean())
             return found | {"tied": int(state.tied.sum())}
         clear, difficult = metrics.remaining_errors(state.majority, self.reference)
@@ -168,7 +170,7 @@ class LabelCleaning(Task):
 
     def model_columns(self, state: Labels, probs: Floats, model: "AskedModel") -> dict[str, Floats]:
         given = self.labelled(state, probs, model)
-        return {one.name: one.of(given) for one in self.scores if one.needs == "model"}
+        return {one.name: one.of(given) for one in self.scores if one.needs != "posterior"}
 
     def labelled(self, state: Labels, probs: Floats, model: "AskedModel | None" = None) -> "Labelled":
         """What scores are computed from."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import data
-from core import metrics
-from core.runs import spec
+from core import methods, metrics
+from core.runs import imported, spec
 from core.runs.reference import clean_labels, initial_labels, reference_counts
 from core.runs.run import SKIPPED_COUNTS
 from core.runs.spec import Config
@@ -16,6 +16,7 @@ from data.errors import UserError
 from data.files import skipped
 
 STRATEGY = "entropy-gradnorm"  # of active learning, where nobody chose another
+UNTRAINED_STRATEGY = "margin"  # the same where predictions are imported, which have no gradients
 # What a newcomer gets: minutes on two CPU cores. Data sets that are not named take their task's last line. Active learning
 # trains on a few hundred images, so that its batches are small: many steps matter more than smooth ones.
 FEW_LABELS = {"lr": 0.05, "batch_size": 32}
@@ -40,6 +41,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     (spec.CLEANING, "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     (spec.CLEANING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
+IMPORTED = "imported"  # the selector of predictions that a model of the user's own made
+TRAINING = ("folds", "ensemble", "static", "evidence")  # options of which nothing is left where no model is trained
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
 DEFAULT_NOISE = 0.15  # where votes are there and no rate is given: the paper's lower level
@@ -58,10 +61,13 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def default_method(task: str, votes: bool = False) -> str:
-    """The strategy or score that nobody chose; votes: whether the labels to check are a table of people's votes."""
+def default_method(task: str, votes: bool = False, untrained: bool = False) -> str:
+    """The strategy or score that nobody chose.
+
+    votes: whether the labels to check are a table of people's votes · untrained: whether predictions are imported.
+    """
     if not spec.QUESTIONS[task].checks:
-        return STRATEGY
+        return UNTRAINED_STRATEGY if untrained else STRATEGY
     return VOTES_SCORE if votes else "cleaning"
 
 
@@ -90,15 +96,22 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     ranked, and by a model that has not learnt from its label. Raises `UserError` as `spec.check`, `prepare` and `load` do.
     """
     spec.check({"task": given["task"]})
+    checks = spec.QUESTIONS[given["task"]].checks
+    untrained = given.get("predictions") is not None
+    if untrained and checks:
+        given = {"selector": IMPORTED, **given}
     settings = {"budget": 0, **defaults(given["task"], given["dataset"]), **given}
     if given["dataset"] == "folder":  # earlier runs decoded all images at once, and stay as they are
         settings = {"on_demand": True, **settings}
     check(settings)
-    checks = spec.QUESTIONS[given["task"]].checks
-    everything = checks and given["dataset"] in spec.OWN and "test_share" not in given
+    _check_predictions(settings)
+    # A model that is trained elsewhere has its own test set: every image of the folder is in the table of predictions
+    everything = (checks or untrained) and given["dataset"] in spec.OWN and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)
     dataset = load(first)
     config = prepare(first, dataset)
+    if untrained:
+        return config, dataset
     if config.question.checks and config.annotator == "person":
         folds = first.folds if "folds" in given else min(PEOPLES_FOLDS, len(dataset))
         return prepare(dataclasses.replace(first, folds=folds), dataset), dataset
@@ -135,6 +148,41 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
         )
 
 
+def _check_predictions(settings: Mapping[str, Any]) -> None:
+    """Raise `UserError` where imported predictions do not go with the other options of a run, or these need some."""
+    task, given = settings["task"], settings.get("predictions") is not None
+    if settings.get("embeddings") is not None and not given:
+        raise UserError("--embeddings go with --predictions: give both, or neither.")
+    name = settings.get("selector", spec.OPTIONS["selector"].default)
+    trains = name not in methods.selectors.CATALOGUE or methods.selectors.CATALOGUE[name].trains
+    if not given and settings.get("imported") is None:
+        if not trains:
+            raise UserError(f"--selector {name} takes predictions: give --predictions.")
+        if settings.get("predicted") is not None:
+            raise UserError("--predicted is said of --predictions: give them, or leave it out.")
+        return
+    if spec.QUESTIONS[task].checks and trains:
+        raise UserError(
+            f"--selector {name} trains a model, and --predictions stand in its place: leave one of them out."
+        )
+    for other in TRAINING:
+        if settings.get(other, spec.OPTIONS[other].default) != spec.OPTIONS[other].default:
+            raise UserError(
+                f"{spec.flag(other)} needs a model that is trained here, and --predictions stand in its place: leave one of them "
+                "out."
+            )
+    method, flag = str(settings.get("method")), spec.flag("method", task)
+    needs = imported.needs_of(method, task)
+    if needs == "model":
+        fit = [one for one in spec.OPTIONS["method"].choices(task) if imported.needs_of(one, task) != "model"]
+        raise UserError(
+            f"{flag} {method} asks a model for more than its predictions (gradients, dropout or a model of its own): choose one "
+            f"of {', '.join(fit)}, or train here without --predictions."
+        )
+    if needs == "embeddings" and given and settings.get("embeddings") is None:
+        raise UserError(f"{flag} {method} compares embeddings: give --embeddings too.")
+
+
 def prepare(config: Config, dataset: ImageDataset) -> Config:
     """Check a configuration against its data and fill in what depends on both.
 
@@ -142,6 +190,12 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
     cannot run: as `check`, a budget larger than the pool, noise out of reach.
     """
     check(dataclasses.asdict(config))
+    _check_predictions(dataclasses.asdict(config))
+    if not config.trains:
+        config = dataclasses.replace(config, finetune_epochs=0, warm_start=False)
+    if config.predictions is not None and config.imported is None:
+        found = imported.read(config, dataset, config.predictions, config.embeddings)
+        config = dataclasses.replace(config, imported=found.digest)
     if not config.question.checks:
         return _prepare_learning(config, dataset)
     return _prepare_cleaning(config, dataset, len(dataset.ids))

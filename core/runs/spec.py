@@ -364,6 +364,14 @@ class LabelNext:
         ),
         Option(unset="all"),
     ] = None
+    skip_duplicates: Annotated[
+        bool,
+        Field(
+            title="Skip near duplicates",
+            description="rank one image of each group of near duplicates, and none where one of the group has a label",
+        ),
+        Option(branch=True),
+    ] = False
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -424,6 +432,40 @@ class CheckNext:
         str | None,
         Field(description="pretrained: file of the backbone's ImageNet weights"),
         Option(path=True, unset="downloaded"),
+    ] = None
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Predictions:
+    """What a model of the user's own says, instead of one that is trained here."""
+
+    title: ClassVar = "Predictions of your own model"
+
+    predictions: Annotated[
+        str | None,
+        Field(
+            description="file of predicted probabilities: .npy float [samples, classes], its rows in the order of the table of "
+            "labels or else of the sorted ids; or CSV or Parquet with sample_id (or file_name) and one column for each class"
+        ),
+        Option("basic", "nuisance", path=True, unset="a model is trained"),
+    ] = None
+    embeddings: Annotated[
+        str | None,
+        Field(description="file of embeddings, in the forms of the predictions"),
+        Option("basic", "nuisance", path=True, unset="none"),
+    ] = None
+    predicted: Annotated[
+        Literal["out-of-sample", "in-sample"] | None,
+        Field(
+            description="whether the predictions are of a model that was not trained on the sample it predicts "
+            "(cross-validation), or of one that was"
+        ),
+        Option("basic", "arm", unset="not known"),
+    ] = None
+    imported: Annotated[
+        str | None,
+        Field(description="digest of the first predictions and embeddings"),
+        Option("program", "arm"),
     ] = None
 
 
@@ -516,7 +558,7 @@ class Lineage:
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
-class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator, Noise, Data, Asked):
+class Config(Lineage, Scoring, Training, Model, Predictions, CheckNext, LabelNext, Annotator, Noise, Data, Asked):
     """Everything that decides what a run does. Equal configurations give equal label logs on one CPU.
 
     Raises `UserError` for a value that an option cannot have, here and where one is replaced.
@@ -546,6 +588,16 @@ class Config(Lineage, Scoring, Training, Model, CheckNext, LabelNext, Annotator,
         if self.question.checks and self.method == "cleaning":
             return self.selector
         return self.method if self.selector == "vanilla" else f"{self.selector}, {self.method}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained here; else its predicted probabilities are imported."""
+        return self.predictions is None and self.imported is None
+
+    @property
+    def out_of_sample(self) -> bool:
+        """Whether each sample's predicted probabilities are those of a model that has not learnt its label."""
+        return self.folds > 1 if self.trains else self.predicted == "out-of-sample"
 
     @property
     def doubtful_test(self) -> bool:

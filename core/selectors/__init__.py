@@ -7,7 +7,7 @@ are what they share.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from core.described import Method
 from data.catalogue import Catalogue
@@ -49,13 +49,22 @@ class Shape:
     weights: str | None = None  # file of its weights; None: torchvision's, downloaded
 
 
+def _nothing(*given: Any, **settings: Any) -> NoReturn:
+    raise TypeError("there is no model to build or train: the predicted probabilities come from a file")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Selector(Method):
-    """A way of learning, and what it needs: the engine gives it that without knowing its name."""
+    """A way of learning, and what it needs: the engine gives it that without knowing its name.
 
-    build: "Callable[[Shape], Model]"
+    Raises `ValueError` for one that trains and does not say how.
+    """
+
+    trains: bool = True
+    """Whether there is a model to build and train; else the predicted probabilities of every cycle come from a file."""
+    build: "Callable[[Shape], Model]" = _nothing
     """A fresh model."""
-    fit: Callable[..., float]
+    fit: Callable[..., float] = _nothing
     """fit(model, images, rows, labels, settings, *, seed, noise, callbacks): train in place, return the last mean loss.
 
     rows, labels: int [n] · noise: estimated share of wrong labels · callbacks: of `core.selectors.fitting`.
@@ -70,6 +79,11 @@ class Selector(Method):
     """Which labels it learns from: those given, or the right ones."""
     statistics: "Callable[[Pixels], tuple[Tensor, Tensor]] | None" = None
     """Mean and standard deviation by which images are normalised; None: those of the images, by channel."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trains and _nothing in (self.build, self.fit):
+            raise ValueError("a selector that trains says how: build and fit")
 
 
 class Companion(Protocol):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 UnlabelledLoss = Literal["entropy", "expected", "egl"]
+Needs = Literal["nothing", "posterior", "embeddings", "model"]
 
 
 class Pool(Protocol):
@@ -80,6 +81,9 @@ class Strategy(Score):
 
     score: Callable[[Pool], Floats]
     """float64 [n], high first."""
+    needs: Needs = "model"
+    """What it asks of the pool: nothing that a model says, `probs` alone, `embeddings` too, or more. All but the last work on
+    predictions that somebody else's model made."""
     loss: UnlabelledLoss | None = None
     """The unlabelled loss whose gradient norm is the score."""
     dropout: float = 0.0

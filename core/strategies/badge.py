@@ -62,6 +62,7 @@ STRATEGY = Strategy(
     values="0 for those not chosen",
     reference="Ash et al. 2020",
     score=score,
+    needs="embeddings",
     colour=BLUE,
     symbol="star",
     place=9,

@@ -90,6 +90,7 @@ STRATEGY = Strategy(
     values="≥ 0",
     reference="Sener & Savarese 2018",
     score=score,
+    needs="embeddings",
     colour=BLUE,
     symbol="triangle-down-open",
     dash="dash",

@@ -19,6 +19,7 @@ STRATEGY = Strategy(
     unit="nats",
     reference="Shannon 1948; Settles 2009",
     score=score,
+    needs="posterior",
     colour=SKY,
     symbol="hexagon-open",
     dash="dash",

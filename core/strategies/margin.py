@@ -18,6 +18,7 @@ STRATEGY = Strategy(
     values="in [0, 1]",
     reference="Scheffer et al. 2001",
     score=score,
+    needs="posterior",
     colour=ORANGE,
     symbol="triangle-up",
     place=10,

@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     formula="u ~ U[0, 1)",
     higher="drawn first; no information: the lower bound",
     score=score,
+    needs="nothing",
     colour=VERMILLION,
     symbol="x",
     dash="dot",

@@ -63,11 +63,11 @@ def unpack(file: BinaryIO) -> Path:
     return target
 
 
-def keep_table(name: str, content: bytes) -> Path:
-    """Keep an uploaded table of labels or votes; its path. Raises `UserError` for what is no .csv or .parquet."""
+def keep_table(name: str, content: bytes, *, arrays: bool = False) -> Path:
+    """Keep an uploaded table, .csv or .parquet; its path. arrays: whether a .npy file will do. Raises `UserError` for others."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in TABLES:
-        raise UserError(f"{name[:100]!r} is no table; give a file .csv or .parquet")
+    if suffix not in TABLES and not (arrays and suffix == ".npy"):
+        raise UserError(f"{name[:100]!r} is no table; give a file .csv or .parquet{' or .npy' if arrays else ''}")
     path = home() / "uploads" / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     try:
         write_atomically(path, lambda part: part.write_bytes(content))

@@ -103,7 +103,7 @@ def find(
     root = root.resolve()
     skipped = _left_out_before(root)
     needs_label = votes is None and class_names is None
-    table = _table(root) if labels is None else Path(labels).expanduser()
+    table = annotations.beside(root) if labels is None else Path(labels).expanduser()
     if table is not None:
         if labels is None and not table.resolve().is_relative_to(root):
             raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
@@ -311,11 +311,6 @@ def _first(path: str) -> bytes:
 
 def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _table(root: Path) -> Path | None:
-    """The table of labels that lies next to the images, if one does."""
-    return next((root / name for name in ("metadata.csv", "metadata.parquet") if (root / name).is_file()), None)
 
 
 def is_votes(table: Path) -> bool:

@@ -12,13 +12,20 @@ from pages.ui import frame
 ROOM = 16  # characters that an empty field shows
 
 
-def field(place: DeltaGenerator, one: Described, task: str, default: Any, name: Callable[[str], str] = str) -> Any:
+def field(
+    place: DeltaGenerator,
+    one: Described,
+    task: str,
+    default: Any,
+    name: Callable[[str], str] = str,
+    offered: Callable[[str], bool] = lambda choice: True,
+) -> Any:
     """Draw the field of an option where a question is asked, and return its value; None where it may be left empty and is.
 
-    name: what a choice is called. The field keeps what was typed for as long as its default is the same. Raises `UserError` for
-    a path that a browser may not name.
+    name: what a choice is called · offered: whether a choice is one here. The field keeps what was typed for as long as its
+    default is the same. Raises `UserError` for a path that a browser may not name.
     """
-    title, choices = one.headed(task), list(one.choices(task))
+    title, choices = one.headed(task), [choice for choice in one.choices(task) if offered(choice)]
     empty = one.option.unset if len(one.option.unset) <= ROOM else "default"
     said: dict[str, Any] = {"key": f"{one.named(task)}-{default}", "help": _help(one, task)}
     if choices:

@@ -7,12 +7,19 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import methods
-from core.runs import jobs, settle, spec
+from core.runs import imported, jobs, settle, spec
 from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
 from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
 
+TRAINED = (
+    spec.CheckNext.title,
+    spec.Model.title,
+    spec.Training.title,
+    spec.Scoring.title,
+)  # options of a model that is trained
+UNTRAINED = ("gamma",)  # the one among them that is of the score
 WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, "
     "and so puts images on top whose majority is right."
@@ -34,6 +41,14 @@ class Images:
     classes: list[str] | None = field(default=None)
     pool: int = 0
     unlabelled: int = 0
+    predictions: str | None = None
+    embeddings: str | None = None
+    predicted: str | None = None
+
+    @property
+    def untrained(self) -> bool:
+        """Whether a model of the user's own takes the place of one that is trained."""
+        return self.predictions is not None
 
 
 def form(images: Images) -> dict[str, Any] | None:
@@ -61,6 +76,9 @@ def form(images: Images) -> dict[str, Any] | None:
     given: dict[str, Any] = {"task": task, "dataset": images.name, "annotator": "person" if people else None}
     given |= {name: value for name, value in vars(images).items() if name in OPTIONS}
     shown = [one for name, one in OPTIONS.items() if name not in given and one.applies(task, images.name, people)]
+    if images.untrained:
+        given |= {"test_share": 0.0} if own else {}  # the model's own test set is elsewhere
+        shown = [one for one in shown if (one.group not in TRAINED or one.name in UNTRAINED) and one.name not in given]
     basic = sorted((one for one in shown if one.option.level == "basic"), key=lambda one: one.option.identity != "arm")
     given |= _fields(basic, 2, images, task, people)
     score = methods.described(given["method"])
@@ -104,7 +122,13 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
         about = NOISE_KINDS.get(choice, "") if one.name == "noise_kind" else ""
         return f"{choice} — {about}" if about else choice
 
-    return fields.field(place, one, task, _default(one, images, task, people), name)
+    def offered(choice: str) -> bool:
+        if one.name == "method" and images.untrained:
+            needs = imported.needs_of(choice, task)
+            return needs != "model" and (needs != "embeddings" or images.embeddings is not None)
+        return one.name != "selector" or methods.selectors.CATALOGUE[choice].trains
+
+    return fields.field(place, one, task, _default(one, images, task, people), name, offered)
 
 
 def _default(one: Described, images: Images, task: str, people: bool) -> Any:
@@ -112,7 +136,7 @@ def _default(one: Described, images: Images, task: str, people: bool) -> Any:
     own, preset = images.name in spec.OWN, settle.defaults(task, images.name)
     budget = preset.get("budget", 0)
     found = {
-        "method": settle.default_method(task, images.votes is not None),
+        "method": settle.default_method(task, images.votes is not None, images.untrained),
         "budget": min(budget, max(1, images.pool // 10)) if own and budget else budget,  # of a few images, a few
         "initial": budget if people and not own else 0,
         "noise": 0.0 if own else settle.DEFAULT_NOISE,

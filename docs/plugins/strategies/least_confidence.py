@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     values="in [0, 1]",
     reference="Lewis & Gale 1994",
     score=score,
+    needs="posterior",
     colour=VERMILLION,
     symbol="octagon",
 )

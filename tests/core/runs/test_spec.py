@@ -149,6 +149,9 @@ CHOSEN_ABOVE = (
     "votes",
     "classes",
     "annotator",
+    "predictions",
+    "embeddings",
+    "predicted",
 )  # of which folder, and who answers
 
 

@@ -10,9 +10,10 @@ from core import selectors
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
 from core.models.forward import place, predict
-from core.selectors import CATALOGUE, Settings, Shape, linear
+from core.selectors import CATALOGUE, Selector, Settings, Shape, linear
 from data.errors import UserError
 
+TRAINED = [name for name in CATALOGUE if selectors.load(name).trains]
 SHAPE = Shape("small-cnn", width=8, channels=1, n_classes=10, seed=0)
 SETTINGS = Settings(epochs=6, lr=0.05, batch_size=32, schedule="one-cycle")
 
@@ -67,7 +68,7 @@ def embeddings(model: architectures.Model, given: Images) -> torch.Tensor:
         return torch.cat([model.eval().embed(x) for _, x in given.batches(np.arange(len(given)), 100)])
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_selector_learns_and_repeats_bit_for_bit(name, pool, weights):
     before = torch.random.get_rng_state()
     first, second = (trained(name, pool, weights) for _ in range(2))
@@ -79,13 +80,13 @@ def test_a_selector_learns_and_repeats_bit_for_bit(name, pool, weights):
     assert (probs.argmax(axis=1) == pool.labels).mean() > 0.35  # chance is 0.1
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "pretrained"])
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "pretrained"])
 def test_another_seed_gives_another_model(name, pool, weights):
     a, b = trained(name, pool, weights, seed=0), trained(name, pool, weights, seed=1)
     assert not np.array_equal(predict(a, images(name, pool)), predict(b, images(name, pool)))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_posterior_survives_its_file_and_comes_from_embed_and_classify(name, pool, weights):
     model, given = trained(name, pool, weights, dropout=0.25), images(name, pool)
     copy = selectors.load(name).build(shape(weights, seed=9, dropout=0.25))
@@ -98,7 +99,7 @@ def test_a_posterior_survives_its_file_and_comes_from_embed_and_classify(name, p
     np.testing.assert_allclose(again, probs, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_dropout_acts_before_the_head_alone(name, pool, weights):
     model = selectors.load(name).build(shape(weights, dropout=0.5)).eval()
     x = images(name, pool)[np.arange(4)]
@@ -110,12 +111,17 @@ def test_dropout_acts_before_the_head_alone(name, pool, weights):
         assert not torch.equal(model.classify(embedding), model.classify(embedding))
 
 
+def test_a_selector_that_trains_says_how():
+    with pytest.raises(ValueError, match="says how: build and fit"):
+        Selector(name="mine", title="Mine")
+
+
 def test_an_unknown_selector_is_named():
     with pytest.raises(UserError, match='no selector "simclr"'):
         selectors.load("simclr")
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_loss_that_is_not_finite_and_nothing_to_learn_from_are_said(name, pool, weights):
     selector, given = selectors.load(name), images(name, pool)
     model, wild = selector.build(shape(weights)), Settings(2, 1e9, 32, "constant")
