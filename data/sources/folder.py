@@ -34,7 +34,7 @@ import pandas as pd
 from data import annotations
 from data.dataset import ImageDataset
 from data.errors import UserError
-from data.files import decode, imagefile
+from data.files import decode, dicom, imagefile
 from data.files.cache import cached_images
 from data.files.encoded import Links, Paths
 from data.files.imagefile import CLUTTER, FORMATS, PREFIX, SUFFIXES
@@ -370,7 +370,7 @@ def _read_metadata(
         columns = [name for name in others if name in labels or all(_is_number(row[name]) for row in rows)]
         columns = columns if set(columns) & set(labels) or not any(labels) else []
 
-    entries, seen = [], set()
+    entries, seen, links = [], set(), Links(root)
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
         id = row["file_name"].strip()
         path = PurePosixPath(id)
@@ -379,12 +379,13 @@ def _read_metadata(
             id = path.as_posix()
         if None in row:
             raise UserError(f"line {number} of {file} has more cells than the header; put quotes round commas")
-        if not id or path.is_absolute() or ".." in path.parts:
+        if not id or "\0" in id or path.is_absolute() or ".." in path.parts:
             raise UserError(f"line {number} of {file} names {id!r}; file_name must be a path inside of {root}")
         if id in seen:
             raise UserError(f"line {number} of {file} names {id} a second time; keep one line per image")
         seen.add(id)
-        if _leads_out(root, root / id):  # first: whether anything is there outside is nobody's business
+        above, last = os.path.split(os.path.join(root, id))
+        if links.leads_out(above, last):  # first: whether anything is there outside is nobody's business
             skipped.append((id, LEADS_OUT))
             continue
         if not _there(root / id):
@@ -433,7 +434,8 @@ def _decode_all(
     for all ids; zero where an image is not readable."""
     with ThreadPoolExecutor() as threads:
         heads = [
-            head
+            # What is decoded at once is what runs of earlier versions saw, and for them scans were no images
+            imagefile.NO_IMAGE if not isinstance(head, str) and head[2] in (dicom.GREY, dicom.COLOUR) else head
             for start in range(0, len(ids), BLOCK)
             for head in threads.map(lambda id: decode.head(root / id), ids[start : start + BLOCK])
         ]
@@ -455,8 +457,9 @@ def _decode_all(
         for start in range(0, len(ids), BLOCK):
             block = ids[start : start + BLOCK]
             for read in threads.map(lambda id: decode.read(root / id, height, width, grey, depth), block):
-                if isinstance(read, str):
-                    reasons.append(read)
+                head = heads[len(reasons)]
+                if isinstance(read, str) or head == imagefile.NO_IMAGE:
+                    reasons.append(read if isinstance(read, str) else imagefile.NO_IMAGE)
                 else:
                     images[n], digests[len(reasons)] = read
                     reasons.append("")

@@ -3,14 +3,18 @@
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from core.analysis import labelling
-from core.files import export, label_studio
+from core.engine import loop
+from core.files import export, handout, label_studio
 from core.relabel import Labels
+from core.runs import run, settle
 from data.errors import UserError
 
 CLASSES = ['<b>"&', "Hund 🐕", "c"]
@@ -208,6 +212,39 @@ def test_images_are_written_under_safe_names(tmp_path):
     assert label_studio.file_address("../../etc/passwd").count("/") == 1
     assert label_studio.file_address("a.tif", ".jpg").endswith("a.tif.jpg")
     assert len(label_studio.file_address("\U00020000" * 200).encode()) < 255  # bytes, the longest file name
+
+
+def test_images_are_handed_out_as_the_files_they_came_in(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEXTLABEL_DATA", str(tmp_path / "data"))
+    root, random = tmp_path / "images", np.random.default_rng(0)
+    for i, (label, suffix) in enumerate(
+        (label, suffix) for label in ("cat", "dog") for suffix in ("jpg", "jpg", "tif")
+    ):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (70, 90, 3), np.uint8)).save(root / label / f"{i}.{suffix}")
+    given = {
+        "task": "label-cleaning",
+        "dataset": "folder",
+        "root": str(root),
+        "method": "cleaning",
+        "annotator": "person",
+    }
+    given |= {"width": 4, "epochs": 1, "folds": 1, "image_size": 8, "model": "small-cnn"}
+    config, pool = settle.settle(given, settle.loader())
+    one = run.create(config, settle.about(pool))
+    loop.work(one, pool)
+    handout.label_studio(one, pool, 0, tmp_path / "out")
+    tasks = {
+        one["data"]["sample_id"]: one["data"]["image"] for one in json.loads((tmp_path / "out/tasks.json").read_text())
+    }
+    assert len(tasks) == 6
+    for sample_id, address in tasks.items():
+        file = tmp_path / unquote(address.partition("?d=")[2])
+        if sample_id.endswith(".jpg"):
+            assert file.suffix == ".jpg"
+            assert file.read_bytes() == (root / sample_id).read_bytes()
+        else:
+            np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(root / sample_id)))
 
 
 def test_what_people_chose_comes_back(tmp_path):

@@ -654,6 +654,11 @@ def test_on_demand_scans_are_images(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     (tmp_path / "cat/scan").write_bytes(scan(VALUES))
     assert ("cat/scan", "not an image that can be read") in data.load("folder", tmp_path).skipped
+    rows = "".join(f"{path.relative_to(tmp_path)},{path.parent.name}\n" for path in sorted(tmp_path.glob("*/*")))
+    (tmp_path / "labels.txt").write_text("file_name,label\n" + rows)
+    named = data.load("folder", tmp_path, labels=tmp_path / "labels.txt")
+    assert ("cat/scan", "not an image that can be read") in named.skipped
+    (tmp_path / "labels.txt").unlink()
     pool = data.load("folder", tmp_path, on_demand=True, test_share=0)
     assert pool.skipped == []
     assert "cat/scan" in pool.ids
