@@ -9,10 +9,10 @@ from core import methods
 from core.analysis import labelling, measures
 from core.analysis.samples import Filter
 from core.files import handout
-from core.runs import annotation, branch, jobs, spec
+from core.runs import annotation, branch, imported, jobs, spec
 from core.runs import run as runs
 from core.runs.run import Run
-from data.files import skipped
+from data.files import skipped, upload
 from pages.ui import frame, tiles, widgets
 
 METRIC = 171  # pixels: two side by side on a phone
@@ -134,6 +134,8 @@ def branch_off(run: Run, cycle: int) -> None:
         )
         changes: dict[str, str | int | None] = {}
         names = list(methods.strategies.CATALOGUE if learning else spec.scores())
+        if not config.trains:
+            names = [name for name in names if imported.needs_of(name, config.task) != "model"]
         changes["method"] = st.selectbox(
             "Strategy" if learning else "Score: which labels first",
             names,
@@ -142,7 +144,7 @@ def branch_off(run: Run, cycle: int) -> None:
             key=f"branch-method-{run.id}",
         )
         if not learning:
-            ways = list(methods.selectors.CATALOGUE)
+            ways = [name for name, way in methods.selectors.CATALOGUE.items() if way.trains or name == config.selector]
             changes["selector"] = st.selectbox(
                 "Selector: how the model learns",
                 ways,
@@ -375,6 +377,30 @@ def bring_in(run: Run, cycle: int) -> None:
             st.success(frame.plain(said))
 
 
+def new_predictions(run: Run, state: str, done: int) -> None:
+    """A place for the predictions that rank the next cycle."""
+    with st.expander("Predictions for the next cycle"):
+        st.caption(
+            "Train your model on the labels collected so far, predict every image again, and upload the result. Without new "
+            "predictions, Step ranks by the last ones."
+        )
+        turn = st.session_state.setdefault("predictions-turn", 0)  # another key is another, empty uploader
+        files = [
+            st.file_uploader(title, ["npy", "csv", "parquet"], key=f"{kind}-{run.id}-{turn}")
+            for kind, title in (("predictions", "Predicted probabilities"), ("embeddings", "Embeddings (optional)"))
+        ]
+        if files[0] is None or state in ("running", "pausing"):
+            return
+        if st.button("Step by these predictions", type="primary", key="step-predictions"):
+            with frame.errors():
+                annotation.check_step(run)
+                kept = [upload.keep_predictions(one.name, one.getvalue()) if one else None for one in files]
+                imported.bring(run, frame.dataset(run.config), str(kept[0]), str(kept[1]) if kept[1] else None)
+                jobs.start(run, until=done + 1)
+                st.session_state["predictions-turn"] = turn + 1
+                follow()
+
+
 if run is None:
     frame.nothing_yet()
 else:
@@ -414,6 +440,8 @@ else:
             st.page_link("pages/annotate.py", label="Label on the page Annotate", query_params={"run": run.id})
         if cycle is not None and run.config.annotator == "person":
             bring_in(run, cycle)
+        if cycle is not None and not run.config.trains:
+            new_predictions(run, state, done)
         if cycle is not None:
             history(run, cycle)
         elif state in ("running", "pausing"):

@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import data
 from core import methods
-from core.runs import settle
+from core.runs import imported, settle
+from core.runs.spec import OPTIONS
 from data import check
 from data.errors import UserError
 from data.files import roots, upload
@@ -37,6 +40,10 @@ KINDS = {  # of images on the server: an example of a place, and what is expecte
     "webdataset": ("shards", "A folder of WebDataset's tar files; or such a file."),
 }
 MARKS = {"stop": ":material/block:", "look": ":material/warning:", "fine": ":material/check:"}
+PREDICTED = {
+    "out-of-sample": "on other images than those it predicts (cross-validation, or another data set)",
+    "in-sample": "on the images and labels that it predicts",
+}
 CLASSES, EACH, SIDE = 12, 8, 72  # of the preview: classes, images of each, pixels
 
 frame.setup("New run")
@@ -141,6 +148,45 @@ def given_table() -> Path | None:
     if file is not None:
         return upload.keep_table(file.name, file.getvalue())
     return roots.inside(typed) if typed.strip() else None
+
+
+def with_predictions(images: start.Images) -> start.Images:
+    """The images with predictions of a model of one's own, where some are given."""
+    with st.expander("Predictions of your own model"):
+        st.caption(
+            "Instead of training a model here, rank by the predicted probabilities of yours: a .npy array with a row for each "
+            "image, in the order of the table of labels or else of the sorted names, and a column for each class; or a table "
+            "with the column sample_id (or file_name) and one column for each class."
+        )
+        left, right = st.columns(2)
+        predictions = prediction_file(left, "Predicted probabilities", "predictions")
+        embeddings = prediction_file(right, "Embeddings (optional)", "embeddings")
+        predicted = st.selectbox(
+            "The model was trained",
+            [None, *OPTIONS["predicted"].literals],
+            format_func=lambda one: PREDICTED.get(one, "I do not know"),
+            key="predicted",
+        )
+        if predictions is None:
+            return images
+        if warning := imported.warning(predicted):
+            st.warning(warning.replace(" (--predicted)", ""))
+    return replace(images, predictions=predictions, embeddings=embeddings, predicted=predicted)
+
+
+def prediction_file(place: DeltaGenerator, title: str, key: str) -> str | None:
+    """An uploaded file of predictions or embeddings, or one on the server."""
+    file = place.file_uploader(title, ["npy", "csv", "parquet"], key=f"{key}-file")
+    typed = place.text_input("or a file on the server", placeholder=f"{roots.roots()[0]}/{key}.npy", key=f"{key}-path")
+    if file is not None:
+        return str(upload.keep_predictions(file.name, file.getvalue()))
+    return str(roots.inside(typed)) if typed.strip() else None
+
+
+def fits(given: dict[str, Any], place: DeltaGenerator) -> None:
+    """Say how the predictions are joined with the images; what is wrong with them is said before a run is started."""
+    config, dataset = settle.settle(given, frame.dataset)
+    place.caption(frame.plain(imported.joined(config, dataset)))
 
 
 @contextmanager
@@ -258,12 +304,15 @@ def choose() -> start.Images | None:
 with frame.errors():
     chosen = choose()
     if chosen is not None:
+        chosen = with_predictions(chosen)
         place, box = st.container(), st.container(border=True)
         with box:
             given = start.form(chosen)
         if chosen.name in KINDS:
             with place:
                 as_run(chosen, given)
+        if given is not None and chosen.untrained:
+            fits(given, box)
         if given is not None and box.button("Start run", type="primary", key="start"):
             start.begin(given)
 for sentence in methods.refused():

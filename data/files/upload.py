@@ -8,6 +8,7 @@ kept for who asks what is missing.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data.errors import UserError
+from data.files import predictions
 from data.files.archive import Archive, Entry, Unsafe
 from data.files.cache import home, write_atomically
 from data.files.imagefile import CLUTTER, PREFIX, left_out
@@ -23,6 +25,7 @@ from data.files.skipped import LEFT_OUT
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
 TABLES = {".csv", ".parquet"}
 BLOCK = 1 << 20
+UNUSUAL = re.compile(r"[^\w.-]")  # in a file's name
 
 
 def unpack(file: BinaryIO) -> Path:
@@ -63,12 +66,29 @@ def unpack(file: BinaryIO) -> Path:
     return target
 
 
-def keep_table(name: str, content: bytes, *, arrays: bool = False) -> Path:
-    """Keep an uploaded table, .csv or .parquet; its path. arrays: whether a .npy file will do. Raises `UserError` for others."""
+def keep_table(name: str, content: bytes) -> Path:
+    """Keep an uploaded table of labels or votes; its path. Raises `UserError` for what is no .csv or .parquet."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in TABLES and not (arrays and suffix == ".npy"):
-        raise UserError(f"{name[:100]!r} is no table; give a file .csv or .parquet{' or .npy' if arrays else ''}")
-    path = home() / "uploads" / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    if suffix not in TABLES:
+        raise UserError(f"{name[:100]!r} is no table; give a file .csv or .parquet")
+    return _kept(home() / "uploads" / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}", content)
+
+
+def keep_predictions(name: str, content: bytes) -> Path:
+    """Keep uploaded predictions or embeddings, under their own name, which messages show; their path.
+
+    Raises `UserError` for what is no .npy, .csv or .parquet.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in predictions.SUFFIXES:
+        raise UserError(f"{name[:100]!r} holds no predictions; give a file {', '.join(predictions.SUFFIXES)}")
+    stem = UNUSUAL.sub("_", PurePosixPath(name).stem)[:80]
+    return _kept(
+        home() / "uploads" / "predictions" / hashlib.sha256(content).hexdigest()[:16] / f"{stem}{suffix}", content
+    )
+
+
+def _kept(path: Path, content: bytes) -> Path:
     try:
         write_atomically(path, lambda part: part.write_bytes(content))
     except OSError as error:

@@ -119,7 +119,7 @@ def vote(kind: int, member: int, images: np.ndarray, labels: np.ndarray, pool: n
 
     images uint8 [N,28,28], labels uint8 [N]; pool: positions voted on, which the annotator does not train on.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     _, see, most, build = kinds()[kind]
     rng = np.random.default_rng([kind, member])

@@ -28,6 +28,7 @@ PAGES = {
     "pages/compare.py": "Compare",
     "pages/diff.py": "Diff",
     "pages/gallery.py": "Gallery",
+    "pages/pool.py": "Pool",
     "pages/annotate.py": "Annotate",
     "pages/learn.py": "Learn",
 }
@@ -349,6 +350,9 @@ def dataset(config: Config) -> data.ImageDataset:
 
 def posterior(config: Config) -> str:
     """Where the probabilities come from that a ranking used."""
+    if not config.trains:
+        said = {"out-of-sample": "out of sample", "in-sample": "in-sample (the model has learnt from these labels)"}
+        return f"imported predictions, {said.get(str(config.predicted), 'not known whether out of sample')}"
     members = "" if config.ensemble == 1 else f", mean of {config.ensemble} models"
     if config.folds > 1:
         return f"predicted probabilities out of fold ({config.folds} folds{members})"

@@ -14,7 +14,7 @@ from core.runs import run
 from tests import forked
 from tests.browser.conftest import PATIENCE, Visitor, finished_run, serve, visiting
 
-PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Compare", "Diff", "Annotate", "Learn")
+PAGES = ("Home", "New run", "Cycles", "Rankings", "Curves", "Gallery", "Pool", "Compare", "Diff", "Annotate", "Learn")
 SMALL = {"task": "label-cleaning", "method": "cleaning", "budget": 0, "cycles": 2, "finetune_epochs": 1}
 pytestmark = pytest.mark.browser
 

@@ -185,3 +185,16 @@ def test_an_uploaded_table_is_kept(cache: Path) -> None:
     assert path.parent == cache
     with pytest.raises(UserError, match="is no table"):
         upload.keep_table("labels.xlsx", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("probs.npy", "probs.npy"), ("../../étage 2.CSV", "étage_2.csv"), ("a\\b:c.parquet", "a_b_c.parquet")],
+)
+def test_uploaded_predictions_are_kept_under_a_name_that_leads_nowhere(cache: Path, name: str, kept: str) -> None:
+    path = upload.keep_predictions(name, b"content")
+    assert path.read_bytes() == b"content"
+    assert path.name == kept
+    assert path.resolve().is_relative_to(cache / "predictions")
+    with pytest.raises(UserError, match=r"holds no predictions; give a file .npy, .csv, .parquet"):
+        upload.keep_predictions("probs.pkl", b"content")

@@ -1,0 +1,98 @@
+"""What is in a pool: near duplicates, outliers, and classes whose labels are doubtful, from what a cycle's model says.
+
+Near duplicates and outliers are of the cycle's embedding, as the embedding map and the neighbours on a card. Needs no torch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core import metrics, neighbours
+from core.relabel import Floats, Ints
+from core.runs import answers
+from core.runs.run import Run
+from data.dataset import ImageDataset
+from data.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The pool of a cycle, [N] in its order.
+
+    group: of near duplicates, 0 for none · outlier: how far from its neighbours, 1 is usual (`core.neighbours`) · doubtful:
+    labels that are likely wrong · classes: `by_class`.
+    """
+
+    sample_ids: list[str]
+    given: Ints
+    group: Ints
+    outlier: Floats
+    doubtful: np.ndarray
+    classes: pd.DataFrame
+
+    @property
+    def duplicates(self) -> Ints:
+        """Rows that have a near duplicate, group by group."""
+        rows = np.flatnonzero(self.group > 0)
+        return rows[np.argsort(self.group[rows], kind="stable")]
+
+    @property
+    def outliers(self) -> Ints:
+        """Rows of outliers, the farthest first."""
+        rows = np.flatnonzero(self.outlier > neighbours.OUTLIER)
+        return rows[np.argsort(-self.outlier[rows], kind="stable")]
+
+    def contradicting(self) -> Ints:
+        """Rows of near duplicates whose labels are not all one class: at least one is wrong, group by group."""
+        rows = self.duplicates[self.given[self.duplicates] >= 0]
+        several = pd.Series(self.given[rows]).groupby(self.group[rows]).transform("nunique") > 1
+        return rows[several.to_numpy(dtype=bool)]
+
+
+def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Pool:
+    """The pool as a cycle saw it. Raises `UserError` where the cycle has no embedding, and as `core.neighbours.nearest`."""
+    ranking, probs = run.ranking(cycle, ["label"]), run.posterior(cycle).astype(np.float64)
+    path = run.cycle_path(0 if run.config.static else cycle) / "embedding.npy"
+    try:
+        embedding = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"Cycle {cycle} of run {run.id} has no readable embedding: choose another cycle or run."
+        ) from error
+    distance, neighbour = neighbours.nearest(embedding)
+    given = ranking["label"].to_numpy(np.int64)
+    there = np.flatnonzero(given >= 0)
+    doubtful = np.zeros(len(given), dtype=bool)
+    if len(there):
+        doubtful[there] = metrics.label_issues(given[there], probs[there])
+    group, outlier = neighbours.near_duplicates(distance, neighbour), neighbours.outlier_score(distance)
+    return Pool(dataset.ids, given, group, outlier, doubtful, by_class(given, probs, doubtful, dataset.class_names))
+
+
+def by_class(given: Ints, probs: Floats, doubtful: np.ndarray, class_names: list[str]) -> pd.DataFrame:
+    """One row a class, the most doubtful first: class, images, share, doubtful, doubtful_share, mistaken_for, self_confidence.
+
+    images: that are labelled so, and their share of those with a label · doubtful: labels that are likely wrong, doubtful_share:
+    of the class's · mistaken_for: the class that most of these look like, "—" without any · self_confidence: mean p[label].
+    """
+    predicted, rows = probs.argmax(axis=1), []
+    names = answers.of(class_names).written
+    labelled = int((given >= 0).sum())
+    for code in range(len(class_names)):
+        mine = given == code
+        wrong = mine & doubtful
+        others = np.bincount(predicted[wrong], minlength=len(class_names))
+        n = int(mine.sum())
+        rows.append(
+            {
+                "class": class_names[code],
+                "images": n,
+                "share": n / max(1, labelled),
+                "doubtful": int(wrong.sum()),
+                "doubtful_share": float(wrong.sum() / n) if n else np.nan,
+                "mistaken_for": names([int(others.argmax()) if others.any() else answers.UNKNOWN])[0],
+                "self_confidence": float(probs[mine, code].mean()) if n else np.nan,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("doubtful_share", ascending=False, na_position="last", ignore_index=True)
