@@ -93,7 +93,14 @@ def own(way: str) -> start.Images | None:
         report(found, looked, looked.n_pool, looked.n_test)
         return None
     return start.Images(
-        "folder", str(root), of_labels, of_votes, classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled
+        "folder",
+        str(root),
+        of_labels,
+        of_votes,
+        classes,
+        pool=looked.n_pool,
+        unlabelled=looked.n_unlabelled,
+        side=int(looked.sizes[["width", "height"]].iloc[0].max()),
     )
 
 

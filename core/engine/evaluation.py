@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import metrics
+from core import metrics, selectors
 from core.engine.learner import Learner
 from core.relabel import Ints
 from core.runs.reference import clean_labels, reference_counts
@@ -141,7 +141,7 @@ def select_models(
         name = "model-selection/" + "-".join(str(value) for value in settings.values()) + f"/{seed}"
         known = run.log.fact(name)
         if known is None:
-            config = dataclasses.replace(_alone(run.config, seed), **settings)
+            config = _alone(dataclasses.replace(run.config, **settings), seed)
             learner, folder = Learner(config, dataset, run.path.parent), run.path / name.replace("/", "-")
             learner.train(folder, 0, rows, before[rows])
             scorers = learner.scorers(folder, 0)
@@ -161,7 +161,8 @@ def select_models(
 def _alone(config: Config, seed: int) -> Config:
     """A single model that learns from whatever labels it is given, without folds."""
     selector = "vanilla" if config.selector == "clean" else config.selector
-    return dataclasses.replace(config, selector=selector, seed=seed, folds=1, ensemble=1)
+    frozen = config.freeze and selectors.load(selector).plain  # another way of learning trains the network
+    return dataclasses.replace(config, selector=selector, freeze=frozen, seed=seed, folds=1, ensemble=1)
 
 
 def _accuracy(learner: Learner, folder: Path, rows: Ints, labels: Ints) -> float:
