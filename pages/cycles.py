@@ -243,6 +243,8 @@ def history(run: Run, cycle: int) -> None:
                 metric(title, text.format(row[name]), before, row, name, "inverse")
     for note in dict.fromkeys(one.note for one in measures.measures(run.config, row).values() if one.note):
         st.caption(note)
+    if warned := measures.underfit(run.config, row):
+        st.warning(frame.plain(warned))
     if row.get("tied", 0) > 0:
         st.caption(
             "Tied: people gave several classes equally often, so that no label stands. Tied images are left out of the "

@@ -116,7 +116,14 @@ def own(way: str) -> start.Images | None:
         report(found, looked, looked.n_pool, looked.n_test)
         return None
     return start.Images(
-        kind, str(root), of_labels, of_votes, classes, pool=looked.n_pool, unlabelled=looked.n_unlabelled
+        kind,
+        str(root),
+        of_labels,
+        of_votes,
+        classes,
+        pool=looked.n_pool,
+        unlabelled=looked.n_unlabelled,
+        side=max(found.images.shape[1:3]),
     )
 
 

@@ -298,6 +298,57 @@ def weights_of_another_network(here: Situation) -> list[str]:
     return [*CLEAN, "--dataset", "fashion", "--limit", "300", "--selector", "pretrained", "--weights", file]
 
 
+def weights_of_another_timm_network(here: Situation) -> list[str]:
+    torch.save({"fc.weight": torch.zeros(2, 2)}, here.tmp_path / "w.pth")
+    return [
+        *LEARN,
+        "--limit",
+        "300",
+        "--budget",
+        "20",
+        "--model",
+        "timm:test_resnet",
+        "--weights",
+        str(here.tmp_path / "w.pth"),
+    ]
+
+
+def a_timm_network_that_is_not_there(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--budget", "20", "--model", "timm:resnet19"]
+
+
+def weights_for_a_network_of_ours(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--model", "small-cnn", "--weights", str(here.tmp_path / "w.pth")]
+
+
+def a_frozen_network_of_random_weights(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--model", "small-cnn", "--freeze"]
+
+
+def factory(here: Situation, text: str) -> list[str]:
+    patch = here.request.getfixturevalue("monkeypatch")
+    patch.syspath_prepend(str(here.tmp_path))
+    (here.tmp_path / f"nets_{here.request.node.callspec.id.split('-')[0]}.py").write_text(text)
+    name = f"nets_{here.request.node.callspec.id.split('-')[0]}:make"
+    return [*LEARN, "--limit", "300", "--budget", "20", "--model", name]
+
+
+def a_factory_that_is_no_module(here: Situation) -> list[str]:
+    return factory(here, "def make(channels, n_classes):\n    return 3\n")
+
+
+def a_factory_with_other_classes(here: Situation) -> list[str]:
+    return factory(
+        here,
+        "from torch import nn\n"
+        "def make(channels, n_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(784 * channels, 7))\n",
+    )
+
+
+def a_model_with_a_misspelt_name(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--model", "resnet-18"]
+
+
 def labels_of_another_project(here: Situation) -> list[str]:
     pool = data.load("fashion", limit=300)
     pool = dataclasses.replace(pool, label_counts=None, annotators="none")
@@ -483,6 +534,13 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (nobody_to_simulate, r"Nobody can be simulated.*--annotator person"),
         (forget_rate_of_one, r"--forget-rate is 1.0: give a number below 1"),
         (weights_of_another_network, r"not those of torchvision's mobilenet_v2: give the file"),
+        (weights_of_another_timm_network, r"w.pth are not those of timm's test_resnet: give the file"),
+        (a_timm_network_that_is_not_there, r'timm has no network "resnet19": did you mean timm:'),
+        (weights_for_a_network_of_ours, r"--weights is for the networks of timm and torchvision.*: choose one"),
+        (a_frozen_network_of_random_weights, r"small-cnn begins from random weights: choose torchvision:mobilenet_v2"),
+        (a_factory_that_is_no_module, r"made a int, and must return a torch.nn.Module: correct it"),
+        (a_factory_with_other_classes, r"must give logits \[N, 10\].*gave shape \[2, 7\] for two images: correct it"),
+        (a_model_with_a_misspelt_name, r'--model is "resnet-18": choose one of small-cnn, .*MODULE:FACTORY'),
         (labels_of_another_project, r"export.json is of another project"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
         (nobody_left_to_ask, r"All 100 images of the pool have a label.*give --initial"),

@@ -422,7 +422,7 @@ def note(runs: Runs, definition: str) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({member.config.seed for member in chosen}))
     return (
         f"{config.dataset}, N = {about['n_samples']:,}, reference labels, K = {config.budget:,} · "
-        f"{config.model}, width {config.width}, {config.epochs} epochs · "
+        f"{config.network}, {config.duration} · "
         f"{_plural(len(chosen), 'run')}, seed {seeds}\n{definition}"
     )
 

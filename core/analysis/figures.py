@@ -135,7 +135,7 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
     config, n = runs[0].config, int(table["n_seeds"].max())
     seeds = ", ".join(str(seed) for seed in sorted({run.config.seed for run in runs}))
     small = (
-        f"{config.dataset}, N = {len(dataset):,}, {noise_text(config, dataset)} · {config.model}, width {config.width}\n"
+        f"{config.dataset}, N = {len(dataset):,}, {noise_text(config, dataset)} · {config.network}\n"
         f"static simulation by each first ranking, seed {seeds}, {simulation.VOTE_SETS} draws of annotations (n = {n}); band "
         f"{BANDS[band]}; AUC: mean share of correct majority labels over the collected labels"
     )

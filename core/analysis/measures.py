@@ -21,6 +21,9 @@ NOTES = {
     "of correct labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
     "drawn at random, which are one in ten on the page Annotate.",
 }
+UNDERFIT = (
+    0.75  # share of its own training labels, of those that can be learnt, below which a network has not learnt them
+)
 FEWEST = 10  # random images that an estimate rests on
 NOISY_TEST = (
     "The test set has the same doubtful labels as the pool; wrong ones count as errors of a model that is right."
@@ -69,6 +72,21 @@ def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
             note = NOISY_TEST
         found[name] = Measure(measure_title(name, config), f"{100 * value:.1f} %", interval, not note, note)
     return found
+
+
+def underfit(config: Config, cycle: pd.Series) -> str:
+    """One sentence where a network does not even predict the labels that it was trained on, else ""; cycle: as of `measures`.
+
+    A linear head is left out, whose penalty keeps it from learning labels by heart.
+    """
+    found = cycle.get("train_accuracy")
+    found = cycle.get("fitted") if pd.isna(found) else found
+    if config.linear_head or pd.isna(found) or found >= UNDERFIT * (1 - config.noise):
+        return ""
+    return (
+        f"The model predicts only {found:.1%} of the labels that it was trained on, so that it has learnt too little (underfit): "
+        "train for more steps (--steps), more gently (--lr), or with a wider or pretrained network."
+    )
 
 
 def split_text(config: Config, dataset: ImageDataset) -> str:

@@ -55,7 +55,7 @@ def _add(group: Any, one: Described, task: str | None, several: bool, default: s
     names, text = one.choices(task), one.describe(task)
     if one.only is not None and (question := one.only.replace("-", " ")) != one.group.lower():
         text = f"{question}: {text}"
-    text += f": {', '.join(names)}" if names else ""
+    text += f": {', '.join([*names, one.option.also[1]] if one.option.also else names)}" if names else ""
     text += f" (default: {default})" if default else ""
     settings: dict[str, Any] = {"help": text.replace("%", "%%"), "dest": one.named(task), "default": None}
     if one.kind is bool:
@@ -70,7 +70,7 @@ def _add(group: Any, one: Described, task: str | None, several: bool, default: s
 
 
 def _value(one: Described, task: str | None, text: str) -> Any:
-    if one.option.path:
+    if one.option.path and text not in one.option.words:
         return str(Path(text).resolve())
     return spec.parsed(one.name, text, task)
 

@@ -1,11 +1,14 @@
 """Commands that make runs and work on them: run, branch, resume, step."""
 
 import argparse
+import dataclasses
+import json
 import shlex
 import sys
 import traceback
 
 import data
+from core import methods
 from core.analysis import measures
 from core.cli import options as known
 from core.cli.options import Parser
@@ -30,12 +33,20 @@ def run_options(sub: Parser) -> None:
         "--arm", nargs="+", metavar="NAME", help="arms of a protocol of label cleaning to run (default: all)"
     )
     known.add(sub, SETTINGS)
+    sub.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say which model would be trained, why, and how long it takes on this machine by a measured step; start nothing",
+    )
     sub.add_argument("--json", action="store_true", help="print one object per run")
 
 
 def worked_options(sub: Parser, what: str = "RUN") -> None:
     """Options of commands that go on with what is there."""
     sub.add_argument("run", metavar=what, help="its name, as `list` prints it")
+    known.add(
+        sub, ["model"], default="as in the run; a function of your own is only imported where it is named here again"
+    )
     sub.add_argument("--json", action="store_true", help="print one object per run")
 
 
@@ -69,7 +80,10 @@ def start(options: argparse.Namespace) -> None:
     given = {name: value for name, value in known.given(options, SETTINGS).items() if name not in OF_ALL}
     command = shlex.join(["python", "-m", "core", *sys.argv[1:]])
     relabel_seeds: list[int | None] = options.relabel_seed or [None]
+    if options.dry_run and (options.protocol is not None or len(options.strategy or []) > 1):
+        raise UserError("--dry-run looks at one run: give one --strategy, and no --protocol.")
     if options.protocol is not None:
+        trust(given.get("model"))
         if options.task or options.score or options.selector or options.relabel_seed:
             raise UserError("A protocol says task, selector, score and votes itself: choose of its arms with --arm.")
         arms = options.strategy or options.arm
@@ -85,19 +99,27 @@ def start(options: argparse.Namespace) -> None:
     if options.score and learning:
         raise UserError(f"{options.score} is a score of label cleaning: use --strategy to rank unlabelled images.")
     given = {"dataset": "fashion", **given, "task": options.task}
+    trust(given.get("model"))
     votes = "votes" in given and not options.noise and options.annotator != "simulated"
     chosen = options.strategy if learning else options.score and [options.score]
-    methods = chosen or [settle.default_method(options.task, votes, "predictions" in given)]
+    ranked_by = chosen or [settle.default_method(options.task, votes, "predictions" in given)]
     seeds = options.seed or [0]
-    if len(methods) > 1:
-        title = f"{given['dataset']}: {', '.join(methods)}"
-        protocol = Protocol("study", title, [{"method": method} for method in methods], seeds, given)
+    if len(ranked_by) > 1:
+        title = f"{given['dataset']}: {', '.join(ranked_by)}"
+        protocol = Protocol("study", title, [{"method": method} for method in ranked_by], seeds, given)
         return work_study(study.create(protocol, command=command), options)
     loader = settle.loader()
     for seed in seeds:
         for relabel_seed in relabel_seeds:
-            asked = {**given, "method": methods[0], "seed": seed, "relabel_seed": relabel_seed}
+            asked = {**given, "method": ranked_by[0], "seed": seed, "relabel_seed": relabel_seed}
             config, dataset = settle.settle(asked, loader)
+            reason = "" if settle.TRAINING & set(given) else settle.why(config, dataset)
+            if options.dry_run:
+                dry_run(config, dataset, reason, options.json)
+                continue
+            check_model(config, dataset)
+            if reason:
+                tell(reason)
             created = run.create(config, settle.about(dataset))
             tell(f"run {created.id}\n{measures.split_text(config, dataset)}")
             tell_predictions(config, dataset)
@@ -111,6 +133,39 @@ def tell_predictions(config: spec.Config, dataset: data.ImageDataset) -> None:
         tell(imported.joined(config, dataset))
         if config.question.checks and (warning := imported.warning(config.predicted)):
             tell(f"nextlabel: {warning}")
+
+
+def trust(model: str | None, found: Run | None = None) -> None:
+    """Let a factory that the command line names be imported. Raises `UserError` where it is not the run's."""
+    if model is None:
+        return
+    if found is not None and model != found.config.model:
+        raise UserError(f"The model of run {found.id} is {found.config.model}: give it as it is, or leave --model out.")
+    if methods.models.is_factory(model):
+        methods.models.TRUSTED.add(model)
+
+
+def check_model(config: spec.Config, dataset: data.ImageDataset) -> None:
+    """Raise `UserError` where a network from elsewhere cannot be built, before there is a run of it."""
+    if methods.models.is_elsewhere(config.model):
+        from core.engine.learner import Learner
+
+        Learner(config, dataset, run.home()).check()
+
+
+def dry_run(config: spec.Config, dataset: data.ImageDataset, reason: str, as_json: bool) -> None:
+    """Say what would be done, and how long it would take."""
+    from core.engine import estimate
+
+    found = estimate.estimate(config, dataset)
+    if as_json:
+        said = {"config": dataclasses.asdict(config), "why": reason, "estimate": dataclasses.asdict(found)}
+        print(json.dumps({**said, "takes": str(found)}))
+        return
+    print(measures.split_text(config, dataset))
+    if reason:
+        print(reason)
+    print(f"{config.network}, {config.duration}; {config.cycles} cycle{'s' * (config.cycles != 1)}\n{found}")
 
 
 def work_study(found: Study, options: argparse.Namespace) -> None:
@@ -145,6 +200,10 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a run or a study."""
+    if not study.exists(options.run):
+        trust(options.model, run.find(options.run))
+    else:
+        trust(options.model)
     if study.exists(options.run):
         return work_study(study.find(options.run), options)
     found = run.find(options.run)
@@ -188,6 +247,7 @@ def branch_off(options: argparse.Namespace) -> None:
             )
         changes |= {} if method is None else {"method": method}
     cycle = finished_cycle(found, options.cycle)
+    trust(options.model, found)
     made = branch.branch(found, dataset, cycle, cycles=options.cycles, **changes)
     tell(f"run {made.id}, branched from {found.id} at cycle {cycle}")
     work(made, dataset, options)

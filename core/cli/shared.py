@@ -68,6 +68,8 @@ def print_summary(found: Run, dataset: data.ImageDataset, as_json: bool) -> None
         shown = measures.measures(found.config, pd.Series(cycle)).values()
         parts = [f"{one.title[0].lower()}{one.title[1:]} {one}" for one in shown]
         print(", ".join([f"cycle {cycle['cycle']}: {cycle['n_labels']:,} labels", *parts]))
+        if warned := measures.underfit(found.config, pd.Series(cycle)):
+            notes[f"Cycle {cycle['cycle']}: {warned[0].lower()}{warned[1:]}"] = None
         notes |= dict.fromkeys(f"{one.title}: {one.note[0].lower()}{one.note[1:]}" for one in shown if one.note)
     for note in notes:
         print(note)

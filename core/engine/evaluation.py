@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import metrics
+from core import metrics, selectors
 from core.engine.learner import Learner
 from core.relabel import Ints
 from core.runs.reference import clean_labels, reference_counts
@@ -141,7 +141,7 @@ def select_models(
         name = "model-selection/" + "-".join(str(value) for value in settings.values()) + f"/{seed}"
         known = run.log.fact(name)
         if known is None:
-            config = dataclasses.replace(_alone(run.config, seed), **settings)
+            config = _alone(dataclasses.replace(run.config, **settings), seed)
             learner, folder = Learner(config, dataset, run.path.parent), run.path / name.replace("/", "-")
             learner.train(folder, 0, rows, before[rows])
             scorers = learner.scorers(folder, 0)
@@ -161,10 +161,10 @@ def select_models(
 def _alone(config: Config, seed: int) -> Config:
     """A single model that learns from whatever labels it is given, without folds."""
     learns = config.trains and config.selector != "clean"
+    selector = config.selector if learns else "vanilla"
+    frozen = config.freeze and selectors.load(selector).plain  # another way of learning trains the network
     config = dataclasses.replace(config, predictions=None, embeddings=None, predicted=None, imported=None)
-    return dataclasses.replace(
-        config, selector=config.selector if learns else "vanilla", seed=seed, folds=1, ensemble=1
-    )
+    return dataclasses.replace(config, selector=selector, freeze=frozen, seed=seed, folds=1, ensemble=1)
 
 
 def _accuracy(learner: Learner, folder: Path, rows: Ints, labels: Ints) -> float:

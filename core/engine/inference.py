@@ -1,18 +1,18 @@
 """What a trained model says of images: posteriors, embeddings and gradient norms, each computed once for equal content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core import scores, tsne
 from core.gradnorm import Loss, Reduction, gradient_norms
-from core.models.architectures import Model
+from core.models.architectures import Frozen, Headed, Model
 from core.models.batches import Images
 from core.models.forward import autocast, predict
 from core.relabel import Floats, Ints
@@ -21,6 +21,7 @@ from core.store.cache import ScoreCache, digest
 from data.errors import UserError
 
 SCORE_BATCH = 512
+HEAD_BATCH = 4_096  # embeddings at a time
 BASIS_ROWS = 2_000  # samples that principal axes are taken from
 AXES = 32  # of them: 64 bytes a sample, and nearly all of the variance of a trained embedding
 BLOCK = 20_000  # samples whose stochastic posteriors are held at once
@@ -108,8 +109,14 @@ class Scorer:
         return self._embed(self.images, rows)
 
     def _fixed_embeddings(self, images: Images, name: str) -> Tensor:
-        parts = [t.float().cpu().numpy().ravel() for key, t in self.model.state_dict().items() if key[:5] != "head."]
-        key = {**self.shared, "score": "embedding", "of": name, "model": digest(np.concatenate(parts))}
+        if isinstance(self.model, Frozen):
+            model = self.model.name
+        else:
+            parts = [
+                t.float().cpu().numpy().ravel() for key, t in self.model.state_dict().items() if key[:5] != "head."
+            ]
+            model = digest(np.concatenate(parts))
+        key = {**self.shared, "score": "embedding", "of": name, "model": model}
         found = self.cache.get(key, lambda: self._embed(images, np.arange(len(images))).cpu().numpy())
         return torch.from_numpy(found).to(images.device)
 
@@ -148,24 +155,29 @@ class Scorer:
     def gradient_norms(self, rows: Ints, loss: Loss, reduction: Norm, labels: Ints | None = None) -> Floats:
         """Gradient norms [n] of the rows over all parameters ("sum", "l2") or the head's ("head", summed).
 
-        labels: int [N], for loss "label".
+        Where the embedding is fixed the head has all parameters, and is asked alone, without the images. labels: int [N], for
+        loss "label".
         """
+        model: nn.Module = self.model
+        if self.fixed:
+            assert isinstance(self.model, Headed)
+            model = self.model.head
         if loss == "egl":  # its expectation is over norms that are reduced already
             assert reduction != "head"
             over_all: Reduction = reduction
             return self._cached(
                 rows,
                 {"loss": loss, "reduction": reduction},
-                lambda x, _: gradient_norms(self.model, x, loss=loss, reduction=over_all),
+                lambda x, _: gradient_norms(model, x, loss=loss, reduction=over_all),
             )
         # Both schemes of the paper are one function, term by term (`core.gradnorm`): one computation serves both
         loss = "entropy" if loss == "expected" else loss
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        head = [name.startswith("head.") for name in names]
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        head = [self.fixed or name.startswith("head.") for name in names]
 
         def all_three(x: Tensor, at: Ints) -> Tensor:
             targets = None if labels is None else torch.from_numpy(labels[at]).to(x.device)
-            each = gradient_norms(self.model, x, loss=loss, targets=targets, reduction="none")
+            each = gradient_norms(model, x, loss=loss, targets=targets, reduction="none")
             return torch.stack([each.sum(1), torch.linalg.vector_norm(each, dim=1), each[:, head].sum(1)], dim=1)
 
         known = None if labels is None else digest(labels[rows])
@@ -174,7 +186,7 @@ class Scorer:
     def _cached(self, rows: Ints, what: dict[str, Any], compute: Callable[[Tensor, Ints], Tensor]) -> Floats:
         def over_batches() -> Floats:
             parts, done = [], 0
-            for at, x in self.images.batches(rows, SCORE_BATCH):
+            for at, x in self._batches(rows):
                 try:
                     parts.append(compute(x, at))
                 except ValueError as error:  # the model is ours and fits: what remains is a loss that is not finite
@@ -187,6 +199,15 @@ class Scorer:
 
         key = {**self.key, "score": "gradient-norm", **what, "rows": digest(rows)}
         return self.cache.get(key, over_batches)
+
+    def _batches(self, rows: Ints) -> Iterator[tuple[Ints, Tensor]]:
+        """What gradients are computed from, a batch at a time: images, or the embeddings that a head sees."""
+        if not self.fixed:
+            yield from self.images.batches(rows, SCORE_BATCH)
+            return
+        for start in range(0, len(rows), HEAD_BATCH):
+            at = rows[start : start + HEAD_BATCH]
+            yield at, self.embeddings(at)
 
 
 def compact(embeddings: Tensor) -> NDArray[np.float16]:

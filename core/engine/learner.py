@@ -5,6 +5,7 @@ ensemble. Such a model is called a part, (fold, member).
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,28 +13,31 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, load_file, save
 from torch import nn
 
 from core import metrics, selectors
 from core.engine.inference import Scorer
-from core.models import architectures
-from core.models.architectures import Classifier, Headed, Model
+from core.models import networks
+from core.models.architectures import TINY, Classifier, Frozen, Headed, Model, headed
 from core.models.batches import Images, channel_statistics, pick_device
 from core.models.forward import place, predict
 from core.relabel import Floats, Ints
 from core.runs.spec import Config
 from core.selectors import Progress, Settings, Shape, linear, vanilla
-from core.selectors.fitting import Callback, Logger, ProgressCallback
+from core.selectors.fitting import Callback, EarlyStopping, Logger, ProgressCallback, steps_per_epoch
 from core.store.atomic import write_atomically, writing
 from core.store.cache import ScoreCache, Trainings, digest
 from data import votes
 from data.dataset import ImageDataset
+from data.errors import UserError
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble
 MakeCompanion = Callable[[tuple[int, ...]], nn.Module]  # from the widths of the model's stages
 COMPANION = "companion.safetensors"
+HELD_OUT = 0.1  # of the labels, by which a training is stopped early
 
 
 class Learner:
@@ -45,7 +49,7 @@ class Learner:
         self.config, self.dataset, self.home, self.report, self.done = config, dataset, home, report, 0
         self.selector = selectors.load(config.selector)
         self.device = pick_device()
-        statistics = (self.selector.statistics or channel_statistics)(dataset.images)
+        statistics = self._statistics()
         self.pool = Images(dataset.images, *statistics, self.device)
         self.test = Images(dataset.test_images, *statistics, self.device)
         self.cache, self.trained = ScoreCache(home / ".cache"), Trainings(home)
@@ -58,7 +62,25 @@ class Learner:
     @property
     def fixed(self) -> bool:
         """Whether the embeddings were there before the labels, and a head on them is all that is trained."""
-        return self.selector.prepared and self.config.head == "linear"
+        return self.config.linear_head
+
+    @functools.cached_property
+    def frozen(self) -> tuple[Headed, str]:
+        """The network that stays as it is, on the device, and what stands for its weights and what it does with images."""
+        config, shape = self.config, self._shape(0)
+        network = headed(self.selector.build(shape), "A frozen network")
+        place(network, self.device)
+        parts = [t.float().cpu().numpy().ravel() for key, t in network.state_dict().items() if key[:5] != "head."]
+        named = np.frombuffer(f"{config.model} {shape.side} {networks.code(config.model)}".encode(), dtype=np.uint8)
+        return network, digest(np.concatenate([*parts, named.astype(np.float32)]))
+
+    def _statistics(self) -> networks.Statistics:
+        """What images are normalised by."""
+        images, config = self.dataset.images, self.config
+        if self.selector.statistics is not None:
+            return self.selector.statistics(images)
+        expected = networks.statistics(config.model, config.weights, images.shape[3])
+        return channel_statistics(images) if expected is None else expected
 
     def progress(self, share: float) -> None:
         """Report the finished share of all parts."""
@@ -68,31 +90,42 @@ class Learner:
         """A seed of its own for every run seed, cycle, purpose and part."""
         return seed_of(self.config, cycle, purpose, part)
 
-    def settings(self, cycle: int) -> Settings:
-        """How a cycle trains."""
+    def settings(self, cycle: int, n: int) -> Settings:
+        """How a cycle trains on n labels."""
         config = self.config
         finetune = config.finetune_epochs > 0 and cycle > 0
+        least = -(-(config.steps or 0) // max(1, steps_per_epoch(n, config.batch_size)))  # epochs
         return Settings(
-            epochs=config.finetune_epochs if finetune else config.epochs,
+            epochs=config.finetune_epochs if finetune else max(config.epochs, least),
             lr=config.lr / 20 if finetune else config.lr,  # gentle: the labels changed little
             batch_size=config.batch_size,
             schedule="constant" if finetune else config.schedule,
             nesterov=config.nesterov,
+            augment=config.augment,
         )
 
-    def build(self, cycle: int, part: Part = WHOLE, dropout: float = 0.0) -> Model:
-        """A fresh model; its embedding prepared, where the selector learns it from the images alone."""
+    def _shape(self, seed: int, dropout: float = 0.0) -> Shape:
         config = self.config
-        shape = Shape(
+        return Shape(
             model=config.model,
             width=config.width,
             channels=self.dataset.images.shape[3],
             n_classes=len(self.dataset.class_names),
-            seed=self.seed(cycle, 0, part),
+            seed=seed,
             dropout=dropout,
             backbone=config.backbone,
             weights=config.weights,
+            side=(self.dataset.images.shape[1], self.dataset.images.shape[2]),
         )
+
+    def build(self, cycle: int, part: Part = WHOLE, dropout: float = 0.0) -> Model:
+        """A fresh model; its embedding prepared, where the selector learns it from the images alone."""
+        shape = self._shape(self.seed(cycle, 0, part), dropout)
+        if self.config.freeze:
+            network, name = self.frozen
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(shape.seed)
+                return Frozen(network, name, shape.n_classes, dropout)
         model = self.selector.build(shape)
         if self.selector.prepare is not None:
             self._prepare(dataclasses.replace(shape, seed=self.seed(0, 0)), model)
@@ -100,12 +133,12 @@ class Learner:
 
     def _prepare(self, shape: Shape, model: Model) -> None:
         """Give the model the embedding that all cycles and parts share; it is learnt once for all runs."""
-        settings = dataclasses.replace(self.settings(0), epochs=self.config.pretrain_epochs)
-        seed = self.seed(0, 5)
+        settings = dataclasses.replace(self.settings(0, len(self.dataset)), epochs=self.config.pretrain_epochs)
+        seed, of = self.seed(0, 5), dataclasses.asdict(dataclasses.replace(shape, dropout=0.0))
         key = {
             "prepared": self.config.selector,
-            "shape": dataclasses.asdict(dataclasses.replace(shape, dropout=0.0)),
-            "settings": dataclasses.asdict(settings),
+            "shape": {name: value for name, value in of.items() if name != "side"},  # as earlier versions
+            "settings": _key_of(settings),
             "data": self.dataset.fingerprint,
             "seed": seed,
             "device": self._machine(),
@@ -157,10 +190,12 @@ class Learner:
             seen = np.ones(len(rows), dtype=bool) if self.config.folds == 1 else self.fold_of[rows] != part[0]
             self.done = k
             results.append(self._train_part(folder, cycle, part, rows[seen], labels[seen], dropout, previous))
-        return {
-            "train_loss": float(np.mean([result["train_loss"] for result in results])),
-            "shared": all(result["shared"] for result in results),
+        means = {
+            name: float(np.mean([result[name] for result in results]))
+            for name in ("train_loss", "train_accuracy")
+            if all(name in result for result in results)  # one of an earlier version has no accuracy
         }
+        return {**means, "shared": all(result["shared"] for result in results)}
 
     def _train_along(
         self,
@@ -175,21 +210,27 @@ class Learner:
         """Train a companion with the model, or beside the finished one of cycle 0."""
         companion: Any = self.companion(cycle, make)
         if previous is not None:
-            model.load_state_dict(load_file(weights(previous)))
+            restore(model, weights(previous))
             companion.load_state_dict(load_file(previous / COMPANION))
+        beside, seed = cycle == 0, self.seed(cycle, 1)
+        callbacks = self._callbacks(folder / COMPANION if beside else weights(folder))
+        learnt = np.ones(len(rows), dtype=bool)
+        if not beside:
+            learnt, stopping = self._stopping(model, rows, labels, seed)
+            callbacks += stopping
         loss = vanilla.fit(
-            cast(Classifier, model),
+            model,
             self.pool,
-            rows,
-            labels,
-            self.settings(cycle),
-            seed=self.seed(cycle, 1),
+            rows[learnt],
+            labels[learnt],
+            self.settings(cycle, int(learnt.sum())),
+            seed=seed,
             companion=companion,
-            frozen=cycle == 0,
-            callbacks=self._callbacks(folder / COMPANION if cycle == 0 else weights(folder)),
+            frozen=beside,
+            callbacks=callbacks,
         )
         save_weights(companion, folder / COMPANION)
-        if cycle == 0:
+        if beside:
             return {}
         save_weights(model, weights(folder))
         return {"train_loss": loss}
@@ -204,13 +245,31 @@ class Learner:
         """What watches a training: progress, and a log of its epochs beside the file of its weights."""
         return [ProgressCallback(self.progress), Logger(file.with_suffix(".jsonl"))]
 
+    def _stopping(
+        self, model: Model, rows: Ints, labels: Ints, seed: int
+    ) -> tuple[NDArray[np.bool_], list[EarlyStopping]]:
+        """Which of the rows are learnt from, and what stops a training by the others; all, where nothing does."""
+        if self.config.patience is None or self.fixed:
+            return np.ones(len(rows), dtype=bool), []
+        if len(rows) < 2:
+            raise UserError("--patience holds labels out, and there is one alone: label more, or leave it out.")
+        held = votes.random_order(len(rows), seed) < max(1, round(HELD_OUT * len(rows)))
+
+        def score() -> float:
+            probs = predict(model, self.pool, rows[held])
+            return float(np.log(np.maximum(probs[np.arange(held.sum()), labels[held]], TINY)).mean())
+
+        return ~held, [EarlyStopping(self.config.patience, score, restore=True)]
+
     def _train_part(
         self, folder: Path, cycle: int, part: Part, rows: Ints, labels: Ints, dropout: float, previous: Path | None
     ) -> dict[str, Any]:
         model = self.build(cycle, part, dropout)
         if previous is not None:
-            model.load_state_dict(load_file(weights(previous, part)))
-        seed, settings = self.seed(cycle, 1, part), self.settings(cycle)
+            restore(model, weights(previous, part))
+        seed = self.seed(cycle, 1, part)
+        learnt, stopping = self._stopping(model, rows, labels, seed)
+        settings = self.settings(cycle, int(learnt.sum()))
         noise = self.noise_rate(cycle, rows, labels) if self.selector.needs_noise else 0.0
         key = self._key(model, settings, rows, labels, seed, dropout, noise)
         shared = self.trained.find(key)
@@ -224,31 +283,44 @@ class Learner:
             embeddings = self.scorer(model, None).embeddings(np.arange(len(self.dataset)))
             index = torch.from_numpy(rows).to(embeddings.device)
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
+            with torch.no_grad():
+                predicted = model.eval().classify(embeddings[index]).argmax(dim=1).cpu().numpy()
         else:
-            watched = self._callbacks(weights(folder, part))
             loss = self.selector.fit(
-                model, self.pool, rows, labels, settings, seed=seed, noise=noise, callbacks=watched
+                model,
+                self.pool,
+                rows[learnt],
+                labels[learnt],
+                settings,
+                seed=seed,
+                noise=noise,
+                callbacks=[*self._callbacks(weights(folder, part)), *stopping],
             )
+            predicted = predict(model, self.pool, rows).argmax(axis=1)
+        result = {"train_loss": loss, "train_accuracy": float((predicted == labels).mean())}
         save_weights(model, weights(folder, part))
-        self.trained.add(key, weights(folder, part), {"train_loss": loss})
-        return {"train_loss": loss, "shared": False}
+        self.trained.add(key, weights(folder, part), result)
+        return {**result, "shared": False}
 
     def _key(
         self, model: Model, settings: Settings, rows: Ints, labels: Ints, seed: int, dropout: float, noise: float
     ) -> dict[str, Any]:
         """All that decides the weights of a training: equal trainings are done once for all runs."""
-        config = self.config
-        return {
+        config, code = self.config, networks.code(self.config.model)
+        found = {
             "start": digest(np.concatenate([t.float().cpu().numpy().ravel() for t in model.state_dict().values()])),
             "model": [config.model, config.width, dropout],
             "selector": ["vanilla" if config.selector == "clean" else config.selector, self.fixed, noise],
-            "settings": dataclasses.asdict(settings),
+            "settings": _key_of(settings),
             "data": self.dataset.fingerprint,
             "rows": digest(rows),
             "labels": digest(labels),
             "seed": seed,
             "device": self._machine(),
         }
+        if config.patience is not None:
+            found["patience"] = config.patience
+        return found | ({"code": code} if code else {})
 
     def _machine(self) -> list[Any]:
         return [self.device.type, torch.__version__, torch.get_num_threads()]
@@ -259,10 +331,9 @@ class Learner:
             return self.config.forget_rate
         half = votes.random_order(len(rows), self.seed(cycle, 6)) % 2 == 0
         probs = np.empty((len(rows), len(self.dataset.class_names)))
-        channels, n_classes = self.dataset.images.shape[3], len(self.dataset.class_names)
         for side in (half, ~half):
-            model = architectures.build(self.config.model, channels, n_classes, self.config.width, self.seed(cycle, 7))
-            vanilla.fit(model, self.pool, rows[side], labels[side], self.settings(cycle), seed=self.seed(cycle, 8))
+            model, settings = vanilla.build(self._shape(self.seed(cycle, 7))), self.settings(cycle, int(side.sum()))
+            vanilla.fit(model, self.pool, rows[side], labels[side], settings, seed=self.seed(cycle, 8))
             probs[~side] = predict(model, self.pool, rows[~side])
         return min(metrics.estimated_noise(labels, probs), 0.9)
 
@@ -271,7 +342,7 @@ class Learner:
         found = {}
         for part in self.parts:
             model = self.build(cycle, part, dropout)
-            model.load_state_dict(load_file(weights(folder, part)))
+            restore(model, weights(folder, part))
             place(model, self.device).eval()
             found[part] = self.scorer(model, weights(folder, part))
         return found
@@ -279,6 +350,10 @@ class Learner:
     def scorer(self, model: Model, file: Path | None) -> Scorer:
         """What a model says of the pool; `file` holds its weights and names what is cached."""
         return Scorer(model, file, self.pool, self.dataset.fingerprint, self.cache, self.report, fixed=self.fixed)
+
+    def check(self) -> None:
+        """Raise `UserError` where the model cannot be built for these data; the labels are not looked at."""
+        self.build(0)
 
     def combined(self, found: dict[Part, Scorer], ask: Callable[[Scorer], Floats]) -> Floats:
         """What the parts say of each sample of the pool: the mean over the ensemble, each fold by its own part."""
@@ -307,6 +382,23 @@ def seed_of(config: Config, cycle: int, purpose: int, part: Part = WHOLE) -> int
 def weights(folder: Path, part: Part = WHOLE) -> Path:
     """The file of a part's weights."""
     return folder / ("weights.safetensors" if part == WHOLE else f"weights-{part[0]}-{part[1]}.safetensors")
+
+
+def _key_of(settings: Settings) -> dict[str, Any]:
+    """Settings as a key; what earlier versions did not name is left out where it is as it was, so that theirs are found."""
+    found = dataclasses.asdict(settings)
+    return {name: value for name, value in found.items() if (name, value) != ("augment", "flip-crop")}
+
+
+def restore(model: Model, file: Path) -> None:
+    """Give a model the weights that a training wrote. Raises `UserError` for a head on another network's embedding."""
+    found = load_file(file)
+    if isinstance(model, Frozen) and not torch.equal(found["of"], model.of):
+        raise UserError(
+            f"{file.name} is a head on the embedding of other weights than those that its network has here: put back the weights "
+            "that the run was started with, or start a new run."
+        )
+    model.load_state_dict(found)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -15,7 +15,7 @@ from core.engine.imported import Importer
 from core.engine.inference import NORMS, SCORE_BATCH, Scorer
 from core.engine.learner import COMPANION, WHOLE, Learner, Part
 from core.gradnorm import Loss
-from core.models.architectures import Classifier
+from core.models.architectures import Classifier, embedding
 from core.models.forward import autocast
 from core.relabel import Floats, Ints, Labels
 from core.runs import audit
@@ -57,6 +57,7 @@ class AskedModel:
 
     def bald(self, passes: int) -> Floats:
         cycle = self.cycle
+        embedding(cycle.scorer.model, "BALD")
         seed = cycle.learner.seed(cycle.trained, 2)
         return cycle.learner.combined(cycle.scorers, lambda one: one.bald(passes, seed))
 
@@ -67,6 +68,7 @@ class AskedModel:
         which the labels are diffused; of a fold's graph the rows count that its models have not been trained on.
         """
         cycle, n = self.cycle, len(self.cycle.probs)
+        embedding(cycle.scorer.model, "The graph score")
 
         def diffused(scorer: Scorer) -> Floats:
             return graph.diffuse(scorer.embeddings(np.arange(n)).cpu().numpy(), cycle.state.histogram)
@@ -100,6 +102,7 @@ def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
         return {config.method: np.empty(0)}
     found, scorer = {config.method: strategy.of(Unlabelled(cycle))}, cycle.scorer
     if config.evidence:
+        embedding(scorer.model, "--evidence")
         labels = cycle.learner.dataset.labels
         found["label-gradnorm"] = scorer.gradient_norms(rows, "label", config.reduction, labels)
         if strategy.loss == "egl":
@@ -147,6 +150,9 @@ def measures(cycle: Scoring) -> dict[str, float]:
     if cycle.task.audited and cycle.cycle > 0:
         found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
     found |= _fall(cycle)
+    learnt_from = _train_accuracy(cycle)
+    if "train_accuracy" not in found and learnt_from is not None:
+        found["fitted"] = learnt_from
     right = cycle.learner.dataset.test_labels
     if len(right) and (probs := cycle.learner.test_probs(cycle.scorers)) is not None:
         seen = cycle.learner.dataset.readable_test()
@@ -155,6 +161,14 @@ def measures(cycle: Scoring) -> dict[str, float]:
         if f"train_{first}" in found:
             found["gap"] = found[f"train_{first}"] - found[first]
     return found
+
+
+def _train_accuracy(cycle: Scoring) -> float | None:
+    """Share of the labels it learnt from that the models predict; None of one that an earlier version trained."""
+    phases = cycle.run.log.phases()
+    trained = phases[(phases["cycle"] == cycle.trained) & (phases["phase"] == "train")]
+    result = {} if trained.empty else trained["result"].iloc[-1]
+    return result.get("train_accuracy")
 
 
 def _audited(found: audit.Estimate | None) -> dict[str, float]:
@@ -195,7 +209,7 @@ class Unlabelled:
         config = cycle.learner.config
         self.seed, self.budget = cycle.learner.seed(cycle.cycle, 2), config.budget
         self.n_labelled, self.batch_size, self.width = len(self.known), config.batch_size, config.width
-        self.steps = config.epochs * -(-len(self.known) // config.batch_size)
+        self.steps = max(config.epochs * -(-len(self.known) // config.batch_size), config.steps or 0)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -203,13 +217,19 @@ class Unlabelled:
     def probs(self) -> Floats:
         return self.cycle.probs[self.rows]
 
+    def _check_embedding(self) -> None:
+        assert self.cycle.task.strategy is not None
+        embedding(self.scorer.model, self.cycle.task.strategy.title)
+
     def mc_probs(self, passes: int) -> Floats:
+        self._check_embedding()
         return self.scorer.mc_probs(self.rows, passes, self.seed)
 
     def gradient_norms(self, loss: Loss) -> Floats:
         return self.scorer.gradient_norms(self.rows, loss, self.cycle.learner.config.reduction)
 
     def embeddings(self) -> Tensor:
+        self._check_embedding()
         return self.scorer.embeddings(self.rows)
 
     def labelled_embeddings(self) -> Tensor:

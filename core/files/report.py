@@ -120,7 +120,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
         ("Labels from", labels),
         *([] if learning else [("Wrong labels", f"{noise} at the start"), ("Selector", config.selector)]),
         ("Score", f"{meant.title}: {meant.formula}"),
-        ("Model", f"{config.model}, width {config.width}, {count(config.epochs, 'epoch')}"),
+        ("Model", f"{config.network}, {config.duration}"),
         ("Budget", f"{count(config.budget, 'label')} per cycle"),
         ("Seed", str(config.seed)),
         ("Shown", f"cycle {cycle} of {len(run.cycles())}, counted from 0"),

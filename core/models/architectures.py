@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.models import CATALOGUE
+from core.models import CATALOGUE, is_known
+from data.errors import UserError
 
 SIDE = 128  # pixels that a pretrained network sees: small images lie too far from what it has learnt from
 TINY = 1e-12  # keeps the logarithm of a mean posterior finite
@@ -139,7 +140,7 @@ class ResNet18(Classifier):
 class Pair(Model):
     """Two classifiers as one: its posterior is the mean of theirs, its embedding both of theirs side by side."""
 
-    def __init__(self, first: Classifier, second: Classifier, dropout: float) -> None:
+    def __init__(self, first: Headed, second: Headed, dropout: float) -> None:
         super().__init__()
         self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
 
@@ -174,13 +175,122 @@ class Pretrained(Headed):
         return self.backbone(x)
 
 
-def build(name: str, in_channels: int, n_classes: int, width: int, seed: int, dropout: float = 0.0) -> Classifier:
-    """A fresh model of `core.models.CATALOGUE`; the same seed gives the same weights and leaves the global RNG alone.
+class Backbone(Headed):
+    """Another's network without its class head as the embedding, dropout and a linear head.
 
-    dropout: probability before the head; it has no weights, so that models that differ in it alone can share theirs.
-    Raises `UserError` for a name that is not there.
+    Images are brought to the sides that the network takes; of one that takes any, small images are enlarged.
     """
-    architecture = CATALOGUE.named(name)
+
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        n_classes: int,
+        dropout: float,
+        *,
+        sides: tuple[int, int] | None = None,
+        least: int = 1,
+        channels: int | None = None,
+    ) -> None:
+        """network: [N, C, H, W] → [N, size] · sides: height and width that it takes, None: any · least: pixels of the shorter
+        side below which images are enlarged · channels: of the images that it takes where grey ones are repeated to it."""
+        super().__init__()
+        self.network, self.sides, self.least, self.channels = network, sides, least, channels
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(size, n_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        if self.channels is not None:
+            x = x.expand(-1, self.channels, -1, -1)
+        return self.features(resized(x, self.sides, self.least))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the network makes of images of the right size, [N, D]."""
+        return self.network(x)
+
+
+class Whole(Model):
+    """A network that has no linear layer at its end: its logits stand for the embedding too, and nothing is dropped."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.dropout = network, nn.Dropout(0.0)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        return self.network(x)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+
+class Frozen(Headed):
+    """A linear head on the embedding of a network that stays as it is, and is no part of the parameters or the state."""
+
+    of: Tensor
+
+    def __init__(self, network: Headed, name: str, n_classes: int, dropout: float) -> None:
+        """name: stands for the network and its weights; the state keeps it, so that no head comes to another network."""
+        super().__init__()
+        self.name = name
+        self.register_buffer("of", torch.frombuffer(bytearray(name.encode()), dtype=torch.uint8))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(network.head.in_features, n_classes)
+        self._network = (network.eval().requires_grad_(False),)  # nn.Module registers no module in a tuple
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self._network[0].embed(x)
+
+
+def embedding(model: Model, needs: str) -> None:
+    """Raise `UserError`, which says what needs it, for a network of which no embedding is known."""
+    if isinstance(model, Whole):
+        raise UserError(
+            f"{needs} needs a network that ends in a linear layer, whose input is its embedding, and this one does not: let the "
+            "factory return such a network, or choose something else."
+        )
+
+
+def headed(model: Model, needs: str) -> Headed:
+    """A model that has a linear head. Raises as `embedding`."""
+    embedding(model, needs)
+    assert isinstance(model, Headed)
+    return model
+
+
+def resized(x: Tensor, sides: tuple[int, int] | None, least: int) -> Tensor:
+    """Images [N, C, H, W] at these sides; where any will do, enlarged until the shorter one has `least` pixels."""
+    height, width = x.shape[2:]
+    if sides is None:
+        scale = max(1.0, least / min(height, width))
+        sides = round(scale * height), round(scale * width)
+    if (height, width) == sides:
+        return x
+    smaller = sides[0] < height or sides[1] < width
+    return F.interpolate(x, size=sides, mode="bilinear", antialias=smaller)
+
+
+def build(
+    name: str,
+    in_channels: int,
+    n_classes: int,
+    width: int,
+    seed: int,
+    dropout: float = 0.0,
+    *,
+    weights: str | None = None,
+    side: tuple[int, int] = (32, 32),
+) -> Model:
+    """A fresh model of this name; the same seed gives the same weights and leaves the global RNG alone.
+
+    A `Classifier` where `core.models.CATALOGUE` names it, else what `core.models.networks.build` makes. dropout: probability
+    before the head; it has no weights, so that models that differ in it alone can share theirs · weights: as there · side:
+    height and width of the images. Raises `UserError` for a name that is not there, and as `networks.build`.
+    """
+    from core.models import networks
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return architecture.build(in_channels, n_classes, width, dropout)
+        if not is_known(name) or name in CATALOGUE:
+            return CATALOGUE.named(name).build(in_channels, n_classes, width, dropout)
+        return networks.build(name, in_channels, n_classes, dropout, weights=weights, side=side)

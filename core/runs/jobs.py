@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.runs import live
+from core.runs import live, spec
 from core.runs.live import Live
 from core.runs.run import TAKE, Run, home
 from core.runs.study import Study
@@ -93,13 +94,39 @@ _children: list["subprocess.Popen[bytes]"] = []
 
 def explain(run: Run, cycle: int, sample_id: str) -> list[dict[str, Any]]:
     """What `core.engine.explain.layer_norms` finds, computed in a process of its own: a dashboard without torch stays small."""
-    command = [sys.executable, "-m", "core", "explain", run.id, sample_id, "--cycle", str(cycle), "--json"]
+    return list(json.loads(_asked("explain", run.id, sample_id, "--cycle", str(cycle), "--json")))
+
+
+def estimate(given: Mapping[str, Any]) -> str:
+    """What `run --dry-run` says of how long a run with these options takes, measured in a process of its own.
+
+    Raises `UserError` as that command does.
+    """
+    said = json.loads(_asked("run", *_words(given), "--dry-run", "--json"))
+    return str(said["takes"])
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    """Options as a command line has them."""
+    words = []
+    for name, value in given.items():
+        flag = spec.flag(name, given["task"])
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None:
+            words += [flag, *map(str, value)] if isinstance(value, list) else [f"{flag}={value}"]
+    return words
+
+
+def _asked(*words: str) -> str:
+    """What a command prints, run in a process of its own. Raises `UserError` with what it says is wrong."""
     environment = {**os.environ, "NEXTLABEL_HOME": str(home())}
+    command = [sys.executable, "-m", "core", *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise UserError(said[-1].removeprefix("nextlabel: ") if said else "The worker died: try again.")
-    return list(json.loads(done.stdout))
+    return done.stdout
 
 
 def pause(run: Run) -> None:

@@ -80,13 +80,14 @@ def selectors() -> Sequence[str]:
 
 
 def models() -> Sequence[str]:
-    """Architectures."""
-    return list(methods.models.CATALOGUE)
+    """Models that a list can offer; `methods.models.is_known` says which others there are."""
+    elsewhere = [f"{methods.models.TORCHVISION}{name}" for name in methods.models.BACKBONES]
+    return [*methods.models.CATALOGUE, *elsewhere]
 
 
 def backbones() -> Sequence[str]:
     """Backbones of the selector `pretrained`."""
-    return ("mobilenet_v2", "resnet18", "resnet50")
+    return list(methods.models.BACKBONES)
 
 
 def noise_kinds() -> Sequence[str]:
@@ -115,8 +116,9 @@ class Option:
 
     level: basic options are in sight in the form of New run, advanced ones below "Advanced"; nobody gives what the program
     sets · identity: what the field decides; of `deciding` · only: the question it belongs to, by default its group's ·
-    choices: the names it can have · unset: what 0 or no value means, for the user · flags: names of its own for each
-    question · several: the command line takes several values and makes a run for each · path: a path on this machine ·
+    choices: the names it can have · also: whether a text that is no choice is a name all the same, and how these are written ·
+    unset: what 0 or no value means, for the user · flags: names of its own for each question · several: the command line takes
+    several values and makes a run for each · path: a path on this machine · words: texts that are no path there ·
     branch: a branch may change it · loads: the option of `data.load` that it is · sets: the data sets it is for, by default
     all · people: the questions in which it means something where people give the labels · compared: its value as runs are
     compared by.
@@ -126,10 +128,12 @@ class Option:
     identity: Identity = "method"
     only: Task | None = None
     choices: Callable[[], Sequence[str]] | None = None
+    also: tuple[Callable[[str], bool], str] | None = None
     unset: str = ""
     flags: tuple[Flag, ...] = ()
     several: bool = False
     path: bool = False
+    words: tuple[str, ...] = ()
     branch: bool = False
     loads: str = ""
     sets: tuple[str, ...] = ()
@@ -428,11 +432,6 @@ class CheckNext:
     backbone: Annotated[
         str, Field(description="pretrained: network with ImageNet weights"), Option(choices=backbones)
     ] = "mobilenet_v2"
-    weights: Annotated[
-        str | None,
-        Field(description="pretrained: file of the backbone's ImageNet weights"),
-        Option(path=True, unset="downloaded"),
-    ] = None
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -475,8 +474,32 @@ class Model:
 
     title: ClassVar = "Model"
 
-    model: Annotated[str, Field(description="architecture"), Option(choices=models)] = "small-cnn"
-    width: Annotated[int, Field(ge=1, le=LARGEST, description="channels of the first layer"), Option()] = 32
+    model: Annotated[
+        str,
+        Field(description="architecture; those of timm and torchvision begin from weights learnt elsewhere"),
+        Option(choices=models, also=(methods.models.is_known, methods.models.OTHERS)),
+    ] = "small-cnn"
+    width: Annotated[
+        int,
+        Field(ge=1, le=LARGEST, description="channels of the first layer, of architectures that let it be chosen"),
+        Option(),
+    ] = 32
+    weights: Annotated[
+        str | None,
+        Field(
+            description="file of the weights that a network of timm, torchvision or the selector pretrained begins from, "
+            ".safetensors or .pth; none: random weights"
+        ),
+        Option(path=True, words=(methods.models.RANDOM,), unset="downloaded"),
+    ] = None
+    freeze: Annotated[
+        bool,
+        Field(
+            title="Frozen network",
+            description="keep the network as it is and train a linear head on its embedding, which is computed once",
+        ),
+        Option("basic"),
+    ] = False
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -486,6 +509,16 @@ class Training:
     title: ClassVar = "Training"
 
     epochs: Annotated[int, Field(ge=1, le=LARGEST, description="training epochs per cycle"), Option()] = 20
+    steps: Annotated[
+        int | None,
+        Field(
+            title="Training steps, at least",
+            ge=1,
+            le=LARGEST,
+            description="gradient steps that a training takes at least: few labels are gone through in more epochs",
+        ),
+        Option(unset="by data set; as many as the epochs give where these are given"),
+    ] = None
     finetune_epochs: Annotated[
         Whole,
         Field(
@@ -511,6 +544,26 @@ class Training:
     schedule: Annotated[Literal["one-cycle", "step"], Field(description="learning-rate schedule"), Option()] = (
         "one-cycle"
     )
+    augment: Annotated[
+        Literal["flip-crop", "flip", "crop", "none"],
+        Field(
+            title="Augmentation",
+            description="random variation of training images: flips, crops of the padded image, both or none; flip only what "
+            "keeps its class",
+        ),
+        Option(),
+    ] = "flip-crop"
+    patience: Annotated[
+        int | None,
+        Field(
+            title="Early stopping (epochs)",
+            ge=1,
+            le=LARGEST,
+            description="stop a training whose loss on a held-out tenth of its labels has not fallen for so many epochs, with "
+            "the best weights",
+        ),
+        Option(unset="train to the end"),
+    ] = None
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -598,6 +651,26 @@ class Config(Lineage, Scoring, Training, Model, Predictions, CheckNext, LabelNex
     def out_of_sample(self) -> bool:
         """Whether each sample's predicted probabilities are those of a model that has not learnt its label."""
         return self.folds > 1 if self.trains else self.predicted == "out-of-sample"
+
+    @property
+    def linear_head(self) -> bool:
+        """Whether the embedding is there before the labels, and a linear head on it is all that is trained."""
+        selector = methods.selectors.CATALOGUE.get(self.selector)
+        return self.freeze or (selector is not None and selector.prepared and self.head == "linear")
+
+    @property
+    def network(self) -> str:
+        """The network and whether it is trained, in words."""
+        sized = not methods.models.is_elsewhere(self.model)
+        return f"{self.model}{f', width {self.width}' * sized}{', frozen, with a linear head' * self.freeze}"
+
+    @property
+    def duration(self) -> str:
+        """How long a training is, in words."""
+        if self.freeze:
+            return "until the head converges"
+        least = f", at least {self.steps:,} steps" if self.steps else ""
+        return f"{self.epochs:,} epoch{'s' * (self.epochs != 1)}{least}"
 
     @property
     def doubtful_test(self) -> bool:
@@ -759,8 +832,13 @@ def check(
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise UserError(before + _sentence(spell(name), name, value, first["type"])) from None
-        if task is not None and value is not None and (names := OPTIONS[name].choices(task)) and value not in names:
-            raise UserError(f"{before}{spell(name)} is {_shown(value)}: {_choose(names)}")
+        one = OPTIONS[name]
+        if task is not None and value is not None and (names := one.choices(task)) and value not in names:
+            also, others = one.option.also or (lambda text: False, "")
+            if not also(value):
+                raise UserError(
+                    f"{before}{spell(name)} is {_shown(value)}: {_choose([*names, *filter(None, [others])])}"
+                )
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -830,7 +908,9 @@ def for_file(config: Config) -> dict[str, Any]:
 
 def without_paths(config: Config) -> Config:
     """A configuration without the paths of the machine it was made on."""
-    changes: dict[str, Any] = {name: None for name, one in OPTIONS.items() if one.option.path}
+    changes: dict[str, Any] = {
+        name: None for name, one in OPTIONS.items() if one.option.path and getattr(config, name) not in one.option.words
+    }
     return replace(config, **changes)
 
 

@@ -245,7 +245,6 @@ def create(
     """
     protocol = read(protocol) if isinstance(protocol, str) else protocol
     settings = {**protocol.run, **(settings or {})}
-    settings = {**settle.defaults(settings["task"], settings["dataset"]), **settings}
     known = dict(zip(protocol.names, protocol.arms, strict=True))
     if not spec.QUESTIONS[settings["task"]].checks:
         known = {name: {"method": name} for name in known if arms is None} | {

@@ -33,6 +33,7 @@ class Settings:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    augment: Literal["flip-crop", "flip", "crop", "none"] = "flip-crop"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Shape:
     seed: int
     dropout: float = 0.0  # probability before the head
     backbone: str = "mobilenet_v2"  # of the pretrained selector
-    weights: str | None = None  # file of its weights; None: torchvision's, downloaded
+    weights: str | None = None  # of a network from elsewhere, as `core.models.networks.build` takes them
+    side: tuple[int, int] = (32, 32)  # height and width of the images
 
 
 def _nothing(*given: Any, **settings: Any) -> NoReturn:
@@ -73,6 +75,8 @@ class Selector(Method):
     """prepare(model, images, settings, *, seed, callbacks): learn the embedding from the images alone."""
     prepared: bool = False
     """The embedding is there before labels are looked at, so that a head on it is all that needs to be trained."""
+    plain: bool = False
+    """It is cross-entropy on the labels as they are, so that on a frozen network it is a linear head."""
     needs_noise: bool = False
     """`fit` uses the estimated share of wrong labels."""
     labels: Literal["given", "reference"] = "given"

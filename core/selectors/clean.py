@@ -12,6 +12,7 @@ SELECTOR = Selector(
     reference="Bernhardt et al. 2022, Fig. 3",
     build=vanilla.build,
     fit=vanilla.fit,
+    plain=True,
     labels="reference",
     colour=PURPLE,
     place=5,

@@ -23,11 +23,11 @@ RAMP = 10  # epochs until the forget rate is reached, as in the paper; at most h
 
 def build(shape: Shape) -> "Pair":
     """Two fresh networks of different initial weights."""
-    from core.models.architectures import Pair
+    from core.models.architectures import Pair, headed
 
-    first = vanilla.build(dataclasses.replace(shape, dropout=0.0))
-    second = vanilla.build(dataclasses.replace(shape, dropout=0.0, seed=shape.seed + 1))
-    return Pair(first, second, shape.dropout)
+    alone = dataclasses.replace(shape, dropout=0.0)
+    first, second = (vanilla.build(dataclasses.replace(alone, seed=shape.seed + k)) for k in (0, 1))
+    return Pair(headed(first, "Co-teaching"), headed(second, "Co-teaching"), shape.dropout)
 
 
 def forget_rate(noise: float, epoch: int, epochs: int) -> float:

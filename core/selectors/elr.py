@@ -12,7 +12,7 @@ from core.selectors import Selector, Settings, vanilla
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.models.architectures import Classifier
+    from core.models.architectures import Model
     from core.models.batches import Images
     from core.selectors.fitting import Callback
 
@@ -22,7 +22,7 @@ FLOOR = 1e-4  # of a posterior, so that the logarithm stays finite
 
 
 def fit(
-    model: "Classifier",
+    model: "Model",
     images: "Images",
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -40,13 +40,16 @@ def fit(
     import torch
     from torch.nn import functional as F
 
+    from core.models.architectures import headed
     from core.models.forward import place
     from core.selectors import fitting
     from core.selectors._average import Average
 
     place(model, images.device).train()
     given = torch.from_numpy(labels).to(images.device)
-    average = Average(len(rows), model.head.out_features, BETA).to(images.device)
+    average = Average(len(rows), headed(model, "Early-learning regularisation").head.out_features, BETA).to(
+        images.device
+    )
 
     def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
         logits = model(x).float()

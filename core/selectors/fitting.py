@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -88,15 +89,13 @@ def run(
 ) -> float:
     """Minimise `loss_of` over the rows by SGD on the parameters of `parts`; returns the mean loss of the last epoch.
 
-    parts: everything that the training changes, buffers included · views: how a batch is varied, by default a random flip and
-    padded crop. The same seed gives the same weights, bit for bit, on one CPU. Raises `UserError` where there is nothing to
+    parts: everything that the training changes, buffers included · views: how a batch is varied, by default as the settings
+    say. The same seed gives the same weights, bit for bit, on one CPU. Raises `UserError` where there is nothing to
     learn from or the loss is not finite.
     """
     if len(rows) == 0:
         raise UserError("There is no labelled sample to train on: label some first.")
-    steps = math.ceil(len(rows) / settings.batch_size)
-    if len(rows) > 1 and len(rows) % settings.batch_size == 1:
-        steps -= 1  # batch normalisation has no variance over the one sample that is left over
+    steps = steps_per_epoch(len(rows), settings.batch_size)
     used = min(len(rows), steps * settings.batch_size)
     optimiser = torch.optim.SGD(
         [p for part in parts for p in part.parameters() if p.requires_grad],
@@ -107,7 +106,7 @@ def run(
     )
     scheduler, generator = _scheduler(optimiser, settings, steps), torch.Generator().manual_seed(seed)
     training = Training(parts, optimiser, scheduler, generator, images.device, settings.epochs, steps)
-    loss_sum = torch.zeros((), device=images.device)
+    loss_sum, vary = torch.zeros((), device=images.device), views or partial(augment, how=settings.augment)
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for callback in callbacks:
@@ -117,7 +116,7 @@ def run(
             loss_sum.zero_()
             for step in range(steps):
                 batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                x = (views or augment)(images[rows[batch.numpy()]], generator)
+                x = vary(images[rows[batch.numpy()]], generator)
                 with autocast(images.device):
                     loss = loss_of(x, batch.to(images.device), training.epoch, training.share)
                 optimiser.zero_grad(set_to_none=True)
@@ -140,6 +139,14 @@ def run(
         for callback in callbacks:
             callback.on_train_end(training)
     return training.loss
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Batches that an epoch over n samples has."""
+    steps = math.ceil(n / batch_size)
+    if n > 1 and n % batch_size == 1:
+        steps -= 1  # batch normalisation has no variance over the one sample that is left over
+    return steps
 
 
 class ProgressCallback(Callback):
@@ -181,24 +188,32 @@ class Logger(Callback):
 class EarlyStopping(Callback):
     """Stops a training that got no better for `patience` epochs, by its loss or by `score`, such as accuracy on held-out images.
 
-    score: called after every epoch, high is good; it may put the model into eval mode. The weights are those of the last epoch,
-    not of the best one; by a schedule that anneals over all epochs, the learning rate is then still high.
+    score: called after every epoch, high is good; it may put the model into eval mode · restore: end with the weights of the best
+    epoch, not of the last. By a schedule that anneals over all epochs, the learning rate of a training that stops is still high.
     """
 
-    def __init__(self, patience: int, score: Callable[[], float] | None = None) -> None:
-        self.patience, self.score, self.best, self.waited = patience, score, -math.inf, 0
+    def __init__(self, patience: int, score: Callable[[], float] | None = None, *, restore: bool = False) -> None:
+        self.patience, self.score, self.restore, self.best, self.waited = patience, score, restore, -math.inf, 0
+        self.kept: list[dict[str, Tensor]] = []
 
     def on_train_begin(self, training: Training) -> None:
-        self.best, self.waited = -math.inf, 0
+        self.best, self.waited, self.kept = -math.inf, 0, []
 
     def on_epoch_end(self, training: Training) -> None:
         modes = [(module, module.training) for part in training.parts for module in part.modules()]
         found = -training.loss if self.score is None else self.score()
         for module, mode in modes:
             module.training = mode
-        self.waited = 0 if found > self.best else self.waited + 1
+        better = found > self.best
+        self.waited = 0 if better else self.waited + 1
         self.best = max(self.best, found)
+        if better and self.restore:
+            self.kept = [{name: t.clone() for name, t in part.state_dict().items()} for part in training.parts]
         training.stopped = training.stopped or self.waited >= self.patience
+
+    def on_train_end(self, training: Training) -> None:
+        for part, kept in zip(training.parts, self.kept, strict=False):
+            part.load_state_dict(kept)
 
 
 class Checkpoint(Callback):
@@ -248,15 +263,22 @@ class Checkpoint(Callback):
         self.path.unlink(missing_ok=True)
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, generator: torch.Generator, how: str = "flip-crop") -> Tensor:
     """Random horizontal flip and padded crop of every image of [n, C, H, W], on the images' own device.
 
-    The random numbers come from a CPU generator, so that a seed means the same on every device.
+    how: "flip", "crop", "flip-crop" or "none" · The random numbers come from a CPU generator, so that a seed means the same on
+    every device, and are the same whatever is done.
     """
     n, _, height, width = x.shape
     pad = max(1, round(PADDING * height / 32))
     flip = torch.rand(n, generator=generator) < 0.5
     shift = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
+    if how == "none":
+        return x
+    if "flip" not in how:
+        flip[:] = False
+    if "crop" not in how:
+        shift[:] = pad  # the middle of the padded image
     rows = shift[0, :, None] + torch.arange(height)  # [n, H] in the padded image
     columns = shift[1, :, None] + torch.arange(width)
     columns = torch.where(flip[:, None], columns.flip(1), columns)

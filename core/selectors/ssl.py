@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from core.models.architectures import Classifier
+    from core.models.architectures import Model
     from core.models.batches import Images
     from core.selectors.fitting import Callback
 
@@ -28,7 +28,7 @@ BATCH = 128  # a larger one has more to tell views apart from, and fewer steps: 
 
 
 def prepare(
-    model: "Classifier",
+    model: "Model",
     images: "Images",
     settings: Settings,
     *,
@@ -44,11 +44,12 @@ def prepare(
     from pytorch_metric_learning.losses import SelfSupervisedLoss, SupConLoss
     from torch import nn
 
+    from core.models.architectures import headed
     from core.models.forward import place
     from core.selectors import fitting
 
     place(model, images.device).train()
-    width = model.stage_widths[-1]
+    width = headed(model, "Self-supervised learning").head.in_features
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projection = nn.Sequential(

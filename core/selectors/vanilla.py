@@ -1,7 +1,7 @@
 """Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +12,29 @@ from core.selectors import Companion, Selector, Settings, Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from core.models.architectures import Classifier
+    from core.models.architectures import Classifier, Model
     from core.models.batches import Images
     from core.selectors.fitting import Callback
 
 
-def build(shape: Shape) -> "Classifier":
-    """A freshly initialised model of `core.models.architectures`."""
+def build(shape: Shape) -> "Model":
+    """A fresh model, `core.models.architectures.build`."""
     from core.models import architectures
 
-    return architectures.build(shape.model, shape.channels, shape.n_classes, shape.width, shape.seed, shape.dropout)
+    return architectures.build(
+        shape.model,
+        shape.channels,
+        shape.n_classes,
+        shape.width,
+        shape.seed,
+        shape.dropout,
+        weights=shape.weights,
+        side=shape.side,
+    )
 
 
 def fit(
-    model: "Classifier",
+    model: "Model",
     images: "Images",
     index: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -59,7 +68,7 @@ def fit(
             if companion is None:
                 logits, stages = model(x), []
             else:
-                stages = model.stages(x)
+                stages = cast("Classifier", model).stages(x)
                 logits = model.classify(stages[-1].mean(dim=(2, 3)))
         losses = F.cross_entropy(logits.float(), targets[batch], reduction="none")
         loss = torch.zeros((), device=images.device) if frozen else losses.mean()
@@ -75,6 +84,7 @@ SELECTOR = Selector(
     title="Plain training",
     build=build,
     fit=fit,
+    plain=True,
     colour=GREEN,
     place=0,
 )

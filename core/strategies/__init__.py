@@ -88,6 +88,8 @@ class Strategy(Score):
     """The unlabelled loss whose gradient norm is the score."""
     dropout: float = 0.0
     """Probability of dropout before the head."""
+    trained: bool = False
+    """It needs a network that the run trains: a frozen one is refused."""
     companion: Callable[[tuple[int, ...]], "nn.Module"] | None = None
     """Makes a module, given the widths of the model's stages, to be trained with the model (`core.selectors.Companion`)."""
 

@@ -29,6 +29,7 @@ STRATEGY = Strategy(
     values="its order alone counts",
     reference="Yoo & Kweon 2019",
     score=score,
+    trained=True,
     companion=companion,
     colour=PURPLE,
     symbol="diamond-open",

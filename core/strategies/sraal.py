@@ -43,6 +43,7 @@ STRATEGY = Strategy(
     values="in [0, 1]",
     reference="Zhang et al. 2020",
     score=score,
+    trained=True,
     colour=GREY,
     symbol="square-open",
     dash="dash",

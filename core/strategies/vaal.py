@@ -19,6 +19,7 @@ STRATEGY = Strategy(
     values="in [0, 1]",
     reference="Sinha et al. 2019",
     score=score,
+    trained=True,
     colour=ORANGE,
     symbol="pentagon-open",
     dash="dash",

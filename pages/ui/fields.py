@@ -35,6 +35,7 @@ def field(
             names,
             names.index(default),
             format_func=lambda it: empty if it is None else name(it),
+            accept_new_options=one.option.also is not None,
             **said,
         )
     if one.kind is bool:
@@ -48,7 +49,8 @@ def field(
     typed = place.text_input(title, default or "", placeholder=empty, **said).strip()
     if one.kind is list:
         return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip())) or None
-    return (str(roots.inside(typed)) if one.option.path else typed) if typed else None
+    path = one.option.path and typed not in one.option.words
+    return (str(roots.inside(typed)) if path else typed) if typed else None
 
 
 def _help(one: Described, task: str) -> str:

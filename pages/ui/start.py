@@ -10,6 +10,7 @@ from core import methods
 from core.runs import imported, jobs, settle, spec
 from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
+from data.errors import UserError
 from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
 
@@ -31,7 +32,8 @@ class Images:
     """What a run is started on; the paths are those of a folder of one's own.
 
     classes: for people to choose from, where the labels do not name them all · pool: how many images there are to label or
-    check, 0 where it is not known yet · unlabelled: how many have no label.
+    check, 0 where it is not known yet · unlabelled: how many have no label · side: pixels of the longer side of most of them,
+    None where it is not known yet.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Images:
     classes: list[str] | None = field(default=None)
     pool: int = 0
     unlabelled: int = 0
+    side: int | None = None
     predictions: str | None = None
     embeddings: str | None = None
     predicted: str | None = None
@@ -85,6 +88,7 @@ def form(images: Images) -> dict[str, Any] | None:
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
         st.caption(WITH_VOTES)
+    st.caption(f":material/memory: {frame.plain(settle.suggest(task, images.name, images.side).why)}")
     if own and people and not learning:
         everything = st.toggle(
             "Check every image",
@@ -100,7 +104,18 @@ def form(images: Images) -> dict[str, Any] | None:
         for group in dict.fromkeys(one.group for one in advanced):
             st.caption(group)
             given |= _fields([one for one in advanced if one.group == group], 4, images, task, people)
+    if st.button(
+        "Estimate the time", icon=":material/timer:", key="estimate", help="Measures a few steps on this machine."
+    ):
+        with frame.errors(), st.spinner("Measuring a few steps on this machine…"):
+            _check(given)
+            st.info(frame.plain(f"{_estimated(tuple(sorted(given.items(), key=str)))}."))
     return given
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _estimated(given: tuple[tuple[str, Any], ...]) -> str:
+    return jobs.estimate(dict(given))
 
 
 def _fields(some: list[Described], across: int, images: Images, task: str, people: bool) -> dict[str, Any]:
@@ -134,6 +149,8 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
 def _default(one: Described, images: Images, task: str, people: bool) -> Any:
     """What a newcomer gets, on these images."""
     own, preset = images.name in spec.OWN, settle.defaults(task, images.name)
+    if not images.untrained:
+        preset |= settle.suggest(task, images.name, images.side).settings
     budget = preset.get("budget", 0)
     found = {
         "method": settle.default_method(task, images.votes is not None, images.untrained),
@@ -147,9 +164,18 @@ def _default(one: Described, images: Images, task: str, people: bool) -> Any:
 
 def begin(given: dict[str, Any]) -> None:
     """Start a run, and go to the page that shows it. Raises `UserError` for options that cannot run."""
-    spec.check(given, lambda name: OPTIONS[name].headed(given["task"]), task=given["task"])
+    _check(given)
     config, dataset = settle.settle(given, frame.dataset)
     run = runs.create(config, settle.about(dataset))
     jobs.start(run)
     page = "pages/annotate.py" if config.annotator == "person" else "pages/cycles.py"
     st.switch_page(page, query_params={"run": run.id})
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Raise `UserError` for what an option cannot be, and for a model that is code: only a command line may name that."""
+    spec.check(given, lambda name: OPTIONS[name].headed(given["task"]), task=given["task"])
+    if methods.models.is_factory(given["model"]):
+        raise UserError(
+            f"The model {given['model']} is code, which no browser may start: use `python -m core run --model …`."
+        )

@@ -51,7 +51,8 @@ def impossible(name):
     """(a value that an option cannot have, what the one sentence says after its name)."""
     one = OPTIONS[name]
     if choices := one.choices(question(name)):
-        return "no-such", f'is "no-such": choose one of {", ".join(choices)}.'
+        others = [one.option.also[1]] if one.option.also else []
+        return "no-such", f'is "no-such": choose one of {", ".join([*choices, *others])}.'
     if one.kind is int:
         return int(one.low) - 1, f"is {int(one.low) - 1}: give at least {one.low}."
     if one.kind is float:
@@ -90,6 +91,7 @@ def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     """A protocol in which an option has a value; wrote: what stands there instead of the option's name."""
     task = question(name)
     run = {"task": task, "dataset": "folder", wrote or name: value}
+    run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
     lines = [f"{key} = {json.dumps(one).replace('NaN', 'nan')}" for key, one in run.items()]
     arm = "[[arms]]" if task == CLEANING else '[[arms]]\nmethod = "margin"'
     path.write_text('title = "Mine"\nseeds = [0]\n[run]\n' + "\n".join(lines) + f"\n{arm}\n")

@@ -168,3 +168,21 @@ def test_a_checkpoint_is_kept_every_few_epochs(pool, tmp_path):
         trained(pool, Checkpoint(kept, "a", every=2), KilledAfter(3))
     trained(pool, Checkpoint(kept, "a", every=2), watch)
     assert watch.told[:2] == [("train begins", 2), ("batch", 1)]
+
+
+def test_the_best_weights_are_kept_by_a_training_that_stops(pool):
+    """The score falls from the second epoch on, so that the training ends with the weights of the first."""
+    scores = iter([3.0, 2.0, 1.0])
+    first = trained(pool, epochs=4, schedule="constant")[0]
+    after_one = {}
+
+    class Remember(Callback):
+        def on_epoch_end(self, training):
+            if training.epoch == 1:
+                after_one.update({name: t.clone() for name, t in training.parts[0].state_dict().items()})
+
+    stopped = trained(
+        pool, Remember(), EarlyStopping(2, lambda: next(scores), restore=True), epochs=4, schedule="constant"
+    )[0]
+    assert all(torch.equal(t, after_one[name]) for name, t in stopped.items())
+    assert not all(torch.equal(t, first[name]) for name, t in stopped.items())

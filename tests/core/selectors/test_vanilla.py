@@ -84,6 +84,21 @@ def test_augmentation_is_a_flip_and_a_shifted_crop():
     assert len(seen) > 10
 
 
+def test_augmentation_flips_crops_does_both_or_leaves_images_alone():
+    x = torch.arange(1.0, 1 + 64 * 8 * 8).reshape(64, 1, 8, 8)
+    found = {
+        how: fitting.augment(x, torch.Generator().manual_seed(0), how) for how in ("flip-crop", "flip", "crop", "none")
+    }
+    assert torch.equal(found["none"], x)
+    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(found["flip"], x, strict=True)]
+    assert all(flip or torch.equal(a, b) for flip, a, b in zip(flipped, found["flip"], x, strict=True))
+    assert 10 < sum(flipped) < 54
+    assert not torch.equal(found["crop"], found["flip-crop"])
+    for image in found["crop"]:
+        kept = image[image > 0]
+        assert torch.equal(kept, kept.sort().values)  # nothing is mirrored
+
+
 def test_one_image_left_over_in_a_batch_is_no_error(stripes):
     images, labels = stripes
     model, shares = architectures.build("resnet18", 1, 2, 2, seed=0), []
