@@ -87,6 +87,9 @@ class Given(Scorer):
         """Of the whole pool, float [N, C]."""
         return np.asarray(self.found.probs)
 
+    def check_embedding(self, needs: str) -> None:
+        """There is one, or what stands in for it."""
+
     def projection(self) -> NDArray[np.float16]:
         return inference.compact(self.embeddings(np.arange(len(self.found.probs))))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core import scores, tsne
 from core.gradnorm import Loss, Reduction, gradient_norms
+from core.models import architectures
 from core.models.architectures import Frozen, Headed, Model
 from core.models.batches import Images
 from core.models.forward import autocast, predict
@@ -100,6 +101,10 @@ class Scorer:
             return np.asarray(logits.float().softmax(dim=1).cpu().numpy())
 
         return self.cache.get({**self.key, "score": name}, compute)
+
+    def check_embedding(self, needs: str) -> None:
+        """Raise `UserError`, which says what needs it, where no embedding of the network is known."""
+        architectures.embedding(self.model, needs)
 
     def embeddings(self, rows: Ints) -> Tensor:
         """What the head sees of the rows, float32 [n, D] on the device."""

@@ -15,7 +15,7 @@ from core.engine.imported import Importer
 from core.engine.inference import NORMS, SCORE_BATCH, Scorer
 from core.engine.learner import COMPANION, WHOLE, Learner, Part
 from core.gradnorm import Loss
-from core.models.architectures import Classifier, embedding
+from core.models.architectures import Classifier
 from core.models.forward import autocast
 from core.relabel import Floats, Ints, Labels
 from core.runs import audit
@@ -57,7 +57,7 @@ class AskedModel:
 
     def bald(self, passes: int) -> Floats:
         cycle = self.cycle
-        embedding(cycle.scorer.model, "BALD")
+        cycle.scorer.check_embedding("BALD")
         seed = cycle.learner.seed(cycle.trained, 2)
         return cycle.learner.combined(cycle.scorers, lambda one: one.bald(passes, seed))
 
@@ -68,7 +68,7 @@ class AskedModel:
         which the labels are diffused; of a fold's graph the rows count that its models have not been trained on.
         """
         cycle, n = self.cycle, len(self.cycle.probs)
-        embedding(cycle.scorer.model, "The graph score")
+        cycle.scorer.check_embedding("The graph score")
 
         def diffused(scorer: Scorer) -> Floats:
             return graph.diffuse(scorer.embeddings(np.arange(n)).cpu().numpy(), cycle.state.histogram)
@@ -102,7 +102,7 @@ def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
         return {config.method: np.empty(0)}
     found, scorer = {config.method: strategy.of(Unlabelled(cycle))}, cycle.scorer
     if config.evidence:
-        embedding(scorer.model, "--evidence")
+        scorer.check_embedding("--evidence")
         labels = cycle.learner.dataset.labels
         found["label-gradnorm"] = scorer.gradient_norms(rows, "label", config.reduction, labels)
         if strategy.loss == "egl":
@@ -219,7 +219,7 @@ class Unlabelled:
 
     def _check_embedding(self) -> None:
         assert self.cycle.task.strategy is not None
-        embedding(self.scorer.model, self.cycle.task.strategy.title)
+        self.scorer.check_embedding(self.cycle.task.strategy.title)
 
     def mc_probs(self, passes: int) -> Floats:
         self._check_embedding()
