@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -278,12 +279,14 @@ def report(found: Found, looked: check.Check, pool: int, test: int) -> None:
 def preview(found: Found) -> None:
     """The first images of each class, in the shape in which the model will see them."""
     labels = pd.Series([entry.label if entry.label is not None else "no label" for entry in found.entries])
-    names = list(dict.fromkeys(labels))
+    names, numbers = list(dict.fromkeys(labels)), labels.value_counts()
+    first = labels.groupby(labels).head(EACH)
+    first = first[first.isin(names[:CLASSES])]
+    pixels = found.images[first.index.to_numpy()]  # at once: they are decoded by threads
     for name in names[:CLASSES]:
-        rows = labels.index[labels == name][:EACH]
-        st.caption(f"{frame.plain(name)} · {(labels == name).sum():,}")
-        pixels = found.images[rows.to_numpy()]
-        st.image([png(small(pixels, (k,), 2 * SIDE)[0], SIDE) for k in range(len(rows))], width=SIDE)
+        st.caption(f"{frame.plain(name)} · {numbers[name]:,}")
+        places = np.flatnonzero(first == name)
+        st.image([png(small(pixels, (int(k),), 2 * SIDE)[0], SIDE) for k in places], width=SIDE)
     if len(names) > CLASSES:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 

@@ -12,7 +12,8 @@ labelled images.
 Where a table of votes comes with the images (`data.annotations`), or their classes are named, they need no label:
 metadata.csv may do with file_name alone, and images may lie in no class folder.
 
-All images come to one size and one number of channels: grey stays grey when every image is; transparent parts become
+All images come to one size and one number of channels, on demand (`data.files.ondemand`) or, in runs that were started so, all
+at once: grey stays grey when every image is; transparent parts become
 white; 16 bits become 8, from the range that the folder uses (12 bits in 16 are common); a turned photograph (EXIF) is set
 upright. Of an animation the first picture counts. What is an image is judged by its content, whatever the name
 (`data.files.imagefile`). An image that cannot be read, a file that is none, and what lies neither in train nor in test are

@@ -160,6 +160,7 @@ def test_votes_are_for_label_cleaning(guest, tmp_path, images):
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("Votes of several people are for label cleaning")).to_be_visible()
+    guest.settled()  # what is there is still being drawn above it
     guest.chooses("Check next — label cleaning")
     expect(guest.page.get_by_role("button", name="Start run")).to_be_visible()
 
