@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
 }
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
+FINE_TUNING = 0.01  # learning rate from weights that were learnt elsewhere: a larger one loses what they know
 SMALL = 48  # pixels of the longer side: less is no photograph
 EVIDENCE = {"pretrained": 0.63, "vanilla": 0.46}  # results/cifar10h-15: AUC between random, 0, and oracle, 1
 # Who gives any of these has chosen how to train; weights alone are no such choice
@@ -85,11 +86,17 @@ def default_method(task: str, votes: bool = False) -> str:
     return VOTES_SCORE if votes else "cleaning"
 
 
-def defaults(task: str, dataset: str, given: Collection[str] = ()) -> dict[str, Any]:
-    """Settings for whatever the user leaves open; given: what is not left open. Who counts epochs gets no more steps."""
+def defaults(task: str, dataset: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings for whatever the user leaves open; given: what is not left open.
+
+    Who counts epochs gets no more steps; weights that were learnt elsewhere are fine-tuned gently.
+    """
+    given = given or {}
     found = {**PRESETS.get((task, dataset), PRESETS[task, ""])}
     if "epochs" in given:
         found.pop("steps", None)
+    if methods.models.has_weights(given.get("model", found["model"]), given.get("weights")):
+        found["lr"] = FINE_TUNING
     return found
 
 

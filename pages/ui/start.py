@@ -65,12 +65,12 @@ def form(images: Images) -> dict[str, Any] | None:
     given |= {name: value for name, value in vars(images).items() if name in OPTIONS}
     shown = [one for name, one in OPTIONS.items() if name not in given and one.applies(task, images.name, people)]
     basic = sorted((one for one in shown if one.option.level == "basic"), key=lambda one: one.option.identity != "arm")
-    given |= _fields(basic, 2, images, task, people)
+    given |= _fields(basic, 2, images, task, people, {})
     score = methods.described(given["method"])
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
         st.caption(WITH_VOTES)
-    st.caption(f":material/memory: {frame.plain(settle.suggest(task, images.name, images.side).why)}")
+    st.caption(f":material/memory: Suggested model. {frame.plain(settle.suggest(task, images.name, images.side).why)}")
     if own and people and not learning:
         everything = st.toggle(
             "Check every image",
@@ -85,13 +85,15 @@ def form(images: Images) -> dict[str, Any] | None:
     with st.expander("Advanced"):
         for group in dict.fromkeys(one.group for one in advanced):
             st.caption(group)
-            given |= _fields([one for one in advanced if one.group == group], 4, images, task, people)
+            model: dict[str, Any] = {name: given[name] for name in ("model", "weights") if name in given}
+            given |= _fields([one for one in advanced if one.group == group], 4, images, task, people, model)
     if st.button(
         "Estimate the time", icon=":material/timer:", key="estimate", help="Measures a few steps on this machine."
     ):
         with frame.errors(), st.spinner("Measuring a few steps on this machine…"):
             _check(given)
-            st.info(frame.plain(f"{_estimated(tuple(sorted(given.items(), key=str)))}."))
+            takes = _estimated(tuple(sorted(given.items(), key=str)))
+            st.info(frame.plain(f"{takes[0].upper()}{takes[1:]}."))
     return given
 
 
@@ -100,17 +102,22 @@ def _estimated(given: tuple[tuple[str, Any], ...]) -> str:
     return jobs.estimate(dict(given))
 
 
-def _fields(some: list[Described], across: int, images: Images, task: str, people: bool) -> dict[str, Any]:
-    """Draw fields in rows, so that a narrow screen has them in the same order; returns their values by name."""
+def _fields(
+    some: list[Described], across: int, images: Images, task: str, people: bool, model: dict[str, Any]
+) -> dict[str, Any]:
+    """Draw fields in rows, so that a narrow screen has them in the same order; returns their values by name.
+
+    model: as of `_default`.
+    """
     found = {}
     for first in range(0, len(some), across):
         columns = st.columns(across, vertical_alignment="bottom")
         for place, one in zip(columns, some[first : first + across], strict=False):
-            found[one.name] = _field(place, one, images, task, people)
+            found[one.name] = _field(place, one, _default(one, images, task, people, model), task)
     return found
 
 
-def _field(place: DeltaGenerator, one: Described, images: Images, task: str, people: bool) -> Any:
+def _field(place: DeltaGenerator, one: Described, default: Any, task: str) -> Any:
     def name(choice: str) -> str:
         if one.name == "method":
             return methods.described(choice).title
@@ -119,12 +126,12 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
         about = NOISE_KINDS.get(choice, "") if one.name == "noise_kind" else ""
         return f"{choice} — {about}" if about else choice
 
-    return fields.field(place, one, task, _default(one, images, task, people), name)
+    return fields.field(place, one, task, default, name)
 
 
-def _default(one: Described, images: Images, task: str, people: bool) -> Any:
-    """What a newcomer gets, on these images."""
-    own, preset = images.name == "folder", settle.defaults(task, images.name)
+def _default(one: Described, images: Images, task: str, people: bool, model: dict[str, Any]) -> Any:
+    """What a newcomer gets, on these images; model: which one was chosen above, empty before."""
+    own, preset = images.name == "folder", settle.defaults(task, images.name, model)
     preset |= settle.suggest(task, images.name, images.side).settings
     budget = preset.get("budget", 0)
     found = {

@@ -79,3 +79,9 @@ def test_few_labels_get_enough_steps_unless_the_user_counts_epochs(photographs):
     assert settled(LEARNING, photographs).steps == settle.STEPS
     assert settled(LEARNING, photographs, epochs=20).steps is None
     assert settled(LEARNING, photographs, epochs=20, steps=7).steps == 7
+
+
+def test_weights_learnt_elsewhere_are_fine_tuned_gently(photographs):
+    assert settled(LEARNING, photographs, model="timm:resnet18").lr == settle.FINE_TUNING
+    assert settled(LEARNING, photographs, model="timm:resnet18", weights=models.RANDOM).lr > settle.FINE_TUNING
+    assert settled(LEARNING, photographs, model="timm:resnet18", lr=0.3).lr == 0.3
