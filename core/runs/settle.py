@@ -108,15 +108,22 @@ class Suggestion:
     why: str
 
 
-def suggest(task: str, dataset: str, side: int | None, weights: str | None = None) -> Suggestion:
+def suggest(
+    task: str, dataset: str, side: int | None, weights: str | None = None, method: str = STRATEGY
+) -> Suggestion:
     """Which model suits images whose longer side has so many pixels, None where that is not known yet.
 
-    weights: a file that the user gave. A network that was trained on other images is suggested where its weights are on this
-    machine, for photographs and, since the evidence is of such images, for the label cleaning of any that have colours.
+    weights: a file that the user gave · method: strategy or score, where one is chosen already. A network that was trained on
+    other images is suggested where its weights are on this machine, for photographs and, since the evidence is of such images,
+    for the label cleaning of any that have colours.
     """
     checks, preset = spec.QUESTIONS[task].checks, PRESETS.get((task, dataset), PRESETS[task, ""])
     there = methods.models.weights_there()
     small = side is None or side <= SMALL
+    if not checks and method in methods.strategies.CATALOGUE and methods.strategies.CATALOGUE[method].trained:
+        return Suggestion(
+            {}, f"{method} needs a network that the run trains: {preset['model']} of width {preset['width']}."
+        )
     if dataset == "fashion" or (weights is None and there is None) or (small and not checks):
         trained = f"{preset['model']} of width {preset['width']} is trained from scratch"
         if dataset == "fashion" or (side is not None and small):
@@ -143,7 +150,7 @@ def suggest(task: str, dataset: str, side: int | None, weights: str | None = Non
 
 def why(config: Config, dataset: ImageDataset) -> str:
     """Why the model is the one that `suggest` finds for these images, in a sentence or two."""
-    return suggest(config.task, config.dataset, max(dataset.images.shape[1:3]), config.weights).why
+    return suggest(config.task, config.dataset, max(dataset.images.shape[1:3]), config.weights, config.method).why
 
 
 def loader() -> Callable[[Config], ImageDataset]:
@@ -171,7 +178,7 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     check(settings)
     if not set(given) & TRAINING:
         side = max(load(Config(**settings)).images.shape[1:3])
-        settings |= suggest(given["task"], given["dataset"], side, given.get("weights")).settings
+        settings |= suggest(given["task"], given["dataset"], side, given.get("weights"), given["method"]).settings
     checks = spec.QUESTIONS[given["task"]].checks
     everything = checks and given["dataset"] == "folder" and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)

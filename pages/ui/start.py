@@ -1,6 +1,6 @@
 """The form that starts a run: task, method, budget and training, for images that were chosen before."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import streamlit as st
@@ -26,7 +26,7 @@ class Images:
 
     classes: for people to choose from, where the labels do not name them all · pool: how many images there are to label or
     check, 0 where it is not known yet · unlabelled: how many have no label · side: pixels of the longer side of most of them,
-    None where it is not known yet.
+    None where it is not known yet · network: model and weights, once they are chosen.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Images:
     pool: int = 0
     unlabelled: int = 0
     side: int | None = None
+    network: dict[str, Any] = field(default_factory=dict)
 
 
 def form(images: Images) -> dict[str, Any] | None:
@@ -65,7 +66,7 @@ def form(images: Images) -> dict[str, Any] | None:
     given |= {name: value for name, value in vars(images).items() if name in OPTIONS}
     shown = [one for name, one in OPTIONS.items() if name not in given and one.applies(task, images.name, people)]
     basic = sorted((one for one in shown if one.option.level == "basic"), key=lambda one: one.option.identity != "arm")
-    given |= _fields(basic, 2, images, task, people, {})
+    given |= _fields(basic, 2, images, task, people)
     score = methods.described(given["method"])
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
@@ -85,8 +86,9 @@ def form(images: Images) -> dict[str, Any] | None:
     with st.expander("Advanced"):
         for group in dict.fromkeys(one.group for one in advanced):
             st.caption(group)
-            model: dict[str, Any] = {name: given[name] for name in ("model", "weights") if name in given}
-            given |= _fields([one for one in advanced if one.group == group], 4, images, task, people, model)
+            network: dict[str, Any] = {name: given[name] for name in ("model", "weights") if name in given}
+            so_far = replace(images, network=network)
+            given |= _fields([one for one in advanced if one.group == group], 4, so_far, task, people)
     if st.button(
         "Estimate the time", icon=":material/timer:", key="estimate", help="Measures a few steps on this machine."
     ):
@@ -102,22 +104,17 @@ def _estimated(given: tuple[tuple[str, Any], ...]) -> str:
     return jobs.estimate(dict(given))
 
 
-def _fields(
-    some: list[Described], across: int, images: Images, task: str, people: bool, model: dict[str, Any]
-) -> dict[str, Any]:
-    """Draw fields in rows, so that a narrow screen has them in the same order; returns their values by name.
-
-    model: as of `_default`.
-    """
+def _fields(some: list[Described], across: int, images: Images, task: str, people: bool) -> dict[str, Any]:
+    """Draw fields in rows, so that a narrow screen has them in the same order; returns their values by name."""
     found = {}
     for first in range(0, len(some), across):
         columns = st.columns(across, vertical_alignment="bottom")
         for place, one in zip(columns, some[first : first + across], strict=False):
-            found[one.name] = _field(place, one, _default(one, images, task, people, model), task)
+            found[one.name] = _field(place, one, images, task, people)
     return found
 
 
-def _field(place: DeltaGenerator, one: Described, default: Any, task: str) -> Any:
+def _field(place: DeltaGenerator, one: Described, images: Images, task: str, people: bool) -> Any:
     def name(choice: str) -> str:
         if one.name == "method":
             return methods.described(choice).title
@@ -126,12 +123,12 @@ def _field(place: DeltaGenerator, one: Described, default: Any, task: str) -> An
         about = NOISE_KINDS.get(choice, "") if one.name == "noise_kind" else ""
         return f"{choice} — {about}" if about else choice
 
-    return fields.field(place, one, task, default, name)
+    return fields.field(place, one, task, _default(one, images, task, people), name)
 
 
-def _default(one: Described, images: Images, task: str, people: bool, model: dict[str, Any]) -> Any:
-    """What a newcomer gets, on these images; model: which one was chosen above, empty before."""
-    own, preset = images.name == "folder", settle.defaults(task, images.name, model)
+def _default(one: Described, images: Images, task: str, people: bool) -> Any:
+    """What a newcomer gets, on these images."""
+    own, preset = images.name == "folder", settle.defaults(task, images.name, images.network)
     preset |= settle.suggest(task, images.name, images.side).settings
     budget = preset.get("budget", 0)
     found = {
