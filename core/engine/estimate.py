@@ -11,7 +11,7 @@ import torch
 
 from core.engine.inference import Scorer
 from core.engine.learner import WHOLE, Learner
-from core.models.forward import place
+from core.models.forward import at_once, place
 from core.runs.questions import TASKS
 from core.runs.spec import Config
 from core.selectors.fitting import Callback, Training, steps_per_epoch
@@ -64,7 +64,8 @@ def estimate(config: Config, dataset: ImageDataset) -> Estimate:
 
         def look() -> None:
             with torch.no_grad():
-                scorer.model.embed(learner.pool[rows])
+                for _, x in learner.pool.batches(rows, at_once(scorer.model, learner.pool, ASKED)):
+                    scorer.model.embed(x)
             if strategy is not None and strategy.loss is not None and not learner.fixed:
                 scorer.gradient_norms(rows[::-1] if looked else rows, strategy.loss, config.reduction)
 

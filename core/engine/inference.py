@@ -15,7 +15,7 @@ from core.gradnorm import Loss, Reduction, gradient_norms
 from core.models import architectures
 from core.models.architectures import Frozen, Headed, Model
 from core.models.batches import Images
-from core.models.forward import autocast, predict
+from core.models.forward import at_once, autocast, predict
 from core.relabel import Floats, Ints
 from core.selectors import Progress
 from core.store.cache import ScoreCache, digest
@@ -82,7 +82,7 @@ class Scorer:
         probs, places, done = [], [], 0
         self.model.eval()
         with torch.inference_mode(), autocast(self.images.device):
-            for at, x in self.images.batches(np.arange(n), SCORE_BATCH):
+            for at, x in self.images.batches(np.arange(n), at_once(self.model, self.images, SCORE_BATCH)):
                 embedding = self.model.embed(x)
                 probs.append(self.model.classify(embedding).float().softmax(dim=1).cpu().numpy())
                 places.append(_project(embedding.float(), mean, axes))
@@ -126,12 +126,13 @@ class Scorer:
         return torch.from_numpy(found).to(images.device)
 
     def _embed(self, images: Images, rows: Ints) -> Tensor:
-        parts = []
+        parts, done = [], 0
         self.model.eval()
         with torch.no_grad(), autocast(images.device):
-            for at, x in images.batches(rows, SCORE_BATCH):
+            for at, x in images.batches(rows, at_once(self.model, images, SCORE_BATCH)):
                 parts.append(self.model.embed(x).float())
-                self.progress((len(parts) * SCORE_BATCH - SCORE_BATCH + len(at)) / len(rows))
+                done += len(at)
+                self.progress(done / len(rows))
         return torch.cat(parts)
 
     def mc_probs(self, rows: Ints, passes: int, seed: int) -> Floats:
@@ -208,7 +209,7 @@ class Scorer:
     def _batches(self, rows: Ints) -> Iterator[tuple[Ints, Tensor]]:
         """What gradients are computed from, a batch at a time: images, or the embeddings that a head sees."""
         if not self.fixed:
-            yield from self.images.batches(rows, SCORE_BATCH)
+            yield from self.images.batches(rows, at_once(self.model, self.images, SCORE_BATCH))
             return
         for start in range(0, len(rows), HEAD_BATCH):
             at = rows[start : start + HEAD_BATCH]

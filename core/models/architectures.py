@@ -1,5 +1,6 @@
 """Architectures: [N, C, H, W] floats → logits [N, K]. Each is stages, an embedding and its last linear layer, `head`."""
 
+import math
 from abc import ABC, abstractmethod
 from itertools import pairwise
 
@@ -27,6 +28,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def classify(self, embedding: Tensor) -> Tensor:
         """Logits [N, K] of embeddings [N, D]."""
+
+    def pixels(self, height: int, width: int) -> int:
+        """Pixels of such an image as a deep network sees it; 0 of a network so small that any number of images will do."""
+        return 0
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.embed(x))
@@ -174,6 +179,9 @@ class Pretrained(Headed):
         x = F.interpolate(x.expand(-1, 3, -1, -1), size=side, mode="bilinear", antialias=x.shape[2] > SIDE)
         return self.backbone(x)
 
+    def pixels(self, height: int, width: int) -> int:
+        return SIDE * SIDE
+
 
 class Backbone(Headed):
     """Another's network without its class head as the embedding, dropout and a linear head.
@@ -203,6 +211,9 @@ class Backbone(Headed):
         if self.channels is not None:
             x = x.expand(-1, self.channels, -1, -1)
         return self.features(resized(x, self.sides, self.least))
+
+    def pixels(self, height: int, width: int) -> int:
+        return math.prod(sides_of(height, width, self.sides, self.least))
 
     def features(self, x: Tensor) -> Tensor:
         """What the network makes of images of the right size, [N, D]."""
@@ -241,6 +252,9 @@ class Frozen(Headed):
     def embed(self, x: Tensor) -> Tensor:
         return self._network[0].embed(x)
 
+    def pixels(self, height: int, width: int) -> int:
+        return self._network[0].pixels(height, width)
+
 
 def embedding(model: Model, needs: str) -> None:
     """Raise `UserError`, which says what needs it, for a network of which no embedding is known."""
@@ -261,13 +275,17 @@ def headed(model: Model, needs: str) -> Headed:
 def resized(x: Tensor, sides: tuple[int, int] | None, least: int) -> Tensor:
     """Images [N, C, H, W] at these sides; where any will do, enlarged until the shorter one has `least` pixels."""
     height, width = x.shape[2:]
-    if sides is None:
-        scale = max(1.0, least / min(height, width))
-        sides = round(scale * height), round(scale * width)
+    sides = sides_of(height, width, sides, least)
     if (height, width) == sides:
         return x
     smaller = sides[0] < height or sides[1] < width
     return F.interpolate(x, size=sides, mode="bilinear", antialias=smaller)
+
+
+def sides_of(height: int, width: int, sides: tuple[int, int] | None, least: int) -> tuple[int, int]:
+    """Height and width that `resized` gives images."""
+    scale = max(1.0, least / min(height, width))
+    return sides or (round(scale * height), round(scale * width))
 
 
 def build(

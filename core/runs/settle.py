@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ IMPORTED = "imported"  # the selector of predictions that a model of the user's 
 NEED_MODEL = ("folds", "ensemble", "static", "evidence")  # options of which nothing is left where no model is trained
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
+FINE_TUNING = 0.01  # learning rate from weights that were learnt elsewhere: a larger one loses what they know
 SMALL = 48  # pixels of the longer side: less is no photograph
 EVIDENCE = {"pretrained": 0.63, "vanilla": 0.46}  # results/cifar10h-15: AUC between random, 0, and oracle, 1
 # Who gives any of these has chosen how to train; weights alone are no such choice
@@ -91,11 +92,17 @@ def default_method(task: str, votes: bool = False, untrained: bool = False) -> s
     return VOTES_SCORE if votes else "cleaning"
 
 
-def defaults(task: str, dataset: str, given: Collection[str] = ()) -> dict[str, Any]:
-    """Settings for whatever the user leaves open; given: what is not left open. Who counts epochs gets no more steps."""
+def defaults(task: str, dataset: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings for whatever the user leaves open; given: what is not left open.
+
+    Who counts epochs gets no more steps; weights that were learnt elsewhere are fine-tuned gently.
+    """
+    given = given or {}
     found = {**PRESETS.get((task, dataset), PRESETS[task, ""])}
     if "epochs" in given:
         found.pop("steps", None)
+    if methods.models.has_weights(given.get("model", found["model"]), given.get("weights")):
+        found["lr"] = FINE_TUNING
     return found
 
 
@@ -107,15 +114,22 @@ class Suggestion:
     why: str
 
 
-def suggest(task: str, dataset: str, side: int | None, weights: str | None = None) -> Suggestion:
+def suggest(
+    task: str, dataset: str, side: int | None, weights: str | None = None, method: str = STRATEGY
+) -> Suggestion:
     """Which model suits images whose longer side has so many pixels, None where that is not known yet.
 
-    weights: a file that the user gave. A network that was trained on other images is suggested where its weights are on this
-    machine, for photographs and, since the evidence is of such images, for the label cleaning of any that have colours.
+    weights: a file that the user gave · method: strategy or score, where one is chosen already. A network that was trained on
+    other images is suggested where its weights are on this machine, for photographs and, since the evidence is of such images,
+    for the label cleaning of any that have colours.
     """
     checks, preset = spec.QUESTIONS[task].checks, PRESETS.get((task, dataset), PRESETS[task, ""])
     there = methods.models.weights_there()
     small = side is None or side <= SMALL
+    if not checks and method in methods.strategies.CATALOGUE and methods.strategies.CATALOGUE[method].trained:
+        return Suggestion(
+            {}, f"{method} needs a network that the run trains: {preset['model']} of width {preset['width']}."
+        )
     if dataset == "fashion" or (weights is None and there is None) or (small and not checks):
         trained = f"{preset['model']} of width {preset['width']} is trained from scratch"
         if dataset == "fashion" or (side is not None and small):
@@ -142,7 +156,7 @@ def suggest(task: str, dataset: str, side: int | None, weights: str | None = Non
 
 def why(config: Config, dataset: ImageDataset) -> str:
     """Why the model is the one that `suggest` finds for these images, in a sentence or two."""
-    return suggest(config.task, config.dataset, max(dataset.images.shape[1:3]), config.weights).why
+    return suggest(config.task, config.dataset, max(dataset.images.shape[1:3]), config.weights, config.method).why
 
 
 def loader() -> Callable[[Config], ImageDataset]:
@@ -177,7 +191,7 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     _check_predictions(settings)
     if not untrained and not set(given) & TRAINING:
         side = max(load(Config(**settings)).images.shape[1:3])
-        settings |= suggest(given["task"], given["dataset"], side, given.get("weights")).settings
+        settings |= suggest(given["task"], given["dataset"], side, given.get("weights"), given["method"]).settings
     # A model that is trained elsewhere has its own test set: every image of the folder is in the table of predictions
     everything = (checks or untrained) and given["dataset"] in spec.OWN and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)

@@ -1,6 +1,6 @@
 """The form that starts a run: task, method, budget and training, for images that were chosen before."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import streamlit as st
@@ -33,7 +33,7 @@ class Images:
 
     classes: for people to choose from, where the labels do not name them all · pool: how many images there are to label or
     check, 0 where it is not known yet · unlabelled: how many have no label · side: pixels of the longer side of most of them,
-    None where it is not known yet.
+    None where it is not known yet · network: model and weights, once they are chosen.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Images:
     pool: int = 0
     unlabelled: int = 0
     side: int | None = None
+    network: dict[str, Any] = field(default_factory=dict)
     predictions: str | None = None
     embeddings: str | None = None
     predicted: str | None = None
@@ -88,7 +89,7 @@ def form(images: Images) -> dict[str, Any] | None:
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
         st.caption(WITH_VOTES)
-    st.caption(f":material/memory: {frame.plain(settle.suggest(task, images.name, images.side).why)}")
+    st.caption(f":material/memory: Suggested model. {frame.plain(settle.suggest(task, images.name, images.side).why)}")
     if own and people and not learning:
         everything = st.toggle(
             "Check every image",
@@ -103,13 +104,16 @@ def form(images: Images) -> dict[str, Any] | None:
     with st.expander("Advanced"):
         for group in dict.fromkeys(one.group for one in advanced):
             st.caption(group)
-            given |= _fields([one for one in advanced if one.group == group], 4, images, task, people)
+            network: dict[str, Any] = {name: given[name] for name in ("model", "weights") if name in given}
+            so_far = replace(images, network=network)
+            given |= _fields([one for one in advanced if one.group == group], 4, so_far, task, people)
     if st.button(
         "Estimate the time", icon=":material/timer:", key="estimate", help="Measures a few steps on this machine."
     ):
         with frame.errors(), st.spinner("Measuring a few steps on this machine…"):
             _check(given)
-            st.info(frame.plain(f"{_estimated(tuple(sorted(given.items(), key=str)))}."))
+            takes = _estimated(tuple(sorted(given.items(), key=str)))
+            st.info(frame.plain(f"{takes[0].upper()}{takes[1:]}."))
     return given
 
 
@@ -148,7 +152,7 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
 
 def _default(one: Described, images: Images, task: str, people: bool) -> Any:
     """What a newcomer gets, on these images."""
-    own, preset = images.name in spec.OWN, settle.defaults(task, images.name)
+    own, preset = images.name in spec.OWN, settle.defaults(task, images.name, images.network)
     if not images.untrained:
         preset |= settle.suggest(task, images.name, images.side).settings
     budget = preset.get("budget", 0)

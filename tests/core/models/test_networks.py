@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +10,8 @@ from torch import nn
 
 from core import models
 from core.gradnorm import gradient_norms
-from core.models import architectures, networks
+from core.models import architectures, forward, networks
+from core.models.batches import Images
 from data.errors import UserError
 from data.torchvision_import import torchvision  # before timm, which imports it
 
@@ -120,6 +122,21 @@ def test_a_failed_download_is_said(monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\): fetch them .* --weights none"):
         build(weights=None)
+
+
+def test_deep_networks_are_asked_about_few_images_at_a_time():
+    """And say the same of them as of many."""
+    deep, small = build(side=(128, 128), weights=models.RANDOM).eval(), architectures.build("small-cnn", 3, 4, 8, 0)
+
+    def at_once(model, side):
+        pixels = np.zeros((40, side, side, 3), dtype=np.uint8)
+        images = Images(pixels, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), torch.device("cpu"))
+        return forward.at_once(model, images, 512), images
+
+    assert [at_once(deep, side)[0] for side in (32, 128, 1000)] == [256, 16, 8]
+    assert at_once(small, 128)[0] == 512
+    images = at_once(deep, 128)[1]
+    np.testing.assert_allclose(forward.predict(deep, images), forward.predict(deep, images, batch_size=40), atol=1e-6)
 
 
 # Functions of the user's own

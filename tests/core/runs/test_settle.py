@@ -75,7 +75,17 @@ def test_a_run_takes_the_suggestion_unless_the_model_or_its_training_was_chosen(
         assert settled(CLEANING, photographs, **chosen).selector == "vanilla"
 
 
+def test_a_strategy_that_trains_a_network_gets_no_frozen_one(weights_there, photographs):
+    assert not settled(LEARNING, photographs, method="vaal").freeze
+
+
 def test_few_labels_get_enough_steps_unless_the_user_counts_epochs(photographs):
     assert settled(LEARNING, photographs).steps == settle.STEPS
     assert settled(LEARNING, photographs, epochs=20).steps is None
     assert settled(LEARNING, photographs, epochs=20, steps=7).steps == 7
+
+
+def test_weights_learnt_elsewhere_are_fine_tuned_gently(photographs):
+    assert settled(LEARNING, photographs, model="timm:resnet18").lr == settle.FINE_TUNING
+    assert settled(LEARNING, photographs, model="timm:resnet18", weights=models.RANDOM).lr > settle.FINE_TUNING
+    assert settled(LEARNING, photographs, model="timm:resnet18", lr=0.3).lr == 0.3
