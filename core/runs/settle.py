@@ -57,7 +57,9 @@ IMPORTED = "imported"  # the selector of predictions that a model of the user's 
 NEED_MODEL = ("folds", "ensemble", "static", "evidence")  # options of which nothing is left where no model is trained
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
-FINE_TUNING = 0.01  # learning rate from weights that were learnt elsewhere: a larger one loses what they know
+# Learning rate from weights that were learnt elsewhere. After 8 epochs on 300 images of CIFAR-10, MobileNetV2 knew 97.7 % of them
+# and 63 % of 400 others; at 0.05, 23 and 19 %
+FINE_TUNING = 0.01
 SMALL = 48  # pixels of the longer side: less is no photograph
 EVIDENCE = {"pretrained": 0.63, "vanilla": 0.46}  # results/cifar10h-15: AUC between random, 0, and oracle, 1
 # Who gives any of these has chosen how to train; weights alone are no such choice
