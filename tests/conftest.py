@@ -47,6 +47,14 @@ def _no_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_main() -> Iterator[None]:
+    """AppTest leaves a page as the module that was started, which a spawned process of a later test would run."""
+    script = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = script
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty NEXTLABEL_HOME, and no examples beside it."""
