@@ -11,6 +11,7 @@ from benchmarks import (
     gradient_norms,
     images,
     label_accuracy,
+    own_predictions,
     pretrained,
     simulate,
     votes,
@@ -26,6 +27,7 @@ MEASUREMENTS = {
     "label-accuracy": label_accuracy.measure,
     "pretrained": pretrained.measure,
     "votes": votes.measure,
+    "own-predictions": own_predictions.measure,
     "gradient-norms": gradient_norms.measure,
     "core-set": core_set.measure,
     "images": images.measure,
@@ -33,11 +35,11 @@ MEASUREMENTS = {
     "dashboard": dashboard.measure,
 }
 
-LONG = ("votes",)  # an hour on one core: only where it is named
+LONG = ("votes", "own-predictions")  # an hour on one core, a quarter on two: only where they are named
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(MEASUREMENTS)} (default: all but votes)")
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(MEASUREMENTS)} (default: all but {', '.join(LONG)})")
     chosen = parser.parse_args().name or [name for name in MEASUREMENTS if name not in LONG]
     if unknown := set(chosen) - set(MEASUREMENTS):
         parser.error(f"there is no measurement {', '.join(sorted(unknown))}: choose from {', '.join(MEASUREMENTS)}")
