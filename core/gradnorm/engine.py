@@ -17,7 +17,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -181,6 +181,7 @@ class _Watch(TorchFunctionMode):
         self.failure: Unsupported | None = (
             None  # the first call that no rule can tell of; its result was computed all the same
         )
+        self.last = False  # whether this is the last backward pass
         self.anchor = torch.zeros((), requires_grad=True)
         self.receive: Callable[[int, Call, Tensor], None] = lambda place, call, gradient: None
         self._grown = grown
@@ -288,6 +289,8 @@ class _Watch(TorchFunctionMode):
         def hook(gradient: Tensor) -> None:
             if (owner := watch()) is not None:
                 owner.receive(place, owner.calls[place], gradient)
+                if owner.last:  # what its rules would read again can go
+                    owner.calls[place] = replace(owner.calls[place], uses=())
 
         output.register_hook(hook)
         return output
@@ -677,6 +680,7 @@ def _watched(
 
 
 def _backward(watch: _Watch, values: Tensor, retain: bool) -> None:
+    watch.last = not retain
     if values.requires_grad:
         torch.autograd.grad(values, watch.anchor, torch.ones_like(values), retain_graph=retain, allow_unused=True)
 

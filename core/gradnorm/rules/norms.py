@@ -53,12 +53,12 @@ def batch_norm(
     def summed(layout: Layout, g: Tensor) -> Tensor:
         return found.pop("bias") if "bias" in found else sum_of_channels(layout, g)
 
-    def below(g: Tensor) -> Tensor:
+    def below(x: Tensor, g: Tensor) -> Tensor:
         """The gradient of the input, which is there if that of the weight was asked for."""
         if "input" in found:
             return found.pop("input")
         statistics = (weight, mean, var, None, None, False, eps)
-        return torch.ops.aten.native_batch_norm_backward(g, input, *statistics, (True, False, False))[0]
+        return torch.ops.aten.native_batch_norm_backward(g, x, *statistics, (True, False, False))[0]
 
     def normalised(x: Tensor) -> Tensor:
         return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps)
@@ -130,15 +130,15 @@ def _joint_layer_norm(
     input: Tensor, shape: list[int], weight: Tensor, bias: Tensor | None, eps: float, plain: list[Use]
 ) -> Joint:
     """By the library's kernel, once a sample, from the statistics of the forward pass."""
-    x = input.detach().contiguous()
+    x = input.contiguous()
     statistics: list[Tensor] = []
     found: dict[str, Tensor] = {}
 
-    def normalised(_: Tensor) -> Tensor:
+    def normalised(x: Tensor) -> Tensor:
         output, *statistics[:] = torch.native_layer_norm(x, shape, weight, bias, eps)
         return output
 
-    def below(g: Tensor) -> Tensor:
+    def below(x: Tensor, g: Tensor) -> Tensor:
         return _layer_norm_backward(g, x, shape, *statistics, weight, bias, (True, False, False))[0]
 
     def weighted(layout: Layout, g: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _joint_layer_norm(
         return found.pop("bias") if "bias" in found else plain[1].gradient(layout, g)
 
     uses = _affine(x, weight, bias, weighted, added)
-    return Joint(uses, lambda: Shared.apply(input, normalised, below))  # type: ignore[no-untyped-call]
+    return Joint(uses, lambda: Shared.apply(x, normalised, below))  # type: ignore[no-untyped-call]
 
 
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward

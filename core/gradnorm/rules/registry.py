@@ -56,16 +56,19 @@ class Joint(NamedTuple):
 
 
 class Shared(Function):
-    """f(x) with a backward pass of its own: `gradient` takes that of the output to that of x."""
+    """f(x) with a backward pass of its own: `gradient` takes x and the gradient of the output to that of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor], gradient: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(x)  # so that it is let go as soon as it was used
         ctx.gradient = gradient
         return f(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return ctx.gradient(*gradients), None, None
+        return ctx.gradient(*ctx.saved_tensors, *gradients), None, None
 
 
 Rule = Callable[..., list[Use] | Joint]
