@@ -1,16 +1,19 @@
-"""Run the measurements that are named, or all of them, and say on which machine."""
+"""Run the measurements that are named, or all of them, and say on which machine. `gpu` has a command line of its own."""
 
 import argparse
 import os
+import sys
 
 from benchmarks import (
     cleaning,
     core_set,
     dashboard,
     first_picture,
+    gpu,
     gradient_norms,
     label_accuracy,
     pretrained,
+    prices,
     simulate,
     votes,
 )
@@ -26,6 +29,8 @@ MEASUREMENTS = {
     "pretrained": pretrained.measure,
     "votes": votes.measure,
     "gradient-norms": gradient_norms.measure,
+    "networks": gradient_norms.measure_networks,
+    "prices": prices.measure,
     "core-set": core_set.measure,
     "first-picture": first_picture.measure,
     "dashboard": dashboard.measure,
@@ -34,6 +39,9 @@ MEASUREMENTS = {
 LONG = ("votes",)  # an hour on one core: only where it is named
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["gpu"]:
+        gpu.main(sys.argv[2:])
+        sys.exit()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(MEASUREMENTS)} (default: all but votes)")
     chosen = parser.parse_args().name or [name for name in MEASUREMENTS if name not in LONG]
