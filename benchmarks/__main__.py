@@ -1,18 +1,21 @@
-"""Run the measurements that are named, or all of them, and say on which machine."""
+"""Run the measurements that are named, or all of them, and say on which machine. `gpu` has a command line of its own."""
 
 import argparse
 import os
+import sys
 
 from benchmarks import (
     cleaning,
     core_set,
     dashboard,
     first_picture,
+    gpu,
     gradient_norms,
     images,
     label_accuracy,
     own_predictions,
     pretrained,
+    prices,
     simulate,
     votes,
 )
@@ -29,6 +32,8 @@ MEASUREMENTS = {
     "votes": votes.measure,
     "own-predictions": own_predictions.measure,
     "gradient-norms": gradient_norms.measure,
+    "networks": gradient_norms.measure_networks,
+    "prices": prices.measure,
     "core-set": core_set.measure,
     "images": images.measure,
     "first-picture": first_picture.measure,
@@ -38,6 +43,9 @@ MEASUREMENTS = {
 LONG = ("votes", "own-predictions")  # an hour on one core, a quarter on two: only where they are named
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["gpu"]:
+        gpu.main(sys.argv[2:])
+        sys.exit()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(MEASUREMENTS)} (default: all but {', '.join(LONG)})")
     chosen = parser.parse_args().name or [name for name in MEASUREMENTS if name not in LONG]

@@ -5,6 +5,7 @@ slow for a while is slow for all of them. Rivals that are not installed, or cann
 reason.
 """
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -13,6 +14,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,10 @@ from torch.nn import functional as F
 from core.gradnorm import gradient_norms, sample_loss
 from core.models import architectures
 from core.models.batches import pick_device
+from data.torchvision_import import torchvision
 
-TURNS = 4
+TURNS, FEW_TURNS = 4, 3
+PHOTOGRAPHS = 8  # of 224 px in a batch
 Way = Callable[[nn.Module, Tensor], Callable[[], Tensor]]
 
 
@@ -75,8 +80,8 @@ def torch_func(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
         gradients = grad(value)(parameters, image)
         return torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]).sum()
 
-    # 16 at once: with all 64 the per-sample gradients alone are 2.9 GB, and slower
-    return lambda: vmap(norm, chunk_size=16 if x.device.type == "cpu" else None)(x)
+    # 16 at once: with all 64 the per-sample gradients of a ResNet-18 alone are 2.9 GB, and slower
+    return lambda: vmap(norm, chunk_size=16 if x.device.type == "cpu" else 128)(x)
 
 
 def opacus(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
@@ -130,28 +135,28 @@ def made_for_opacus(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = KnownStatistics
-    return model.train()
+    return not_in_place(model).train()
+
+
+def not_in_place(model: nn.Module) -> nn.Module:
+    """Hooks of modules do not survive what is changed in place."""
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    return model
 
 
 def backpack(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    """BackPACK's extension BatchL2Grad. It sees modules only, so this is the same network of the same layers as such."""
+    """BackPACK's extension BatchL2Grad. It sees modules only: our ResNet-18 is built of such, others it converts itself."""
     from backpack import backpack as extended_by
     from backpack import extend
-    from backpack.custom_module.branching import Parallel
     from backpack.extensions import BatchL2Grad
 
-    def block(own: nn.Module) -> nn.Module:
-        assert isinstance(own, architectures.BasicBlock)
-        way = nn.Sequential(own.conv1, own.bn1, nn.ReLU(), own.conv2, own.bn2)
-        return nn.Sequential(Parallel(way, own.shortcut), nn.ReLU())
-
-    assert isinstance(model, architectures.ResNet18)
-    blocks = [block(own) for own in model.blocks]
-    modules = nn.Sequential(
-        model.conv1, model.bn1, nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head
-    )
-    extended = extend(modules.eval())
-    parameters: list[Any] = list(model.parameters())  # each with batch_l2, which BackPACK gives it
+    if isinstance(model, architectures.ResNet18):
+        extended = extend(of_modules(model))
+    else:
+        extended = extend(not_in_place(model).eval(), use_converter=True)
+    parameters: list[Any] = list(extended.parameters())  # each with batch_l2, which BackPACK gives it
 
     def call() -> Tensor:
         extended.zero_grad()
@@ -162,16 +167,96 @@ def backpack(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     return call
 
 
+def of_modules(model: architectures.ResNet18) -> nn.Module:
+    from backpack.custom_module.branching import Parallel
+
+    def block(own: nn.Module) -> nn.Module:
+        assert isinstance(own, architectures.BasicBlock)
+        way = nn.Sequential(own.conv1, own.bn1, nn.ReLU(), own.conv2, own.bn2)
+        return nn.Sequential(Parallel(way, own.shortcut), nn.ReLU())
+
+    blocks = [block(own) for own in model.blocks]
+    modules = nn.Sequential(
+        model.conv1, model.bn1, nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head
+    )
+    return modules.eval()
+
+
+FLOOR, LOOP = "floor: one forward + backward", "batch-size-1 loop"
+OURS, HEAD = "NextLabel, all parameters", "NextLabel, head"
 WAYS: dict[str, Way] = {
-    "floor: one forward + backward": floor,
-    "NextLabel, all parameters": ours,
-    "NextLabel, head": ours_head,
-    "batch-size-1 loop": loop,
+    FLOOR: floor,
+    OURS: ours,
+    HEAD: ours_head,
+    LOOP: loop,
     "torch.func, vmap(grad)": torch_func,
     "Opacus, grad_sample": opacus,
     "Opacus, ghost norms": opacus_ghost,
     "BackPACK, BatchL2Grad": backpack,
 }
+
+
+REAL = (
+    *("resnet50", "efficientnet_b0", "convnext_tiny", "mobilenet_v3_large", "densenet121", "shufflenet_v2_x1_0"),
+    *("swin_t", "vit_b_16"),
+)
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    **{
+        f"ResNet-18, width {w}": functools.partial(architectures.build, "resnet18", 3, 10, w, seed=0)
+        for w in (4, 16, 64)
+    },
+    **{name: getattr(torchvision.models, name) for name in REAL},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a network of `NETWORKS` on a batch of square images."""
+
+    network: str
+    side: int
+    batch: int
+    device: str
+    bfloat16: bool = False
+
+    def __str__(self) -> str:
+        precision = ", bfloat16" if self.bfloat16 else ""
+        return f"{self.network}, {self.side} × {self.side}, batch {self.batch}, {self.device}{precision}"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+
+def prepare(name: str, case: Case) -> Callable[[], dict[str, Any]]:
+    """Make a way ready in this process. Each call runs it twice and answers for the second time: {"seconds" that passed,
+    "cpu": seconds of all threads, "bytes" of peak memory beyond model and images, "norms"}. Raises what the way raises."""
+    device = torch.device(case.device)
+    torch.manual_seed(0)
+    model = NETWORKS[case.network]().eval().to(device)
+    x = torch.randn(case.batch, 3, case.side, case.side, generator=torch.Generator().manual_seed(0)).to(device)
+    with case.autocast():
+        call = WAYS[name](model, x)
+        sample_loss(model(x[:1]), "entropy", None).sum().backward()  # libraries load their kernels
+    model.zero_grad()
+    before = peak(device)
+
+    def run() -> dict[str, Any]:
+        with case.autocast():
+            call()  # after the turns of the others its memory and caches are cold
+            wait(device)
+            began, worked = time.perf_counter(), time.process_time()
+            norms = call()
+            wait(device)
+        spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
+        return {**spent, "bytes": peak(device) - before, "norms": norms.tolist()}
+
+    return run
+
+
+def wait(device: torch.device) -> None:
+    """Until the GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def peak(device: torch.device) -> int:
@@ -188,33 +273,22 @@ def peak(device: torch.device) -> int:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def work(name: str, width: int, batch: int, pipe: Connection) -> None:
-    """In a process of its own: make it ready, say so, then run once for each message until None comes.
-
-    Answers are {"error": …}, or {"seconds", "bytes" of peak memory beyond model and images, "norms"}.
-    """
+def work(name: str, case: Case, pipe: Connection) -> None:
+    """In a process of its own: make it ready, say so, then run once for each message until None comes."""
     warnings.simplefilter("ignore")
     logging.disable()
-    device = pick_device()
-    model = architectures.build("resnet18", 3, 10, width, seed=0).eval().to(device)
-    x = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
-
     try:
-        call = WAYS[name](model, x)
-        sample_loss(model(x[:1]), "entropy", None).sum().backward()  # libraries load their kernels
-        model.zero_grad()
-        before = peak(device)
+        run = prepare(name, case)
         pipe.send({})
         while pipe.recv():
-            call()  # after the turns of the others its memory and caches are cold
-            began = time.perf_counter()
-            norms = call()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            spent = time.perf_counter() - began
-            pipe.send({"seconds": spent, "bytes": peak(device) - before, "norms": norms.tolist()})
+            pipe.send(run())
     except Exception as error:
-        pipe.send({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"})
+        pipe.send({"error": reason(error)})
+
+
+def reason(error: Exception) -> str:
+    """In one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def answer_of(pipe: Connection) -> dict[str, Any]:
@@ -224,21 +298,23 @@ def answer_of(pipe: Connection) -> dict[str, Any]:
         return {"error": "its process was killed, by lack of memory as a rule"}
 
 
-def compare(width: int, batch: int, names: list[str]) -> None:
-    """One table: median milliseconds, ratio to the floor, peak memory, deviation from the norms of the loop."""
+def take_turns(case: Case, names: list[str], turns: int = TURNS) -> dict[str, dict[str, Any]]:
+    """For each way the medians of "seconds" and "cpu", "bytes" and "norms", or {"error": why it cannot}."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # whose turn it is not must not spin
     spawn = multiprocessing.get_context("spawn")
-    pipes, answers, why_not = {}, {name: [] for name in names}, {}  # type: ignore[var-annotated]
+    pipes: dict[str, Connection] = {}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    why_not: dict[str, str] = {}
     processes = []
     for name in names:
         pipes[name], theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(name, width, batch, theirs), daemon=True)
+        process = spawn.Process(target=work, args=(name, case, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
         if error := answer_of(pipes[name]).get("error"):
             why_not[name] = error
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name in names:
             if name in why_not:
                 continue
@@ -251,24 +327,70 @@ def compare(width: int, batch: int, names: list[str]) -> None:
     for process in processes:
         process.terminate()
         process.join()
+    return {
+        name: {"error": why_not[name]}
+        if name in why_not
+        else {
+            **{what: statistics.median(answer[what] for answer in answers[name]) for what in ("seconds", "cpu")},
+            **{what: answers[name][-1][what] for what in ("bytes", "norms")},
+        }
+        for name in names
+    }
 
-    def milliseconds(name: str) -> float:
-        return 1000 * statistics.median(answer["seconds"] for answer in answers[name])
 
-    plain, reference = milliseconds(names[0]), torch.tensor(answers["batch-size-1 loop"][0]["norms"])
-    plain_bytes = max(1, answers[names[0]][-1]["bytes"])
-    print(f"ResNet-18, width {width}, 32 × 32, batch {batch}, {pick_device().type}, median of {TURNS} turns")
+def show(case: Case, found: dict[str, dict[str, Any]]) -> None:
+    """One table: milliseconds, ratio to the floor, peak memory, deviation from the norms of the loop."""
+    plain, reference = found[FLOOR], found.get(LOOP, {}).get("norms")
+    print(case)
     print(f"  {'':30} {'ms':>9} {'× floor':>8} {'peak MiB':>9} {'× floor':>8} {'deviation':>10}")
-    for name in names:
-        if name in why_not:
-            print(f"  {name:30} cannot: {why_not[name]}")
+    for name, one in found.items():
+        if "error" in one:
+            print(f"  {name:30} cannot: {one['error']}")
             continue
-        spent, peak, norms = milliseconds(name), answers[name][-1]["bytes"], torch.tensor(answers[name][-1]["norms"])
-        deviation = f"{float(((norms - reference) / reference).abs().max()):10.1e}" if len(norms) else f"{'':>10}"
+        norms, deviation = torch.tensor(one["norms"]), f"{'':>10}"
+        if reference and len(norms):
+            deviation = f"{float(((norms - torch.tensor(reference)) / torch.tensor(reference)).abs().max()):10.1e}"
+        times = [f"{one['seconds'] / plain['seconds']:8.2f}"] if "seconds" in plain else [f"{'':>8}"]
+        memory = [f"{one['bytes'] / max(1, plain['bytes']):8.2f}"] if "bytes" in plain else [f"{'':>8}"]
         print(
-            f"  {name:30} {spent:9.1f} {spent / plain:8.2f} {peak / 2**20:9.0f} {peak / plain_bytes:8.2f} {deviation}",
+            f"  {name:30} {1000 * one['seconds']:9.1f}",
+            *times,
+            f"{one['bytes'] / 2**20:9.0f}",
+            *memory,
+            deviation,
             flush=True,
         )
+
+
+def compare(case: Case, names: list[str]) -> None:
+    show(case, take_turns(case, names))
+
+
+def measure_networks() -> None:
+    """Real networks at 224 px: seconds and peak memory in units of the floor. CPU time counts the work of all threads, which
+    other processes on the machine hardly change."""
+    names, device = [FLOOR, OURS, LOOP, "Opacus, ghost norms", "BackPACK, BatchL2Grad"], pick_device().type
+    print(
+        f"Real networks, 224 × 224, batch {PHOTOGRAPHS}, {device}, median of {FEW_TURNS} turns, in units of the floor"
+    )
+    print(
+        f"  {'':20} {'floor':>8}  {'NextLabel: time, CPU time, memory':>34}  {'loop: time, CPU time':>21}  Opacus  BackPACK"
+    )
+    for network in REAL:
+        case = Case(network, 224, PHOTOGRAPHS, device)
+        found = take_turns(case, names, FEW_TURNS)
+        plain = found[FLOOR]
+
+        def ratio(name: str, what: str, found: Any = found, plain: Any = plain) -> str:
+            return f"{found[name][what] / max(plain[what], 1e-9):.2f}" if what in found[name] else "cannot"
+
+        ours = "  ".join(f"{ratio(OURS, what):>6}" for what in ("seconds", "cpu", "bytes"))
+        loop = "  ".join(f"{ratio(LOOP, what):>6}" for what in ("seconds", "cpu"))
+        rivals = "  ".join(f"{ratio(name, 'seconds'):>6}" for name in names[3:])
+        print(f"  {network:20} {plain['seconds']:6.2f} s  {ours:>34}  {loop:>21}  {rivals}", flush=True)
+        for name in names:
+            if "error" in found[name]:
+                print(f"    {name}: {found[name]['error']}")
 
 
 def measure_many() -> None:
@@ -289,12 +411,11 @@ def measure_many() -> None:
 
 
 def measure() -> None:
-    """The tables."""
-    names = list(WAYS)
-    compare(64, 64, names)
-    compare(16, 512, [name for name in names if not name.startswith("Opacus, grad")])
-    if pick_device().type == "cuda":
-        compare(64, 512, [name for name in names if not name.startswith("Opacus, grad")])
+    """The tables of a ResNet-18 on small images."""
+    names, device = list(WAYS), pick_device().type
+    fewer = [name for name in names if not name.startswith("Opacus, grad")]
+    compare(Case("ResNet-18, width 64", 32, 64, device), names)
+    compare(Case("ResNet-18, width 16", 32, 512, device), fewer)
     many = multiprocessing.get_context("spawn").Process(target=measure_many)  # its peak is its own
     many.start()
     many.join()

@@ -108,7 +108,7 @@ def _box(module: str, packages: set[str]) -> str:
     if module in LOOSE:
         return LOOSE[module]
     package = module if module in packages else module.rpartition(".")[0]
-    box = {"data": "data.dataset"}.get(package, package)
+    box = {"data": "data.dataset", "core.gradnorm.rules": "core.gradnorm"}.get(package, package)
     if not any(box in boxes for boxes in FLOORS.values()):
         raise KeyError(f"{box} is on no floor: add it to FLOORS in docs/draw.py")
     return box

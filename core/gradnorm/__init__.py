@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.gradnorm import engine, slow
 from core.gradnorm.losses import Loss, LossFunction, mean_probs, sample_loss, to_differentiate
-from core.gradnorm.rules import Unsupported
+from core.gradnorm.rules import RULES, Unsupported
 
 __all__ = ["Loss", "Reduction", "Scope", "gradient_norms", "sample_loss"]
 
@@ -136,11 +136,11 @@ def _give_up(model: nn.Module, parameters: dict[str, Tensor], images: Tensor, re
 
 
 def _way(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Any:
-    """What a plan depends on: the modules, which of their parameters are asked for, and how they are called."""
+    """What a plan depends on: the modules, which of their parameters are asked for, how they are called, and the rules."""
     device = images.device.type
-    parts = (*map(id, model.modules()), *map(id, parameters.values()))
+    parts = (*map(id, model.modules()), *((id(p), p.stride()) for p in parameters.values()))
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return parts, images.shape[1:], images.dtype, images.device, autocast
+    return parts, images.shape[1:], images.dtype, images.device, autocast, tuple(RULES.values())
 
 
 def _reduced(tensors: Tensor, reduction: Reduction) -> Tensor:

@@ -1,9 +1,11 @@
 """Per-sample gradient norms from one batched forward and one backward pass.
 
 All parameters are frozen while the model runs, so that the backward pass derives no weight. A `TorchFunctionMode` sees
-every torch function that is given one of them, whatever module it sits in, and hooks the function's output: as the
+every torch function in which samples meet one of them, whatever module it sits in, and hooks the function's output: as the
 gradient of the output arrives, a rule of `rules` turns it into what each sample adds to the squared norm of the
 parameter, or, for a parameter used more than once, to its gradient, for contributions add up before the norm is taken.
+What is made of parameters alone, as a standardised weight or a relative position bias, is watched like a parameter; its
+gradient of every sample is taken back to the parameters by autograd.
 
 Nothing of that is trusted: `make_plan` first lets two samples of the batch tell where they are on every output, whether they
 mix, and whether the norms of a batch are those that plain autograd finds for each of them alone. `Unsupported` says
@@ -12,9 +14,10 @@ what stands in the way.
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -24,10 +27,11 @@ from torch.autograd import Function
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from core.gradnorm import slow
 from core.gradnorm.losses import LossFunction, at_least_float32
-from core.gradnorm.rules import RULES, Layout, Unsupported, Use, square
+from core.gradnorm.rules import RULES, Joint, Layout, Unsupported, Use, square
 
 # What one chunk of samples may keep for its backward pass: on a CPU smaller chunks and larger ones were slower (64 to 384
 # MiB, widths 8, 16 and 64), a GPU wants to be filled.
@@ -35,7 +39,7 @@ CPU_CHUNK_BYTES = 192 * 2**20
 CUDA_CHUNK_BYTES = 2 * 2**30
 # But what a chunk costs whatever its size, which is a millisecond for a few layers, must be shared by some samples: of
 # large images this many are taken at once, as long as they stay within this much memory.
-FEW, FEW_BYTES = 8, 2**30
+FEW, FEW_BYTES = 4, 2**30
 # How far two exact computations may differ: by rounding. CUDA multiplies float32 with the 10 bits of TF32.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 ROUGH_TOLERANCE = 5e-2  # TF32, autocast
@@ -46,6 +50,24 @@ _attention = FunctionType(
     {**vars(F), "has_torch_function": lambda _: False},
     argdefs=F.multi_head_attention_forward.__defaults__,
 )
+
+
+def _scaled_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float = 0.0, **options: Any
+) -> Tensor:
+    """Attention with a mask of floats, in functions that are watched: the mask may be made of parameters."""
+    scale = options.pop("scale", None) or query.shape[-1] ** -0.5
+    if dropout_p or any(options.values()):
+        raise Unsupported(f"scaled_dot_product_attention with {', '.join(options) or 'dropout'}")
+    return (query @ key.mT * scale + attn_mask).softmax(dim=-1) @ value
+
+
+# Functions that are watched from within, where a parameter is given to them.
+_WITHIN: dict[Any, Callable[..., Any]] = {
+    F.multi_head_attention_forward: _attention,
+    F.scaled_dot_product_attention: _scaled_attention,
+}
+_IN_PLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "div", "truediv", "floordiv", "pow", "matmul", "mod")}
 
 # A parameter is near zero below this root mean square, as a share of 1/√(its inputs), where initial weights are.
 NEAR_ZERO = 0.1
@@ -67,7 +89,7 @@ class _Undecided(Unsupported):
 
 @dataclass(frozen=True)
 class Piece:
-    """A parameter or a view of one, as a stretch of its memory."""
+    """A parameter, or what was made of parameters, or a view of one, as a stretch of its memory."""
 
     name: str
     shape: tuple[int, ...]
@@ -86,9 +108,13 @@ class Piece:
         return self.offset + 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
 
 
+def _whole(name: str, tensor: Tensor) -> Piece:
+    return Piece(name, tuple(tensor.shape), tensor.stride(), 0)
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call that took parameters, with the state of what its rules read again."""
+    """One call in which samples met parameters, with the state of what its rules read again."""
 
     function: Any
     pieces: tuple[Piece, ...]
@@ -101,11 +127,37 @@ class Call:
         return self.function, self.pieces
 
 
+@dataclass
+class Derived:
+    """A tensor made of parameters alone, before a sample meets it: a standardised weight, a bias from a table."""
+
+    graph: Tensor  # by which autograd finds back to the leaves
+    leaves: dict[str, Tensor]  # in the memory of the parameters
+
+    def pull(self, gradients: Tensor) -> dict[str, Tensor]:
+        """[n, *shape] of this tensor → [n, *shape] of each parameter."""
+        found = torch.autograd.grad(
+            self.graph,
+            list(self.leaves.values()),
+            gradients.to(self.graph.dtype),
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        return {name: g for name, g in zip(self.leaves, found, strict=True) if g is not None}
+
+
+# Which torch function of a forward pass, counted from its start, and within what was taken apart from its start.
+Place = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a model does with its parameters, verified on two samples."""
 
     logits: torch.Size  # of one sample: [K, …]
+    grown: frozenset[Place]  # where what parameters alone make is as long as the batch
+    made: tuple[Any, ...]  # of parameters alone: function and shapes of each
     calls: tuple[Any, ...]  # the signature of each
     layouts: tuple[Layout | None, ...]  # None for a call of which the logits are not made
     shared: frozenset[str]  # parameters whose uses overlap: their gradients are added before the norm
@@ -114,21 +166,54 @@ class Plan:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every call that takes one of the parameters. With `taps`, hooks its output to `receive` (place, gradient)."""
+    """Sees every call that takes one of the parameters.
 
-    def __init__(self, parameters: dict[str, Tensor], taps: bool) -> None:
+    A call in which they meet samples is a `Call`: its output is hooked to `receive` (place, gradient). What is made of
+    parameters alone is `Derived`, and watched as a parameter is; at the places of `grown`, where it is as long as
+    the batch, it counts as samples.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor], grown: frozenset[Place] = frozenset()) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self.derived: dict[str, Derived] = {}
+        self.made: dict[Place, tuple[Any, tuple[torch.Size, ...]]] = {}
+        self.failure: Unsupported | None = (
+            None  # the first call that no rule can tell of; its result was computed all the same
+        )
+        self.last = False  # whether this is the last backward pass
         self.anchor = torch.zeros((), requires_grad=True)
         self.receive: Callable[[int, Call, Tensor], None] = lambda place, call, gradient: None
-        self._parameters, self._taps = parameters, taps
-        own = {name: p for name, p in parameters.items() if p.numel()}
-        self._names = {p.untyped_storage().data_ptr(): name for name, p in own.items()}
-        if len(self._names) < len(own):
+        self._grown = grown
+        self._place: Place = (0,)
+        self._samples: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # what does not show it by requires_grad
+        self._graphs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # what the model sees → what leads back
+        self._leaves: dict[str, Tensor] = {}
+        self._wholes = {name: p for name, p in parameters.items() if p.numel()}
+        self._names = {p.untyped_storage().data_ptr(): name for name, p in self._wholes.items()}
+        if len(self._names) < len(self._wholes):
             raise Unsupported("parameters that share their memory")
-        for name, p in own.items():
-            if not Piece(name, tuple(p.shape), p.stride(), 0).within(p.numel()):
+        for name, p in self._wholes.items():
+            if not _whole(name, p).within(p.numel()):
                 raise Unsupported(_FOREIGN_MEMORY, name)
+
+    def samples(self, x: Tensor) -> Tensor:
+        """Let all that is made of x count as samples."""
+        self._samples[x] = True
+        return x
+
+    def elements(self, name: str) -> int:
+        """Of a parameter, or of what was made of parameters."""
+        return self._wholes[name].numel()
+
+    def parameters_of(self, pieces: Iterable[Piece]) -> set[str]:
+        """The names of the parameters in which these pieces lie, or of which they were made."""
+        names = {piece.name for piece in pieces}
+        return {leaf for name in names for leaf in (self.derived[name].leaves if name in self.derived else (name,))}
+
+    def name(self, tensor: Tensor) -> str | None:
+        """The parameter, or what was made of parameters, in whose memory the tensor lies."""
+        return self._names.get(tensor.untyped_storage().data_ptr()) if tensor.layout is torch.strided else None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -136,40 +221,61 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _DECISIONS:
             raise Unsupported("the model decides by the values of a tensor")
-        name = next((name for tensor in _tensors((args, kwargs)) if (name := self._name(tensor))), None)
+        self._place = (*self._place[:-1], self._place[-1] + 1)
+        name, of_samples = None, False
+        for tensor in _tensors(*args, kwargs):
+            if tensor.requires_grad:  # which parameters do not, as long as they are frozen
+                of_samples = True
+            elif (own := self.name(tensor)) is not None:
+                name = name or own
+            elif tensor in self._samples:
+                of_samples = True
         if name is None:
-            return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+            return self._plain(func, args, kwargs) if of_samples else func(*args, **kwargs)
+        if func in _WITHIN:
+            place, self._place = self._place, (*self._place, 0)
             with self:
-                return _attention(*args, **kwargs)
+                output = _WITHIN[func](*args, **kwargs)
+            self._place = place
+            return output
+        if not of_samples and self._place not in self._grown:
+            return self._make(name, func, args, kwargs)
+        try:
+            return self._call(name, func, args, kwargs)
+        except Unsupported as error:
+            self.failure = self.failure or error
+            return self._plain(func, args, kwargs)
+
+    def _plain(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call without parameters: what it makes is of samples, or what it writes to."""
+        output = func(*args, **kwargs)
+        for tensor in _tensors(output, args[0] if _in_place(func) else None):
+            if not tensor.requires_grad:
+                self._samples[tensor] = True
+        return output
+
+    def _call(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func not in RULES:
-            return self._view(name, func, args, kwargs)
+            if not _in_place(func) and not _tensors(output := func(*args, **kwargs)):
+                return output  # a shape, say
+            seen = torch.is_grad_enabled()
+            raise Unsupported(f"there is no rule for {_name_of(func)}" if seen else _OUT_OF_SIGHT, name)
         if not torch.is_grad_enabled():
             raise Unsupported(_OUT_OF_SIGHT, name)
         try:
-            uses = tuple(use for use in RULES[func](*args, **kwargs) if self._name(use.parameter))
+            made = RULES[func](*args, **kwargs)
         except (TypeError, Unsupported) as error:  # or a form of the call that the rule does not know
             raise Unsupported(str(error), name) from error
-        if any(self._name(tensor) for use in uses for tensor in use.saved):
-            raise Unsupported(f"{_name_of(func)} of two parameters", name)
+        joint = made.output if isinstance(made, Joint) else None
+        uses = tuple(use for use in (made.uses if isinstance(made, Joint) else made) if self.name(use.parameter))
         pieces = tuple(self._piece(use.parameter) for use in uses)
         versions = tuple(tensor._version for use in uses for tensor in use.saved)
-        output = func(*args, **kwargs)
-        if self._name(output):  # from here on it is the samples' own
+        output = func(*args, **kwargs) if joint is None else joint()
+        if self.name(output):  # from here on it is the samples' own
             output = output.clone()
         call = Call(func, pieces, uses, output.shape, versions)
-        if self._taps:
-            output = self._tap(output, len(self.calls))
+        output = self._tap(output, len(self.calls))
         self.calls.append(call)
-        return output
-
-    def _view(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A view of a parameter, or what is asked of it and is no tensor (its shape), goes through."""
-        output = func(*args, **kwargs)
-        cut = func in (Tensor.detach, Tensor.data.__get__)  # type: ignore[attr-defined]
-        if cut or any(self._name(tensor) != name for tensor in _tensors(output)):
-            seen = torch.is_grad_enabled()
-            raise Unsupported(f"there is no rule for {_name_of(func)}" if seen else _OUT_OF_SIGHT, name)
         return output
 
     def _tap(self, output: Tensor, place: int) -> Tensor:
@@ -183,17 +289,67 @@ class _Watch(TorchFunctionMode):
         def hook(gradient: Tensor) -> None:
             if (owner := watch()) is not None:
                 owner.receive(place, owner.calls[place], gradient)
+                if owner.last:  # what its rules would read again can go
+                    owner.calls[place] = replace(owner.calls[place], uses=())
 
         output.register_hook(hook)
         return output
 
-    def _name(self, tensor: Tensor) -> str | None:
-        return self._names.get(tensor.untyped_storage().data_ptr()) if tensor.layout is torch.strided else None
+    def _make(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is made of parameters alone is computed with their leaves, and shown to the model without its graph."""
+        if _in_place(func) and self.name(args[0]) not in self.derived:
+            raise Unsupported(f"there is no rule for {_name_of(func)}", name)
+        try:
+            output = func(*_each(self._graph, args), **_each(self._graph, kwargs))
+        except RuntimeError as error:
+            raise Unsupported(f"{_name_of(func)}: {error}", name) from error
+        leaves: dict[str, Tensor] = {}
+        for given in _tensors(*args, kwargs):
+            if source := self.name(given):
+                leaves |= self.derived[source].leaves if source in self.derived else {source: self._leaves[source]}
+        output = _each(lambda tensor: self._shown(name, func, tensor, leaves), output)
+        if shapes := tuple(tensor.shape for tensor in _tensors(output)):
+            self.made[self._place] = (func, shapes)
+        return output
+
+    def _graph(self, tensor: Tensor) -> Tensor:
+        """What leads back to the leaves, in the place of what the model sees."""
+        name = self.name(tensor)
+        if name is None:
+            return tensor
+        if name not in self.derived and name not in self._leaves:
+            whole = self._wholes[name]
+            self._leaves[name] = self._graphs[whole] = whole.detach().requires_grad_()
+        if tensor in self._graphs:
+            return self._graphs[tensor]
+        whole = self.derived[name].graph if name in self.derived else self._leaves[name]
+        return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    def _shown(self, name: str, func: Any, graph: Tensor, leaves: dict[str, Tensor]) -> Tensor:
+        """A result without its graph, which is remembered; what does not depend on the leaves is as any other tensor."""
+        known = self.name(graph)
+        if not graph.requires_grad:
+            if known or (graph.is_floating_point() and not torch.is_grad_enabled()):
+                seen = torch.is_grad_enabled()
+                raise Unsupported(f"there is no rule for {_name_of(func)}" if seen else _OUT_OF_SIGHT, name)
+            return graph
+        if known and _whole(known, graph).within(graph.untyped_storage().nbytes() // graph.element_size()):
+            if known in self.derived:
+                self.derived[known].leaves |= leaves
+        else:
+            graph = graph.contiguous()
+            known = f"{name}#{len(self.derived)}"
+            self.derived[known] = Derived(graph, leaves)
+            self._wholes[known] = graph.detach()
+            self._names[graph.untyped_storage().data_ptr()] = known
+        shown = graph.detach()
+        self._graphs[shown] = graph
+        return shown
 
     def _piece(self, tensor: Tensor) -> Piece:
-        name = self._name(tensor)
+        name = self.name(tensor)
         assert name is not None
-        whole = self._parameters[name]
+        whole = self._wholes[name]
         piece = Piece(name, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset() - whole.storage_offset()))
         if not piece.within(whole.numel()):
             raise Unsupported(_FOREIGN_MEMORY, name)
@@ -214,15 +370,33 @@ class _Begin(Function):
 
 
 class _Norms:
-    """Collects, for n samples, the squared norms of all parameters from the gradients that arrive."""
+    """Collects, for n samples, the squared norms of all parameters from the gradients that arrive.
+
+    A gradient is kept only as long as it is not complete: until the last use of a parameter, or of what was made of
+    parameters, has added to it.
+    """
 
     def __init__(
-        self, parameters: dict[str, Tensor], shared: frozenset[str], layouts: Sequence[Layout | None], n: int
+        self,
+        watch: _Watch,
+        parameters: dict[str, Tensor],
+        shared: frozenset[str],
+        layouts: Sequence[Layout | None],
+        n: int,
     ) -> None:
-        self._n, self._layouts = n, layouts
+        self._watch, self._parameters, self._layouts, self._n = watch, parameters, layouts, n
         self._squares: dict[str, Tensor] = {}
-        self._gradients: dict[str, Tensor] = {}  # of the shared ones, in the order of the parameter's memory
-        self._parameters, self._shared = parameters, shared
+        self._gradients: dict[str, Tensor] = {}  # [n, elements], in the order of the memory
+        self._left = Counter(
+            piece.name
+            for call, layout in zip(watch.calls, layouts, strict=True)
+            if layout is not None
+            for piece in call.pieces
+        )
+        made = [name for name in watch.derived if self._left[name]]
+        self._left.update(leaf for name in made for leaf in watch.derived[name].leaves)
+        leaves = {leaf for name in made for leaf in watch.derived[name].leaves}
+        self._kept = shared | set(made) | {leaf for leaf in leaves if self._left[leaf] > 1}
 
     def receive(self, place: int, call: Call, gradient: Tensor) -> None:
         try:
@@ -240,24 +414,52 @@ class _Norms:
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             rows = layout.rows(gradient)
             for use, piece in zip(call.uses, call.pieces, strict=True):
-                name = piece.name
-                if name in self._shared:
-                    if name not in self._gradients:
-                        self._gradients[name] = rows.new_zeros(self._n, self._parameters[name].numel())
-                    whole = self._gradients[name]
-                    strides = (whole.stride(0), *piece.stride)
-                    part = whole.as_strided((self._n, *piece.shape), strides, piece.offset)
-                    part += use.gradient(layout, rows)
+                if piece.name in self._kept:
+                    self._keep(piece, use.gradient(layout, rows))
                 else:
                     squared = square(use.gradient(layout, rows)) if use.squared is None else use.squared(layout, rows)
-                    self._squares[name] = self._squares[name] + squared if name in self._squares else squared
+                    self._count(piece.name, squared)
+                self._arrived(piece.name)
+
+    def _keep(self, piece: Piece, gradient: Tensor) -> None:
+        if piece.name not in self._gradients:
+            self._gradients[piece.name] = gradient.new_zeros(self._n, self._watch.elements(piece.name))
+        whole = self._gradients[piece.name]
+        part = whole.as_strided((self._n, *piece.shape), (whole.stride(0), *piece.stride), piece.offset)
+        part += gradient
+
+    def _count(self, name: str, squared: Tensor) -> None:
+        self._squares[name] = self._squares[name] + squared if name in self._squares else squared
+
+    def _arrived(self, name: str) -> None:
+        self._left[name] -= 1
+        if not self._left[name]:
+            self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        if name not in self._gradients:
+            return
+        gradient = self._gradients.pop(name)
+        if name in self._parameters:
+            self._count(name, square(gradient))
+            return
+        derived = self._watch.derived[name]
+        found = derived.pull(gradient.view(self._n, *derived.graph.shape))
+        for leaf in derived.leaves:
+            if leaf in found and leaf in self._kept:
+                self._keep(_whole(leaf, self._parameters[leaf]), found[leaf])
+            elif leaf in found:
+                self._count(leaf, square(found[leaf]))
+            self._arrived(leaf)
 
     def norms(self) -> Tensor:
         """[n, tensors], 0 for a parameter that no gradient reached."""
-        squares = self._squares | {name: square(gradient) for name, gradient in self._gradients.items()}
-        some = next(iter(squares.values()), next(iter(self._parameters.values())))
+        with torch.no_grad():
+            for name in (*self._watch.derived, *self._parameters):  # whose last use had no gradient
+                self._finish(name)
+        some = next(iter(self._squares.values()), next(iter(self._parameters.values())))
         nothing = at_least_float32(some.new_zeros(self._n))
-        return torch.stack([squares.get(name, nothing) for name in self._parameters], dim=1).sqrt()
+        return torch.stack([self._squares.get(name, nothing) for name in self._parameters], dim=1).sqrt()
 
 
 def passes(
@@ -272,8 +474,9 @@ def passes(
 
     Raises `Unsupported` where the model does something else than what was planned.
     """
-    watch, logits = _forward(model, parameters, x)
-    if (logits.shape[1:], tuple(call.signature for call in watch.calls)) != (plan.logits, plan.calls) or any(
+    watch, logits = _forward(model, parameters, x, plan.grown)
+    calls = tuple(call.signature for call in watch.calls)
+    if (logits.shape[1:], tuple(watch.made.values()), calls) != (plan.logits, plan.made, plan.calls) or any(
         layout is not None and call.shape[layout.dim] != len(x) * layout.items
         for call, layout in zip(watch.calls, plan.layouts, strict=True)
     ):
@@ -283,7 +486,7 @@ def passes(
         for i, loss in enumerate(losses):
             with torch.enable_grad():
                 values = loss(logits, targets)
-            found = _Norms(parameters, plan.shared, plan.layouts, len(x))
+            found = _Norms(watch, parameters, plan.shared, plan.layouts, len(x))
             watch.receive = found.receive
             _backward(watch, values, retain=i + 1 < len(losses))
             yield found.norms()
@@ -298,7 +501,7 @@ def make_plan(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> 
     of itself. Where it does vanish, below a head or in front of a norm that start as zeros, nothing would be verified:
     the plan is then made with such parameters lifted from zero. It holds for any values. Raises `Unsupported`.
     """
-    _Watch(parameters, taps=False)  # refuses memory that is shared, which lifted parameters would not show
+    _Watch(parameters)  # refuses memory that is shared, which lifted parameters would not show
     with suppress(_Undecided):
         plan = _verified(model, parameters, pair, sure=True)
         if plan.final:
@@ -310,13 +513,8 @@ def make_plan(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> 
 def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sure: bool) -> Plan:
     """A plan that was verified with the parameters as they are now. It is final if no gradient vanished; `sure`: if each
     was large enough among the others that its absence would have been noticed."""
-    alone, expected = _alone(model, parameters, pair)
-    kept = _Kept(model)
-    with kept:
-        watch, logits = _forward(model, parameters, pair)
-    calls = tuple(call.signature for call in watch.calls)
-    if calls != tuple(call.signature for call in alone):
-        raise Unsupported(_DIFFERENT_CALLS)
+    alone, watch, kept, logits, grown = _survey(model, parameters, pair)
+    expected = _alone(model, parameters, pair, alone)
     for call in watch.calls:
         for use in call.uses:
             for tensor in use.saved:
@@ -324,7 +522,7 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
     with torch.enable_grad():
         values = _projection(logits)
 
-    layouts = [_candidates(one, two) for one, two in zip(alone, watch.calls, strict=True)]
+    layouts = [_candidates(one, two) for one, two in zip(alone.calls, watch.calls, strict=True)]
     reached = set()
 
     for own, other in ((0, 1), (1, 0)):
@@ -345,7 +543,7 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
 
     pieces = [piece for call in watch.calls for piece in call.pieces]
     shared = frozenset(a.name for i, a in enumerate(pieces) for b in pieces[:i] if a.overlaps(b))
-    found = _Norms(parameters, shared, known, 2)
+    found = _Norms(watch, parameters, shared, known, 2)
     watch.receive = found.receive
     _backward(watch, values, retain=False)
     norms = found.norms()
@@ -354,11 +552,36 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
     if bool((wrong | ~norms.isfinite()).any()):
         name = list(parameters)[int(wrong.any(dim=0).int().argmax())]
         raise Unsupported("its gradients in a batch differ from those of the samples alone", name)
-    used = {piece.name for place in reached for piece in watch.calls[place].pieces}
+    used = watch.parameters_of(piece for place in reached for piece in watch.calls[place].pieces)
     proven = (expected > (allowed if sure else 0))[:, [name in used for name in parameters]]
     final = bool(proven.all()) and not torch.equal(pair[0], pair[1])
-    bytes_a_sample = kept.total // 2 + sum(4 * parameters[name].numel() for name in shared)
-    return Plan(logits.shape[1:], calls, known, shared, _chunk(bytes_a_sample, pair.is_cuda), final)
+    held = sum(watch.elements(name) for name in shared) + 2 * max(map(watch.elements, watch.derived), default=0)
+    calls, chunk = tuple(call.signature for call in watch.calls), _chunk(kept.total // 2 + 4 * held, pair.is_cuda)
+    return Plan(logits.shape[1:], grown, tuple(watch.made.values()), calls, known, shared, chunk, final)
+
+
+def _survey(
+    model: nn.Module, parameters: dict[str, Tensor], pair: Tensor
+) -> tuple[_Watch, _Watch, "_Kept", Tensor, frozenset[Place]]:
+    """One forward pass of one sample and one of both, with what the second keeps, its logits, and where parameters alone
+    make something as long as the batch. These places show once both passes were seen, and the passes are run again."""
+    grown: frozenset[Place] = frozenset()
+    while True:
+        one, _ = _watched(model, parameters, pair[:1], grown)
+        kept = _Kept(model)
+        with kept:
+            two, logits = _watched(model, parameters, pair, grown, kept)
+        if one.made.keys() != two.made.keys():
+            raise Unsupported(_DIFFERENT_CALLS)
+        more = {place for place, made in one.made.items() if made != two.made[place]}
+        if not more:
+            break
+        grown |= more
+    if failure := one.failure or two.failure:
+        raise failure
+    if [call.signature for call in one.calls] != [call.signature for call in two.calls]:
+        raise Unsupported(_DIFFERENT_CALLS)
+    return one, two, kept, logits, grown
 
 
 def _chunk(bytes_a_sample: int, is_cuda: bool) -> int:
@@ -388,12 +611,9 @@ def _lifted(model: nn.Module) -> Iterator[None]:
             p.data = own
 
 
-def _alone(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> tuple[list[Call], Tensor]:
-    """The calls for one sample, and the norms [2, tensors] of two, by plain autograd."""
-    watch = _Watch(parameters, taps=False)
-    with torch.enable_grad(), watch:
-        model(pair[:1])
-    seen, rows = {piece.name for call in watch.calls for piece in call.pieces}, []
+def _alone(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, watch: _Watch) -> Tensor:
+    """The norms [2, tensors] of two samples, by plain autograd; watch: what was seen of one."""
+    seen, rows = watch.parameters_of(piece for call in watch.calls for piece in call.pieces), []
     for sample in pair:
         with torch.enable_grad():
             value = _projection(slow.single(model, sample)).sum()
@@ -406,7 +626,7 @@ def _alone(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> tup
         rows.append(
             torch.stack([value.new_zeros(()) if g is None else torch.linalg.vector_norm(_dense(g)) for g in gradients])
         )
-    return watch.calls, torch.stack(rows)
+    return torch.stack(rows)
 
 
 def _dense(gradient: Tensor) -> Tensor:
@@ -435,13 +655,32 @@ def _tolerance(logits: Tensor) -> float:
     return ROUGH_TOLERANCE if rough and logits.dtype != torch.float64 else TOLERANCE[logits.dtype]
 
 
-def _forward(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> tuple[_Watch, Tensor]:
-    watch = _Watch(parameters, taps=True)
+def _forward(
+    model: nn.Module, parameters: dict[str, Tensor], x: Tensor, grown: frozenset[Place]
+) -> tuple[_Watch, Tensor]:
+    watch, logits = _watched(model, parameters, x, grown)
+    if watch.failure is not None:
+        raise watch.failure
+    return watch, logits
+
+
+def _watched(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    x: Tensor,
+    grown: frozenset[Place],
+    kept: "_Kept | None" = None,
+) -> tuple[_Watch, Tensor]:
+    """A forward pass and what was seen of it, to be trusted only if there was no failure."""
+    watch = _Watch(parameters, grown)
+    if kept is not None:
+        kept.ignored = watch.name
     with _frozen(model), torch.enable_grad(), watch:
-        return watch, model(x)
+        return watch, model(watch.samples(x))
 
 
 def _backward(watch: _Watch, values: Tensor, retain: bool) -> None:
+    watch.last = not retain
     if values.requires_grad:
         torch.autograd.grad(values, watch.anchor, torch.ones_like(values), retain_graph=retain, allow_unused=True)
 
@@ -451,12 +690,13 @@ class _Kept(saved_tensors_hooks):
 
     def __init__(self, model: nn.Module) -> None:
         self.total = 0
+        self.ignored: Callable[[Tensor], Any] = lambda tensor: None  # what is as much for any number of samples
         self._seen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
         super().__init__(self._pack, lambda tensor: tensor)
 
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
+        if storage.data_ptr() not in self._seen and not self.ignored(tensor):
             self._seen.add(storage.data_ptr())
             self.total += storage.nbytes()
 
@@ -477,15 +717,34 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(*values: Any) -> list[Tensor]:
     """The tensors among arguments or results."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(*value)
+        elif isinstance(value, dict):
+            found += _tensors(*value.values())
+    return found
+
+
+def _each(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """The same arguments or results, with something else in the place of each tensor."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _each(function, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_each(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _in_place(func: Any) -> bool:
+    name = _name_of(func)
+    return name == "__setitem__" or name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 def _name_of(func: Any) -> str:

@@ -237,7 +237,7 @@ def _downloaded(name: str) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"The ImageNet weights of {name} could not be downloaded, or what lies in torch's cache is damaged ({reason}): "
-            f"fetch {found.url} and give the file with --weights."
+            f"fetch {found.url} and give the file with --weights, or train a small network: --model resnet18 --image-size 64."
         ) from error
 
 

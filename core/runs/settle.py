@@ -60,7 +60,7 @@ VOTES_SCORE = "self-confidence"  # the default where several people's votes are 
 # Learning rate from weights that were learnt elsewhere. After 8 epochs on 300 images of CIFAR-10, MobileNetV2 knew 97.7 % of them
 # and 63 % of 400 others; at 0.05, 23 and 19 %
 FINE_TUNING = 0.01
-SMALL = 48  # pixels of the longer side: less is no photograph
+SMALL = 64  # pixels of the longer side, at most: no photograph
 EVIDENCE = {"pretrained": 0.63, "vanilla": 0.46}  # results/cifar10h-15: AUC between random, 0, and oracle, 1
 # Who gives any of these has chosen how to train; weights alone are no such choice
 TRAINING = {name for name, one in spec.OPTIONS.items() if one.group in ("Model", "Training")} - {"weights"} | {
@@ -122,8 +122,8 @@ def suggest(
     """Which model suits images whose longer side has so many pixels, None where that is not known yet.
 
     weights: a file that the user gave · method: strategy or score, where one is chosen already. A network that was trained on
-    other images is suggested where its weights are on this machine, for photographs and, since the evidence is of such images,
-    for the label cleaning of any that have colours.
+    other images is suggested for photographs, which no small network learns within hours on a CPU, and where its weights are on
+    this machine for the label cleaning of small images too, of which the evidence is.
     """
     checks, preset = spec.QUESTIONS[task].checks, PRESETS.get((task, dataset), PRESETS[task, ""])
     there = methods.models.weights_there()
@@ -132,17 +132,13 @@ def suggest(
         return Suggestion(
             {}, f"{method} needs a network that the run trains: {preset['model']} of width {preset['width']}."
         )
-    if dataset == "fashion" or (weights is None and there is None) or (small and not checks):
+    at_hand = weights is not None or there is not None
+    if dataset == "fashion" or (small and not (checks and at_hand)):
         trained = f"{preset['model']} of width {preset['width']} is trained from scratch"
-        if dataset == "fashion" or (side is not None and small):
-            return Suggestion({}, f"Small images: {trained}.")
-        return Suggestion(
-            {},
-            f"{trained[0].upper()}{trained[1:]}, since no ImageNet weights are on this machine. With {spec.models()[-3]} as a "
-            "frozen network, whose weights are downloaded, it takes fewer labels and minutes.",
-        )
+        return Suggestion({}, f"Small images: {trained}." if side else f"{trained[0].upper()}{trained[1:]}.")
     backbone = there or next(iter(methods.models.BACKBONES))
-    whose = f"{backbone}, whose ImageNet weights {'are on this machine' if weights is None else 'were given'}"
+    where = "were given" if weights is not None else "are on this machine" if there else "are downloaded at the start"
+    whose = f"{backbone}, whose ImageNet weights {where}"
     if checks:
         return Suggestion(
             {"selector": "pretrained", "backbone": backbone},

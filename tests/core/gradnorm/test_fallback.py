@@ -2,27 +2,28 @@
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
 
 from core.gradnorm import gradient_norms
+from core.gradnorm.rules import RULES
 from tests.core.gradnorm.slow_loop import loop
 from tests.core.gradnorm.zoo import Pooled
 
 
-class Gate(nn.Module):
+class Distances(nn.Module):
     """A parameter in a function that has no rule."""
 
     def __init__(self):
         super().__init__()
-        self.gate = nn.Parameter(torch.randn(3, 1, 1))
+        self.points = nn.Parameter(torch.randn(8, 8))
 
     def forward(self, x):
-        return x * torch.sigmoid(self.gate)
+        return torch.cdist(x, self.points)
 
 
 class Square(torch.autograd.Function):
@@ -80,18 +81,7 @@ class Held(nn.Module):
         self.weights = [self.weight]
 
     def forward(self, x):
-        return x @ self.weights[0]
-
-
-class Quotient(nn.Module):
-    """Divides by a parameter without dimensions."""
-
-    def __init__(self):
-        super().__init__()
-        self.temperature = nn.Parameter(torch.tensor(1.5))
-
-    def forward(self, x):
-        return x / self.temperature
+        return torch.cdist(x, self.weights[0])
 
 
 class WithoutAutograd(nn.Conv2d):
@@ -109,7 +99,7 @@ class Picky(nn.Linear):
     def forward(self, x):
         if torch._C._functorch.is_functorch_wrapped_tensor(x):
             raise TypeError("expected a plain tensor")
-        return x @ self.weight
+        return torch.cdist(x, self.weight)
 
 
 class Centred(nn.Linear):
@@ -141,29 +131,52 @@ class DetachedUse(nn.Linear):
         return super().forward(x) + F.linear(x, self.weight.detach())
 
 
-class Derived(nn.Conv2d):
-    """The convolution's weight is made of the parameter."""
+class Changed(nn.Linear):
+    """What is made of the weight is written to after it was used."""
 
     def forward(self, x):
-        return F.conv2d(x, self.weight * torch.ones(2).mean(), self.bias)
+        weight = self.weight * 2
+        y = F.linear(x, weight)
+        weight.zero_()
+        return y
+
+
+class Stored(nn.Module):
+    """A parameter is written into a tensor of samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        x = x.clone()
+        x[:, 0, 0] = self.token
+        return x
+
+
+class Filled(Stored):
+    """… and into one that is not made of samples."""
+
+    def forward(self, x):
+        tokens = x.new_zeros(3, 8, 8)
+        tokens[0, 0] = self.token
+        return x + tokens
 
 
 LAYERS = {
-    "gate": (Gate, r"body\.0 \(Gate\)"),
-    "weight norm": (lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), r"body\.0\.parametrizations\.weight"),
+    "distances": (Distances, r"body\.0 \(Distances\): there is no rule for cdist"),
     "custom function": (Custom, r"body\.0 \(Custom\): .*custom autograd\.Function"),
     "custom function of channels": (CustomOfChannels, r"body\.0 \(CustomOfChannels\): .*custom autograd\.Function"),
-    "held in a list": (Held, r"body\.0 \(Held\): there is no rule for matmul"),
+    "held in a list": (Held, r"body\.0 \(Held\): there is no rule for cdist"),
     "without autograd": (lambda: WithoutAutograd(3, 4, 3), r"body\.0 \(WithoutAutograd\): .*torch\.no_grad"),
-    "picky": (lambda: Picky(8, 8), r"body\.0 \(Picky\): there is no rule for matmul"),
-    "quotient": (Quotient, r"body\.0 \(Quotient\): there is no rule for div"),
+    "picky": (lambda: Picky(8, 8), r"body\.0 \(Picky\): there is no rule for cdist"),
     "scripted": (lambda: torch.jit.script(nn.Conv2d(3, 4, 3)), r"body\.0 "),
-    "transposed convolution": (lambda: nn.ConvTranspose2d(3, 4, 3), r"body\.0 \(ConvTranspose2d\)"),
-    "prelu": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU()), r"body\.0\.1 \(PReLU\)"),
     "centred by the batch": (lambda: Centred(8, 8), r"body\.0 \(Centred\)"),
     "mean of the batch": (lambda: Mixed(3, 4, 3), r"body\.0 \(Mixed\)"),
     "detached use": (lambda: DetachedUse(8, 8), r"body\.0 \(DetachedUse\)"),
-    "derived weight": (lambda: Derived(3, 4, 3), r"body\.0 \(Derived\)"),
+    "changed weight": (lambda: Changed(8, 8), r"body\.0 \(Changed\)"),
+    "stored in samples": (Stored, r"body\.0 \(Stored\): there is no rule for __setitem__"),
+    "stored in zeros": (Filled, r"body\.0 \(Filled\): there is no rule for __setitem__"),
     "another order": (lambda: Backwards(3, 4, 3), r"body\.0 \(Backwards\)"),
 }
 
@@ -247,6 +260,21 @@ def test_a_model_that_changes_between_calls_is_looked_at_again(caplog):
     gradient_norms(model, images)
     model.body[0] = nn.Conv2d(3, 4, 1).double()
     torch.testing.assert_close(gradient_norms(model, images, reduction="none"), loop(model, images, "entropy"))
+    assert not caplog.messages
+
+
+def test_a_user_registers_a_rule(monkeypatch, caplog):
+    """As docs/gradient-norms.md shows; the model is looked at again, although it was given up before."""
+    torch.manual_seed(0)
+    model, images = Pooled(Distances()).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    expected = loop(model, images, "entropy")
+    torch.testing.assert_close(gradient_norms(model, images, reduction="none"), expected)
+    assert "there is no rule for cdist" in caplog.text
+    caplog.clear()
+    monkeypatch.setitem(RULES, torch.cdist, None)  # taken out again after this test
+    text = (Path(__file__).parents[3] / "docs" / "gradient-norms.md").read_text()
+    exec(text.split("```python\n")[2].split("```")[0], {})
+    torch.testing.assert_close(gradient_norms(model, images, reduction="none"), expected)
     assert not caplog.messages
 
 

@@ -96,12 +96,13 @@ def test_autocast(name, dtype):
     torch.testing.assert_close(found.double(), expected, rtol=3e-2, atol=0)
 
 
-def test_channels_last():
+def test_channels_last(caplog):
     model, images = build("resnet18")
     plain = gradient_norms(model, images)
     last = {"memory_format": torch.channels_last}
     torch.testing.assert_close(gradient_norms(model, images.to(**last)), plain)
     torch.testing.assert_close(gradient_norms(model.to(**last), images.to(**last)), plain)
+    assert not caplog.messages
 
 
 def test_dropout_is_off_even_in_training_mode():

@@ -6,9 +6,10 @@ from weakref import WeakKeyDictionary
 import pytest
 import torch
 
-from core.gradnorm import engine, gradient_norms, rules
+from core.gradnorm import engine, gradient_norms
+from core.gradnorm.rules import convolutions, costs
 from tests.core.gradnorm.slow_loop import loop
-from tests.core.gradnorm.zoo import CONVOLUTIONS, ENGINE, LINEARS, NETWORKS, K, build
+from tests.core.gradnorm.zoo import CONVOLUTIONS, ENGINE, LINEARS, NETWORKS, PRODUCTS, TRANSPOSED, K, build
 
 CASES = [(name, "entropy") for name in ENGINE] + [
     (name, loss) for name in (*NETWORKS, "tied weights", "attention") for loss in ("expected", "egl", "label")
@@ -41,12 +42,14 @@ def test_every_parameter_equals_the_loop(name, loss, dtype, tolerance):
 
 @pytest.mark.usefixtures("engine_only")
 @pytest.mark.parametrize("form", ["grouped", "unfold", "product", "gram", "pixels"])
-@pytest.mark.parametrize("name", [*CONVOLUTIONS, *LINEARS, "windows", "reused layers", "encoder"])
+@pytest.mark.parametrize(
+    "name", [*CONVOLUTIONS, *TRANSPOSED, *LINEARS, *PRODUCTS, "windows", "reused layers", "encoder"]
+)
 def test_every_form_equals_the_loop(name, form, monkeypatch):
     """Shapes choose the form; here it is forced wherever it exists, with blocks of two samples."""
-    chosen = rules.cheapest
-    monkeypatch.setattr(rules, "cheapest", lambda costs: form if form in costs else chosen(costs))
-    monkeypatch.setattr(rules, "CPU_SCRATCH_BYTES", 20_000)
+    chosen = costs.cheapest
+    monkeypatch.setattr(costs, "cheapest", lambda forms: form if form in forms else chosen(forms))
+    monkeypatch.setattr(costs, "CPU_SCRATCH_BYTES", 20_000)
     model, images = build(name)
     expected = loop(model, images, "entropy")
     found = gradient_norms(model, images, reduction="none")
@@ -57,14 +60,14 @@ def test_every_form_equals_the_loop(name, form, monkeypatch):
 @pytest.mark.parametrize("name", ["3x3 padded", "depthwise", "1d strided", "3d", "windows"])
 def test_large_samples_by_themselves_equal_the_loop(name, monkeypatch):
     """Images too large for a cache take the grouped form one by one; here all count as such."""
-    blocks, in_blocks = [], rules._in_blocks
+    blocks, in_blocks = [], costs.in_blocks
 
     def counted(form, x, g, elements):
         return in_blocks(lambda a, b: blocks.append(len(a)) or form(a, b), x, g, elements)
 
-    monkeypatch.setattr(rules, "LARGE", 1)
-    monkeypatch.setattr(rules, "_in_blocks", counted)
-    monkeypatch.setattr(rules, "cheapest", lambda costs: "grouped" if "grouped" in costs else min(costs, key=costs.get))
+    monkeypatch.setattr(costs, "LARGE", 1)
+    monkeypatch.setattr(costs, "in_blocks", counted)
+    monkeypatch.setattr(costs, "cheapest", lambda forms: "grouped" if "grouped" in forms else min(forms, key=forms.get))
     model, images = build(name)
     expected = loop(model, images, "entropy")
     found = gradient_norms(model, images, reduction="none")
@@ -75,11 +78,11 @@ def test_large_samples_by_themselves_equal_the_loop(name, monkeypatch):
 
 @pytest.mark.usefixtures("engine_only")
 @pytest.mark.parametrize(
-    "name", ["resnet18", "vit", "torchvision resnet18", "groups", "windows", "reused layers", "3d"]
+    "name", ["resnet18", "vit", "torchvision resnet18", "groups", "windows", "reused layers", "3d", *TRANSPOSED]
 )
 def test_every_form_for_cuda_equals_the_loop(name, monkeypatch):
     """What a GPU would choose, computed here."""
-    monkeypatch.setattr(rules, "_prices", lambda tensor: rules.CUDA)
+    monkeypatch.setattr(costs, "prices", lambda tensor: costs.CUDA)
     model, images = build(name)
     expected = loop(model, images, "entropy")
     found = gradient_norms(model, images, reduction="none")
@@ -90,10 +93,10 @@ def test_the_form_follows_from_the_shapes():
     """Wide and small images: Gram matrices; narrow and large ones: gradients; and always the same."""
 
     def form(i, o, side, stride=1):
-        patches = rules._Patches((3, 3), (stride, stride), (1, 1), (1, 1), 1)
+        patches = convolutions.Patches((3, 3), (stride, stride), (1, 1), (1, 1), 1)
         seen = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rules, "cheapest", lambda costs: seen.append(min(costs, key=costs.get)) or seen[-1])
+            patch.setattr(costs, "cheapest", lambda forms: seen.append(min(forms, key=forms.get)) or seen[-1])
             out = (side - 1) // stride + 1
             patches.squared(torch.zeros(1, 1, i, side, side), torch.zeros(1, 1, o, out, out))
         return seen[-1]

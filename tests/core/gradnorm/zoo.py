@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from core.models import architectures
 from data.torchvision_import import torchvision
@@ -145,6 +146,102 @@ class Scalars(nn.Module):
         return self.head(y + self.shift) * self.temperature
 
 
+class With(nn.Module):
+    """A function of the input and of parameters of the given shapes, whose values are about one."""
+
+    def __init__(self, function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.function = function
+        self.parameter = nn.ParameterList(1 + 0.3 * torch.randn(shape) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.parameter)
+
+
+def standardised(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+    """A convolution whose weight is standardised as in NFNet: by batch normalisation of the weight."""
+    flat = weight.reshape(1, len(weight), -1)
+    weight = F.batch_norm(flat, None, None, weight=(gain * 0.5).view(-1), training=True).reshape_as(weight)
+    return F.conv2d(x, weight, padding=1)
+
+
+def global_response(x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
+    """GRN, as in ConvNeXt v2."""
+    spread = x.norm(p=2, dim=(2, 3), keepdim=True)
+    return x + torch.addcmul(
+        bias.view(1, 3, 1, 1), weight.view(1, 3, 1, 1), x * spread / spread.mean(dim=1, keepdim=True)
+    )
+
+
+def relative(side: int) -> Tensor:
+    """[side², side²] which row of a table belongs to two pixels of a window."""
+    places = torch.cartesian_prod(torch.arange(side), torch.arange(side))
+    steps = places[:, None] - places + side - 1
+    return steps[..., 0] * (2 * side - 1) + steps[..., 1]
+
+
+class Biased(nn.Module):
+    """Attention within windows of 2 × 2 and a bias by relative position from a table, as in Swin; `masked`: each window
+    has a mask of its own, too, which is added to the bias before samples meet them; `fused`: by torch's own function."""
+
+    def __init__(self, fused: bool, masked: bool) -> None:
+        super().__init__()
+        self.qkv, self.table = nn.Linear(3, 12), nn.Parameter(torch.randn(9, 2))
+        self.register_buffer("index", relative(2))
+        self.register_buffer("mask", torch.randn(16, 1, 4, 4, dtype=torch.float64))
+        self.fused, self.masked = fused, masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = len(x)
+        windows = x.unflatten(3, (4, 2)).unflatten(2, (4, 2)).permute(0, 2, 4, 3, 5, 1).reshape(n * 16, 4, 3)
+        q, k, v = self.qkv(windows).view(-1, 4, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        bias = self.table[self.index.view(-1)].view(4, 4, 2).permute(2, 0, 1).contiguous().unsqueeze(0)
+        if self.masked:
+            bias = bias + self.mask.to(bias.dtype).expand(n, -1, -1, -1, -1).reshape(-1, 1, 4, 4)
+        scores = None if self.fused else (q @ k.mT + bias).softmax(dim=-1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias) if scores is None else scores @ v
+        return y.transpose(1, 2).reshape(n, 64, 4).mT
+
+
+class PositionNetwork(nn.Module):
+    """A bias by position that a small network makes, with a function in place, as in Swin v2 and CoAtNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(2, 5), nn.ReLU(inplace=True), nn.Linear(5, 8))
+        self.register_buffer("places", torch.randn(8, 2, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 2 * torch.sigmoid(self.network(self.places.to(x.dtype)))
+
+
+class PartlyBiased(nn.Module):
+    """A bias of which a part is set to zero in place, as for the keys in Swin v2, and one put together of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.first = nn.Parameter(torch.randn(9, 8)), nn.Parameter(torch.randn(9))
+        self.left, self.right = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.first.clone()
+        bias[3:6].zero_()
+        y = F.linear(x, self.weight, bias).tanh()
+        return y + torch.cat((self.left, torch.zeros_like(self.left[:2]), self.right))
+
+
+class Twice(nn.Module):
+    """A weight that is used as it is and, twice, as another one is made of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = self.weight * self.scale.exp()
+        return F.linear(F.linear(F.linear(x, self.weight).tanh(), scaled).tanh(), scaled.mT) * self.scale
+
+
 class Segmenter(nn.Module):
     """Logits [N, K, H, W]."""
 
@@ -169,6 +266,16 @@ def conv(*args: object, dims: int = 2, **options: object) -> Callable[[], nn.Mod
     return lambda: Pooled(kind(4, *args, **options), shape=shape)  # type: ignore[arg-type]
 
 
+def transposed(*args: object, dims: int = 2, **options: object) -> Callable[[], nn.Module]:
+    kind = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dims]
+    shape = {1: (4, 20), 2: (4, 9, 8), 3: (4, 5, 6, 4)}[dims]
+    return lambda: Pooled(kind(4, *args, **options), shape=shape)  # type: ignore[arg-type]
+
+
+def with_parameters(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Callable[[], nn.Module]:
+    return lambda: Pooled(With(function, *shapes))
+
+
 CONVOLUTIONS = {
     "1x1": conv(6, 1, bias=False),
     "1x1 strided": conv(6, 1, stride=(2, 3)),
@@ -190,11 +297,79 @@ CONVOLUTIONS = {
     "1d same": conv(6, 4, dims=1, padding="same"),
     "3d": conv(6, 3, dims=3, padding=(1, 0, 1), stride=(1, 2, 1)),
 }
+TRANSPOSED = {
+    "transposed": transposed(6, 3, bias=False),
+    "transposed, strided": transposed(6, 3, stride=2, padding=1, output_padding=1),
+    "transposed, uneven": transposed(6, (2, 3), stride=(1, 3), padding=(0, 1), dilation=(2, 1)),
+    "transposed groups": transposed(6, 3, groups=2, padding=1),
+    "transposed depthwise": transposed(8, 2, groups=4, stride=2),
+    "transposed 1x1": transposed(6, 1, stride=2, output_padding=1),
+    "transposed 1d": transposed(6, 4, dims=1, stride=2, padding=1),
+    "transposed 3d": transposed(6, 2, dims=3, stride=(1, 2, 1)),
+}
 LINEARS = {
     "linear": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6)),
     "linear without bias": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6, bias=False)),
     "linear on two leading dimensions": lambda: Pooled(nn.Linear(8, 5)),
     "linear on tokens": lambda: Sequence(nn.Linear(8, 8, bias=False)),
+}
+PRODUCTS = {
+    "matmul": with_parameters(lambda x, w: x @ w, (8, 5)),
+    "matmul from the left": with_parameters(lambda x, w: w @ x, (5, 8)),
+    "matmul by channel": with_parameters(lambda x, w: torch.matmul(x, w), (3, 8, 5)),
+    "matmul by channel from the left": with_parameters(lambda x, w: w.matmul(x), (3, 5, 8)),
+    "matmul beyond the samples": with_parameters(lambda x, w: (x.flatten(1) @ w).transpose(0, 1), (3, 192, 5)),
+    "mm": with_parameters(lambda x, w: x.flatten(1).mm(w), (192, 6)),
+    "mm from the left": with_parameters(lambda x, w: torch.mm(w, x.flatten(1).T).T, (6, 192)),
+    "bmm": with_parameters(lambda x, w: torch.bmm(x.flatten(2), w.expand(len(x), -1, -1)), (64, 5)),
+    "addmm": with_parameters(lambda x, w, b: torch.addmm(b, x.flatten(1), w, beta=0.5, alpha=2), (192, 6), (6,)),
+    "baddbmm": with_parameters(lambda x, b: torch.baddbmm(b, x[:, 0], x[:, 1], beta=2), (8, 8)),
+    "einsum": with_parameters(lambda x, w: torch.einsum("nchw,wo->ncho", x, w), (8, 5)),
+    "einsum of two parameters": with_parameters(
+        lambda x, a, b: torch.einsum("n c h w, w k, k c -> n k h", [x, a, b]), (8, 5), (5, 3)
+    ),
+    "einsum with an ellipsis": with_parameters(lambda x, w: torch.einsum("...w,wo->...o", x, w), (8, 5)),
+    "einsum that says no output": with_parameters(lambda x, w: torch.einsum("a...z,zb", x, w).movedim(2, 0), (8, 5)),
+    "einsum beside samples": with_parameters(lambda x, w: torch.einsum("nchw,ch->chwn", x, w).movedim(3, 0), (3, 8)),
+}
+ELEMENTS = {
+    "divided": with_parameters(lambda x, p: x / p, (3, 1, 8)),
+    "divided by one number": with_parameters(lambda x, p: torch.div(x, p), ()),
+    "divider": with_parameters(lambda x, p: p / (1 + x.square()), (8,)),
+    "power": with_parameters(lambda x, p: (1 + x.square()) ** p, (3, 1, 1)),
+    "base": with_parameters(lambda x, p: p**x, (8,)),
+    "subtracted": with_parameters(lambda x, p, q: q - (x - p), (8,), (3, 1, 1)),
+    "subtracted in place": with_parameters(lambda x, p: x.tanh().sub_(p, alpha=0.5), (8,)),
+    "multiplied in place": with_parameters(lambda x, p: x.tanh().mul_(p), ()),
+    "times something broadcast": with_parameters(lambda x, p: p * x.mean(dim=1, keepdim=True), (3, 8, 8)),
+    "addcmul": with_parameters(lambda x, p, q: torch.addcmul(p, q, x, value=0.5), (8,), (3, 1, 1)),
+    "addcdiv": with_parameters(lambda x, p, q: torch.addcdiv(x, p, q + x.square()), (8,), (3, 1, 1)),
+    "maximum": with_parameters(lambda x, p: torch.maximum(x, p), (8,)),
+    "lerp": with_parameters(lambda x, p, q: torch.lerp(x, p, q), (8,), (3, 1, 1)),
+    "where": with_parameters(lambda x, p: torch.where(x > 0, x, p), (3, 1, 1)),
+    "repeated": with_parameters(lambda x, p: torch.cat([x, p.repeat(len(x), 1, 4, 1)], dim=1), (1, 2, 2, 8)),
+    "expanded as samples are": with_parameters(lambda x, p: x * p.expand_as(x), (8,)),
+    "rows of a table": lambda: Sequence(With(lambda x, p: x + p[x.argmax(dim=2)], (8, 8))),
+    "prelu": lambda: Pooled(nn.Conv2d(3, 4, 1), nn.PReLU()),
+    "prelu by channel": lambda: Pooled(nn.Conv2d(3, 4, 1), nn.PReLU(4)),
+    "global response": with_parameters(global_response, (3,), (3,)),
+    "layer scale": with_parameters(lambda x, p: x + p * x.tanh(), (3, 1, 1)),
+}
+DERIVED = {
+    "gate": with_parameters(lambda x, p: x * torch.sigmoid(p), (3, 1, 1)),
+    "weight norm": lambda: Pooled(parametrizations.weight_norm(nn.Conv2d(3, 4, 3))),
+    "spectral norm": lambda: Pooled(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))),
+    "weight standardisation": with_parameters(standardised, (4, 3, 3, 3), (4, 1, 1, 1)),
+    "low rank": with_parameters(lambda x, w, a, b: F.linear(x, w + a @ b), (6, 8), (6, 2), (2, 8)),
+    "relative position": lambda: Pooled(Biased(fused=False, masked=False)),
+    "relative position, fused": lambda: Pooled(Biased(fused=True, masked=False)),
+    "relative position and a mask": lambda: Pooled(Biased(fused=False, masked=True)),
+    "relative position and a mask, fused": lambda: Pooled(Biased(fused=True, masked=True)),
+    "position network": lambda: Pooled(PositionNetwork()),
+    "partly biased": lambda: Pooled(PartlyBiased()),
+    "used twice": lambda: Pooled(Twice()),
+    "expanded for all samples": with_parameters(lambda x, p: F.linear(x, p.expand(6, -1)), (8,)),
+    "read and compared": with_parameters(lambda x, p: x * p * (p > 1) + p.shape[0], (8,)),
 }
 NORMS = {
     "batch norm 1d": lambda: Pooled(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6)),
@@ -203,6 +378,10 @@ NORMS = {
     "batch norm 2d, no bias of its own": lambda: Pooled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=0.1), nn.ReLU(True)),
     "group norm": lambda: Pooled(nn.Conv2d(3, 6, 1), nn.GroupNorm(3, 6)),
     "layer norm": lambda: Sequence(nn.LayerNorm(8)),
+    "instance norm": lambda: Pooled(nn.InstanceNorm2d(3, affine=True)),
+    "instance norm by running statistics": lambda: Pooled(nn.InstanceNorm2d(3, affine=True, track_running_stats=True)),
+    "rms norm": lambda: Sequence(nn.RMSNorm(8)),
+    "rms norm on two dimensions": lambda: Pooled(nn.RMSNorm((8, 8), eps=0.1)),
     "layer norm on two dimensions": lambda: Pooled(nn.LayerNorm((8, 8), bias=False)),
 }
 OTHERS = {
@@ -235,7 +414,7 @@ NETWORKS = {
     ),
     "vgg": vgg,
 }
-ENGINE = {**CONVOLUTIONS, **LINEARS, **NORMS, **OTHERS, **NETWORKS}
+ENGINE = {**CONVOLUTIONS, **TRANSPOSED, **LINEARS, **PRODUCTS, **NORMS, **ELEMENTS, **DERIVED, **OTHERS, **NETWORKS}
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
@@ -250,6 +429,6 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
                 b.normal_(std=0.1)
     if isinstance(model, Sequence | Tied):
         return model, torch.randint(VOCABULARY, (N, *TOKENS))
-    first = model.body[0] if name in CONVOLUTIONS else None
-    shape = {nn.Conv1d: (4, 20), nn.Conv2d: (4, 9, 8), nn.Conv3d: (4, 5, 6, 4)}.get(type(first), PIXELS)
+    dims = model.body[0].weight.ndim - 2 if name in CONVOLUTIONS or name in TRANSPOSED else 0
+    shape = {0: PIXELS, 1: (4, 20), 2: (4, 9, 8), 3: (4, 5, 6, 4)}[dims]
     return model, torch.randn(N, *shape, dtype=torch.float64)

@@ -55,11 +55,13 @@ def test_a_frozen_network_is_suggested_where_its_weights_are(weights_there, task
 
 
 @pytest.mark.parametrize("task", [LEARNING, CLEANING])
-def test_without_weights_a_small_network_is_trained_from_scratch(task):
+def test_weights_that_are_not_here_are_downloaded_for_photographs_alone(task):
     assert models.weights_there() is None
-    found = settle.suggest(task, "folder", 224)
-    assert found.settings == {}
-    assert "no ImageNet weights are on this machine" in found.why
+    assert "are downloaded at the start" in settle.suggest(task, "folder", 224).why
+    assert settle.suggest(task, "folder", 224).settings
+    assert settle.suggest(task, "folder", 64) == settle.Suggestion(
+        {}, "Small images: resnet18 of width 16 is trained from scratch."
+    )
 
 
 def test_weights_that_were_given_are_used():
