@@ -108,6 +108,11 @@ def defaults(task: str, dataset: str, given: Mapping[str, Any] | None = None) ->
     return found
 
 
+def of_few(budget: int, pool: int) -> int:
+    """A default budget for so many images of the user's own: of a few, a tenth per cycle."""
+    return min(budget, max(1, pool // 10))
+
+
 @dataclass(frozen=True)
 class Suggestion:
     """The model for some images on this machine. settings: options instead of the presets' · why: in one or two sentences."""
@@ -194,6 +199,8 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     everything = (checks or untrained) and given["dataset"] in spec.OWN and "test_share" not in given
     first = Config(**{**settings, "test_share": 0.0} if everything else settings)
     dataset = load(first)
+    if "budget" not in given and given["dataset"] in spec.OWN:
+        first = dataclasses.replace(first, budget=of_few(first.budget, len(dataset)))
     config = prepare(first, dataset)
     if untrained:
         return config, dataset

@@ -158,7 +158,7 @@ def _default(one: Described, images: Images, task: str, people: bool) -> Any:
     budget = preset.get("budget", 0)
     found = {
         "method": settle.default_method(task, images.votes is not None, images.untrained),
-        "budget": min(budget, max(1, images.pool // 10)) if own and budget else budget,  # of a few images, a few
+        "budget": settle.of_few(budget, images.pool) if own else budget,
         "initial": budget if people and not own else 0,
         "noise": 0.0 if own else settle.DEFAULT_NOISE,
         "folds": min(settle.PEOPLES_FOLDS, images.pool or settle.PEOPLES_FOLDS) if people else one.default,

@@ -20,12 +20,12 @@ def weights_there(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A folder of six pictures of 64 pixels in two classes."""
+    """A folder of six pictures of 72 pixels in two classes."""
     random = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / "photographs" / label).mkdir(parents=True)
         for i in range(3):
-            picture = Image.fromarray(random.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+            picture = Image.fromarray(random.integers(0, 255, (72, 72, 3), dtype=np.uint8))
             picture.save(tmp_path / "photographs" / label / f"{i}.png")
     return str(tmp_path / "photographs")
 
@@ -75,6 +75,20 @@ def test_a_run_takes_the_suggestion_unless_the_model_or_its_training_was_chosen(
     for chosen in ({"epochs": 3}, {"model": "small-cnn"}, {"lr": 0.01}):
         assert not settled(LEARNING, photographs, **chosen).freeze
         assert settled(CLEANING, photographs, **chosen).selector == "vanilla"
+
+
+def test_of_a_few_images_a_tenth_is_labelled_per_cycle(photographs):
+    given = {
+        "task": LEARNING,
+        "dataset": "folder",
+        "root": photographs,
+        "method": "margin",
+        "model": "small-cnn",
+        "cycles": 2,
+    }
+    config, dataset = settle.settle(given, settle.loader())
+    assert config.budget == config.initial == max(1, len(dataset) // 10)
+    assert settle.settle({**given, "budget": 2}, settle.loader())[0].budget == 2
 
 
 def test_a_strategy_that_trains_a_network_gets_no_frozen_one(weights_there, photographs):
