@@ -110,7 +110,7 @@ def take(run: Run) -> None:
 
 
 def like_it(run: Run) -> None:
-    """In the place of the controls of an example: a run of one's own with its settings."""
+    """For an example, instead of controls: a run of one's own with its settings."""
     if st.button(
         "▶ Run it yourself",
         type="primary",

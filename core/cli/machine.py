@@ -38,7 +38,7 @@ def bench_options(sub: Parser) -> None:
 
 
 def app(options: argparse.Namespace) -> None:
-    """Streamlit in the place of this process, so that signals and the terminal are its own."""
+    """Streamlit instead of this process, so that signals and the terminal are its own."""
     arguments = ["-m", "streamlit", "run", str(jobs.ROOT / "app.py")]
     for name in ("port", "address"):
         if (value := getattr(options, name)) is not None:

@@ -313,7 +313,7 @@ class _Watch(TorchFunctionMode):
         return output
 
     def _graph(self, tensor: Tensor) -> Tensor:
-        """What leads back to the leaves, in the place of what the model sees."""
+        """What leads back to the leaves, instead of what the model sees."""
         name = self.name(tensor)
         if name is None:
             return tensor
@@ -731,7 +731,7 @@ def _tensors(*values: Any) -> list[Tensor]:
 
 
 def _each(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """The same arguments or results, with something else in the place of each tensor."""
+    """The same arguments or results, with something else instead of each tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):

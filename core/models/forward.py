@@ -38,7 +38,7 @@ def predict(
 def at_once(model: Model, images: Images, most: int) -> int:
     """How many images to ask a model about at a time, at most `most`.
 
-    Of a deep network few on a CPU: activations beyond some 32 MB are memory that the system maps anew at every layer, which took
+    Of a deep network few on a CPU: activations beyond some 32 MB are memory that the system maps again at every layer, which took
     half of the time of MobileNetV2 at 128 pixels with 512 images, none with 16.
     """
     pixels = model.pixels(*images.array.shape[1:3])

@@ -1,4 +1,4 @@
-"""Predictions of a model of the user's own in place of one that a run trains: joined with the pool, and kept by the run.
+"""Predictions of a model of the user's own instead of one that a run trains: joined with the pool, and kept by the run.
 
 They are copied into the folder of the cycle that they are first used in, so that a run and its bundle need their file no more;
 a cycle without any is ranked by the last. Needs no torch.

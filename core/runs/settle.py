@@ -255,13 +255,11 @@ def _check_predictions(settings: Mapping[str, Any]) -> None:
             raise UserError("--predicted is said of --predictions: give them, or leave it out.")
         return
     if spec.QUESTIONS[task].checks and trains:
-        raise UserError(
-            f"--selector {name} trains a model, and --predictions stand in its place: leave one of them out."
-        )
+        raise UserError(f"--selector {name} trains a model, and --predictions replace it: leave one of them out.")
     for other in NEED_MODEL:
         if settings.get(other, spec.OPTIONS[other].default) != spec.OPTIONS[other].default:
             raise UserError(
-                f"{spec.flag(other)} needs a model that is trained here, and --predictions stand in its place: leave one of them "
+                f"{spec.flag(other)} needs a model that is trained here, and --predictions replace it: leave one of them "
                 "out."
             )
     method, flag = str(settings.get("method")), spec.flag("method", task)

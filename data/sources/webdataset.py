@@ -118,7 +118,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _members(file: Path) -> Iterator[tuple[str, int, int | bytes]]:
-    """(name, start, length) of every plain file in a tar file, of a label its content in the place of the length."""
+    """(name, start, length) of every plain file in a tar file, of a label its content instead of the length."""
     try:
         if file.stat().st_size % tarfile.BLOCKSIZE:
             raise EOFError("it ends in the middle of a block")

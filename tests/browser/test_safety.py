@@ -32,7 +32,7 @@ from core.runs import run, settle
 from tests.browser.conftest import PATIENCE, finished_run, serve, visiting
 
 pytestmark = pytest.mark.browser
-PAGES = ("", "new", "cycles", "rankings", "curves", "compare", "diff", "gallery", "annotate", "learn")
+PAGES = ("", "new", "cycles", "rankings", "curves", "compare", "diff", "gallery", "pool", "annotate", "learn")
 EVIL = '<img src=x onerror="alert(1)">'
 MARKUP = "$x^2$ **b** [l](http://evil.example) `c` :red[r]"
 

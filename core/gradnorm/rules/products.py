@@ -123,7 +123,7 @@ def _summand(k: int, tensors: list[Tensor], terms: list[str], answer: str) -> Us
 
 
 def _spelled(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
-    """The letters of each factor and of the answer, one a dimension, with letters in the place of an ellipsis."""
+    """The letters of each factor and of the answer, one a dimension, with letters instead of an ellipsis."""
     if not isinstance(equation, str):
         raise Unsupported("einsum with lists of numbers")
     left, arrow, answer = equation.replace(" ", "").partition("->")

@@ -77,7 +77,7 @@ RULES: dict[Any, Rule] = {}
 
 
 def rule(*functions: Any) -> Callable[[R], R]:
-    """Register a rule for torch functions, in place of one that they may have.
+    """Register a rule for torch functions, instead of one that they may have.
 
     The rule has the signature of the functions. It is called with the arguments of a call in which samples meet a
     parameter, and returns a `Use` for each argument that may be one, in any order, or a `Joint` of these.

@@ -183,7 +183,7 @@ def test_a_planned_model_runs_once_for_a_chunk():
     assert runs == [5]
 
 
-def test_a_model_whose_answer_grows_is_asked_anew(caplog):
+def test_a_model_whose_answer_grows_is_asked_again(caplog):
     """EGL has a backward pass a class; the plan knows of as many as there were."""
 
     class Growing(nn.Module):

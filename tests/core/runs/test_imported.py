@@ -213,7 +213,7 @@ def test_near_duplicates_are_skipped_by_every_strategy(pool, files, home):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"selector": "elr"}, "--selector elr trains a model, and --predictions stand in its place"),
+        ({"selector": "elr"}, "--selector elr trains a model, and --predictions replace it"),
         ({"folds": 5}, "--folds needs a model that is trained here"),
         ({"method": "bald"}, r"--score bald asks a model for more .*choose one of cleaning"),
         ({"method": "graph"}, "--score graph compares embeddings: give --embeddings too"),

@@ -237,7 +237,7 @@ def test_a_label_outside_the_given_classes(tmp_path: Path) -> None:
 
 
 def test_a_table_of_labels_that_lies_elsewhere(tmp_path: Path) -> None:
-    """CSV or Parquet, with paths from the folder or whole ones, in the place of metadata.csv."""
+    """CSV or Parquet, with paths from the folder or whole ones, instead of metadata.csv."""
     root = table(tmp_path / "images", "a metadata.csv that nobody asked for")
     rows = [(f"{kind}/{i:02d}.png", "ab"[i % 2]) for kind in ("cat", "dog") for i in range(10)]
     names, labels = zip(*rows, strict=True)
