@@ -55,6 +55,7 @@ FIGURES = {  # of each page and view: so many on the example
     f"annotate?{RUN}": 0,
     f"cycles?{RUN}": 1,
     f"gallery?{RUN}": 1,
+    f"pool?{RUN}": 0,
     f"curves?{RUN}": 1,
     f"curves?{LEARNING}": 1,
     f"compare?{LEARNING}": 4,
