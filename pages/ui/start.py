@@ -89,7 +89,10 @@ def form(images: Images) -> dict[str, Any] | None:
     st.caption(f"{score.formula} — {score.meaning}")
     if images.votes is not None:
         st.caption(WITH_VOTES)
-    st.caption(f":material/memory: Suggested model. {frame.plain(settle.suggest(task, images.name, images.side).why)}")
+    if not images.untrained:
+        st.caption(
+            f":material/memory: Suggested model. {frame.plain(settle.suggest(task, images.name, images.side).why)}"
+        )
     if own and people and not learning:
         everything = st.toggle(
             "Check every image",
@@ -107,7 +110,7 @@ def form(images: Images) -> dict[str, Any] | None:
             network: dict[str, Any] = {name: given[name] for name in ("model", "weights") if name in given}
             so_far = replace(images, network=network)
             given |= _fields([one for one in advanced if one.group == group], 4, so_far, task, people)
-    if st.button(
+    if not images.untrained and st.button(
         "Estimate the time", icon=":material/timer:", key="estimate", help="Measures a few steps on this machine."
     ):
         with frame.errors(), st.spinner("Measuring a few steps on this machine…"):
@@ -179,7 +182,7 @@ def begin(given: dict[str, Any]) -> None:
 def _check(given: dict[str, Any]) -> None:
     """Raise `UserError` for what an option cannot be, and for a model that is code: only a command line may name that."""
     spec.check(given, lambda name: OPTIONS[name].headed(given["task"]), task=given["task"])
-    if methods.models.is_factory(given["model"]):
+    if "model" in given and methods.models.is_factory(given["model"]):
         raise UserError(
             f"The model {given['model']} is code, which no browser may start: use `python -m core run --model …`."
         )

@@ -19,6 +19,7 @@ def command(out, *options):
     return subprocess.run(line, cwd=gpu.ROOT, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_left(tmp_path):
     for part in gpu.parts():
         content = {"unfinished": True} if part.name == "prices" else {"seconds": 1.0, "bytes": 1, "norms": [1.0]}
@@ -31,6 +32,7 @@ def test_goes_on_where_it_was_left(tmp_path):
     assert found["took"] >= 0
 
 
+@pytest.mark.slow
 def test_begins_nothing_without_time(tmp_path):
     done = command(tmp_path, "--minutes", "0.01")
     assert done.stdout.splitlines()[0] == "machine: no time left; the same command goes on from here"

@@ -170,6 +170,7 @@ def test_odd_links_show_another_study(guest, link):
     expect(guest.page.get_by_text("runs of").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(chromium, tmp_path):
     with serve(tmp_path / "home", tmp_path / "server.log") as server, visiting(chromium, server.url) as visitor:
         page = visitor.page

@@ -40,7 +40,14 @@ def test_home_says_what_it_is_and_has_three_doors(newcomer):
     expect(newcomer.page.get_by_role("heading", level=1)).to_have_text("Compare")
 
 
-@pytest.mark.parametrize("example", ["example-active-learning", "example-label-cleaning", "example-random"])
+@pytest.mark.parametrize(
+    "example",
+    [
+        "example-label-cleaning",
+        pytest.param("example-active-learning", marks=pytest.mark.slow),
+        pytest.param("example-random", marks=pytest.mark.slow),
+    ],
+)
 def test_every_page_has_something_to_show(newcomer, example):
     newcomer.open(f"/?run={example}&cycle=2")
     for name in PAGES.values():

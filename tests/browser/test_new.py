@@ -62,6 +62,7 @@ def number(guest: Visitor, name: str) -> str:
     return metric.get_by_test_id("stMetricValue").inner_text()
 
 
+@pytest.mark.slow
 def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     guest.chooses("A zip file")
     uploads(guest, packed(images))

@@ -26,8 +26,22 @@ def kept(visitor) -> int:
     return int(visitor.page.get_by_text(re.compile(r"^\d+ of 400 images")).first.inner_text().split(" of ")[0])
 
 
-def drag(visitor, left, top, right, bottom):
-    """Draw over the first plot, in shares of its width and height."""
+def drag(visitor, left, top, right, bottom, shows):
+    """Draw over the first plot, in shares of its width and height, until what follows from it shows.
+
+    A figure that has just been drawn may not listen yet; a person would draw again.
+    """
+    for patience in (10_000, 10_000, PATIENCE):
+        draw(visitor, left, top, right, bottom)
+        try:
+            return expect(shows).to_be_visible(timeout=patience)
+        except AssertionError:
+            if patience == PATIENCE:
+                raise
+
+
+def draw(visitor, left, top, right, bottom):
+    """A loop for the lasso; a box ends at its last corner."""
     plot = visitor.page.locator(".plotly .nsewdrag").first
     plot.scroll_into_view_if_needed()
     box, before = plot.bounding_box(), None
@@ -37,7 +51,7 @@ def drag(visitor, left, top, right, bottom):
     mouse = visitor.page.mouse
     mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
     mouse.down()
-    for x, y in ((right, top), (left, bottom), (right, bottom)):  # a loop for the lasso; a box ends at its last corner
+    for x, y in ((right, top), (left, bottom), (right, bottom)):
         mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
     mouse.up()
 
@@ -88,7 +102,7 @@ def test_a_link_brings_filters_along_and_all_are_cleared_at_once(visitor, cleani
 
 
 def test_a_box_on_the_histogram_becomes_a_range(visitor, cleaning):
-    drag(visitor, 0.4, 0.2, 0.98, 0.8)
+    drag(visitor, 0.4, 0.2, 0.98, 0.8, visitor.page.get_by_role("button", name=re.compile("^Cleaning score")))
     visitor.page.wait_for_url(re.compile("range=cleaning"))
     n = kept(visitor)
     assert 0 < n < 400
@@ -100,9 +114,8 @@ def test_a_box_on_the_histogram_becomes_a_range(visitor, cleaning):
 
 def test_a_lasso_keeps_its_images_when_a_filter_changes(visitor, cleaning):
     visitor.open(cleaning + "&view=scatter")
-    drag(visitor, 0.02, 0.02, 0.98, 0.6)
     chip = visitor.page.get_by_role("button", name=re.compile("^Selected on a figure: "))
-    expect(chip).to_be_visible()
+    drag(visitor, 0.02, 0.02, 0.98, 0.6, chip)
     selected = chip.inner_text()
     visitor.ticks("Given label", "coat")
     expect(chip).to_have_text(selected)

@@ -158,10 +158,8 @@ def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     guest.page.reload()
     guest.settled()
     expect(guest.page.get_by_text("Labelled since the start")).to_have_text(shown)
-    drag(guest, 0.02, 0.02, 0.98, 0.98)
-    expect(guest.page.get_by_role("heading", name=re.compile(r"Selected on the figure \(\d+\)"))).to_be_visible(
-        timeout=PATIENCE
-    )
+    selected = guest.page.get_by_role("heading", name=re.compile(r"Selected on the figure \(\d+\)"))
+    drag(guest, 0.02, 0.02, 0.98, 0.98, selected)
 
     guest.open(f"/diff?run={finished.id}&cycle=2")
     expect(guest.page.get_by_text("branches leave at cycle 1")).to_be_visible()

@@ -334,6 +334,7 @@ def test_replay_of_an_empty_log():
     assert len(taken.majority) == 0
 
 
+@pytest.mark.slow
 def test_figures_of_the_reference_simulator(real_data):
     """FACTS: N = 5,000 of CIFAR-10H, 15.4% and 29.7% noise; the public simulator's AUC within 0.004."""
     import data
