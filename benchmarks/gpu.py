@@ -200,7 +200,7 @@ def do(name: str, setting: Setting, seconds: float) -> None:
     began = time.perf_counter()
     try:
         found = part.work(setting, seconds)
-    except Exception as error:
+    except Exception as error:  # it is in the result file, and the other parts are measured all the same
         found = {"error": reason(error), "unfinished": part.again}
     _write(setting.out / f"{name}.json", {**found, "took": round(time.perf_counter() - began, 1)})
 

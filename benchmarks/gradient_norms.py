@@ -282,7 +282,7 @@ def work(name: str, case: Case, pipe: Connection) -> None:
         pipe.send({})
         while pipe.recv():
             pipe.send(run())
-    except Exception as error:
+    except Exception as error:  # a rival that cannot take the model is a row that says so
         pipe.send({"error": reason(error)})
 
 

@@ -191,7 +191,7 @@ def work_study(found: Study, options: argparse.Namespace) -> None:
             except UserError as error:
                 tell(f"nextlabel: {error}")
                 failures.append(str(error))
-            except Exception as error:
+            except Exception as error:  # the other runs of a study do not depend on this one
                 traceback.print_exc()
                 failures.append(f"an internal error ({error}), please report it with the lines above")
     if failures:
