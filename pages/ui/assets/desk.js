@@ -173,6 +173,7 @@ export default function({ parentElement, data, setStateValue }) {
   };
   window.addEventListener("keydown", listen, true);
   if (desk.stop) desk.stop();
-  desk.stop = () => window.removeEventListener("keydown", listen, true);
-  return () => desk.stop();
+  // This one's own: Streamlit may call it only after the next drawing has put its listener there
+  const stop = desk.stop = () => window.removeEventListener("keydown", listen, true);
+  return stop;
 }

@@ -126,6 +126,7 @@ export default function({ parentElement, data, setTriggerValue }) {
   };
   window.addEventListener("keydown", listen, true);
   if (state.stop) state.stop();
-  state.stop = () => window.removeEventListener("keydown", listen, true);
-  return () => state.stop();
+  // This one's own: Streamlit may call it only after the next drawing has put its listener there
+  const stop = state.stop = () => window.removeEventListener("keydown", listen, true);
+  return stop;
 }
