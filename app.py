@@ -3,6 +3,7 @@
 The server imports this file for its `app`; Streamlit runs it as a script for every visit of Home.
 """
 
+import gc
 from urllib.parse import quote
 
 import pandas as pd
@@ -80,3 +81,6 @@ if __name__ == "__main__":
     home()
 else:
     app = st.App(__file__, middleware=[Middleware(Gate)])
+    # Streamlit collects garbage after every rerun; the libraries, which stay, would take most of a tenth of a second each time
+    gc.collect()
+    gc.freeze()

@@ -8,7 +8,7 @@ import streamlit as st
 from core import methods
 from core.analysis import labelling, measures
 from core.analysis.samples import Filter
-from core.files import handout
+from core.files import handout, report
 from core.runs import annotation, branch, imported, jobs, spec
 from core.runs import run as runs
 from core.runs.run import Run
@@ -292,7 +292,7 @@ def history(run: Run, cycle: int) -> None:
     with st.container(horizontal=True):
         widgets.table_export(lambda: changes, len(changes), f"{run.id}-cycles")
         widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
-        widgets.report(here)
+        report_export(here)
         widgets.whole_run(here)
         if run.config.question.checks:
             n = len(here.dataset)
@@ -306,6 +306,35 @@ def history(run: Run, cycle: int) -> None:
         st.caption(text)
     if run.config.question.checks and cycle > 0:
         relabels(here)
+
+
+def report_export(here: frame.Here) -> None:
+    """Download buttons for the run on one page."""
+    run, name = here.run, f"{here.run.id}-cycle{here.cycle}-report"
+    with st.popover("Report"):
+        st.caption(
+            "The run on one page: what was run, its curve and key figures, its cycles, and images before and after."
+        )
+        st.download_button(
+            "HTML",
+            lambda: report.html(run, here.dataset, here.cycle).encode(),
+            f"{name}.html",
+            "text/html",
+            key=f"{name}-html",
+            on_click="ignore",
+            width="stretch",
+        )
+        st.download_button(
+            "PDF",
+            lambda: report.pdf(run, here.dataset, here.cycle),
+            f"{name}.pdf",
+            "application/pdf",
+            key=f"{name}-pdf",
+            on_click="ignore",
+            width="stretch",
+            disabled=not widgets.has_browser(),
+            help=None if widgets.has_browser() else "PDF is printed by Chrome or Chromium, and none was found.",
+        )
 
 
 def relabels(here: frame.Here) -> None:

@@ -16,7 +16,7 @@ from core.runs.jobs import ROOT
 _context = multiprocessing.get_context("forkserver")
 # `pages` is left out: a server that is started without its gate must be one
 _context.set_forkserver_preload(
-    ["streamlit.web.cli", "streamlit.starlette", "core.__main__", "core.engine.loop", "data.check"]
+    ["streamlit.web.cli", "streamlit.starlette", "core.__main__", "core.engine.loop", "torch._dynamo", "data.check"]
 )
 
 

@@ -30,7 +30,7 @@ def print_layout(options: argparse.Namespace) -> Layout | None:
 
 def write_figure(drawn: go.Figure, options: argparse.Namespace) -> None:
     """A figure as the file that --out names."""
-    export.write_file(options.out, export.figure_bytes(drawn, file_format(options.out), print_layout(options)))
+    export.write_file(options.out, printed.figure_bytes(drawn, file_format(options.out), print_layout(options)))
 
 
 def file_format(path: Path) -> str:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core import methods
 from core.analysis import curves, figures, labelling, measures, samples
-from core.files import export
+from core.files import printed
 from core.files.printed import Layout
 from core.runs import answers
 from core.runs.reference import reference_counts
@@ -70,7 +70,7 @@ def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
     """The report of a run at a cycle, self-contained, on white; every name is escaped."""
     config = run.config
     curve = figures.figure(run, dataset, "curves", cycle)
-    drawn = export.figure_bytes(curve, "svg", Layout(FIGURE_MM, 8)) if export.has_browser() else None
+    drawn = printed.figure_bytes(curve, "svg", Layout(FIGURE_MM, 8)) if printed.has_browser() else None
     return _TEMPLATES.get_template("report.html").render(
         title=f"{config.question.asks}: {config.arm} on {config.dataset}",
         run=run,
@@ -88,7 +88,7 @@ def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
 
 def pdf(run: Run, dataset: ImageDataset, cycle: int) -> bytes:
     """The same as PDF, one page of A4. Raises `UserError` where no Chrome or Chromium is there to print it."""
-    return export.page_pdf(html(run, dataset, cycle), *INNER_MM)
+    return printed.page_pdf(html(run, dataset, cycle), *INNER_MM)
 
 
 def _numbers(run: Run, dataset: ImageDataset, cycle: int) -> list[tuple[str, str]]:

@@ -14,7 +14,6 @@ from core import methods
 from core.analysis import budget, curves, figures, labelling, rankings
 from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason
 from core.files import bundle, export, printed
-from core.files import report as reports
 from core.files.printed import Layout
 from core.plots import learn
 from core.relabel import Labels
@@ -46,11 +45,11 @@ def figure(drawn: go.Figure, name: str, *, selectable: bool = False) -> list[Any
     else:
         st.plotly_chart(drawn, key=f"figure-{name}", theme="streamlit", config=config)
     with st.popover("Export figure"):
-        browser, layout = _has_browser(), _layout(name)
-        for file_format, mime in export.FIGURE_FORMATS.items():
+        browser, layout = has_browser(), _layout(name)
+        for file_format, mime in printed.FIGURE_FORMATS.items():
             st.download_button(
                 file_format.upper() if file_format != "html" else "Interactive HTML",
-                partial(export.figure_bytes, drawn, file_format, layout),
+                partial(printed.figure_bytes, drawn, file_format, layout),
                 f"{name}.{file_format}",
                 mime,
                 key=f"export-{name}-{file_format}",
@@ -107,8 +106,8 @@ def brush(drawn: go.Figure, name: str) -> tuple[float, float] | None:
 
 
 @st.cache_data(ttl=60)
-def _has_browser() -> bool:
-    return export.has_browser()
+def has_browser() -> bool:
+    return printed.has_browser()
 
 
 def table_export(load: Callable[[], pd.DataFrame], rows: int, name: str, label: str = "Export table") -> None:
@@ -128,35 +127,6 @@ def table_export(load: Callable[[], pd.DataFrame], rows: int, name: str, label: 
                 on_click="ignore",
                 width="stretch",
             )
-
-
-def report(here: Here) -> None:
-    """Download buttons for the run on one page."""
-    run, name = here.run, f"{here.run.id}-cycle{here.cycle}-report"
-    with st.popover("Report"):
-        st.caption(
-            "The run on one page: what was run, its curve and key figures, its cycles, and images before and after."
-        )
-        st.download_button(
-            "HTML",
-            lambda: reports.html(run, here.dataset, here.cycle).encode(),
-            f"{name}.html",
-            "text/html",
-            key=f"{name}-html",
-            on_click="ignore",
-            width="stretch",
-        )
-        st.download_button(
-            "PDF",
-            lambda: reports.pdf(run, here.dataset, here.cycle),
-            f"{name}.pdf",
-            "application/pdf",
-            key=f"{name}-pdf",
-            on_click="ignore",
-            width="stretch",
-            disabled=not _has_browser(),
-            help=None if _has_browser() else "PDF is printed by Chrome or Chromium, and none was found.",
-        )
 
 
 def whole_run(here: Here) -> None:

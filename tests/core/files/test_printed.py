@@ -1,20 +1,24 @@
 """A figure at the size of a journal's column: exact in width, nothing over another thing, the screen's figure as it was."""
 
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
+from pypdf import PdfReader
 
 from core import strategies
-from core.files import export, printed
+from core.files import printed
 from core.files.printed import COLUMNS, Layout
 from core.plots import learn, maps
 from core.plots.curves import compared
 from data.errors import UserError
 
+FIGURE = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="a line")).update_layout(xaxis_title="Labels", showlegend=True)
 NOTE = (
     "fashion, N = 1,500, simulated annotators · run example, seed 0\nmean over seeds, band ± 1 s.d.; " + "so on, " * 12
 )
@@ -91,7 +95,7 @@ def test_no_line_of_the_small_print_is_wider_than_the_figure(mm, points):
 
 def ink_at_the_edge(figure, layout):
     """Whether a printed figure goes on where the paper ends: at its left or right edge."""
-    grey = np.asarray(Image.open(io.BytesIO(export.figure_bytes(figure, "png", layout))).convert("L"))
+    grey = np.asarray(Image.open(io.BytesIO(printed.figure_bytes(figure, "png", layout))).convert("L"))
     return bool((grey[:, [0, 1, 2, -3, -2, -1]] < 235).any())
 
 
@@ -170,3 +174,111 @@ def test_an_empty_figure_is_printed_too():
 def test_what_no_journal_prints_is_refused(given, message):
     with pytest.raises(UserError, match=message):
         Layout(**given)
+
+
+@pytest.mark.browser
+def test_png_svg_and_pdf_are_what_they_say():
+    assert Image.open(io.BytesIO(printed.figure_bytes(FIGURE, "png"))).size == (1800, 1080)
+    assert ElementTree.fromstring(printed.figure_bytes(FIGURE, "svg")).tag.endswith("svg")
+    assert "Labels" in PdfReader(io.BytesIO(printed.figure_bytes(FIGURE, "pdf"))).pages[0].extract_text()
+
+
+@pytest.fixture
+def fake_chrome(tmp_path, monkeypatch):
+    """Puts a shell script in the place of Chrome, and starts with no browser of an earlier export."""
+    monkeypatch.setattr(printed, "_chrome", None)
+    monkeypatch.setattr(printed, "START_SECONDS", 3)
+
+    def put(script):
+        path = tmp_path / "chrome"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("BROWSER_PATH", str(path))
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize(("script", "why"), [
+    ("exit 1", "it ended at once"),
+    ("exec sleep 600", "it did not answer within 3 s"),
+])  # fmt: skip
+def test_a_chrome_that_does_not_start_is_named_and_the_next_export_tries_again(fake_chrome, script, why):
+    path = fake_chrome(script)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"Chrome at {path} did not start: {why}"):
+            printed.figure_bytes(FIGURE, "png")
+    with pytest.raises(UserError, match=f"Chrome at {path} did not start: {why}"):
+        printed.page_pdf("<p>text</p>", 100, 100)
+
+
+@pytest.mark.browser
+def test_a_chrome_that_died_is_replaced(fake_chrome, monkeypatch):
+    fake_chrome("exit 1")
+    with pytest.raises(UserError, match="did not start"):
+        printed.figure_bytes(FIGURE, "png")
+    monkeypatch.delenv("BROWSER_PATH")
+    monkeypatch.setattr(printed, "START_SECONDS", 60)
+    assert printed.figure_bytes(FIGURE, "svg")  # mended
+    printed._chrome.kill()
+    printed._chrome.browser.subprocess.wait(10)
+    assert printed.figure_bytes(FIGURE, "svg")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mm", [89, 183])
+def test_print_has_the_size_in_mm_that_was_asked_for(mm):
+    for dpi in (300, 600):
+        picture = Image.open(io.BytesIO(printed.figure_bytes(FIGURE, "png", Layout(mm, dpi=dpi))))
+        assert picture.width == pytest.approx(mm / 25.4 * dpi, abs=1)
+        assert picture.info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
+        assert picture.getpixel((0, 0)) == (255, 255, 255)  # light, whatever the dashboard looks like
+    (page,) = PdfReader(io.BytesIO(printed.figure_bytes(FIGURE, "pdf", Layout(mm)))).pages
+    assert float(page.mediabox.width) / 72 * 25.4 == pytest.approx(mm, abs=0.3)  # Chromium's pages have whole points
+    drawn = ElementTree.fromstring(printed.figure_bytes(FIGURE, "svg", Layout(mm)))
+    assert drawn.get("width") == f"{mm:.2f}mm"
+
+
+def test_html_brings_its_own_script(monkeypatch):
+    monkeypatch.setattr(printed, "has_browser", lambda: False)
+    page = printed.figure_bytes(FIGURE, "html").decode()
+    assert "a line" in page
+    assert 'src="http' not in page
+
+
+def test_an_unknown_format_of_figures_is_refused():
+    with pytest.raises(UserError, match="no figure format"):
+        printed.figure_bytes(FIGURE, "gif")
+
+
+def test_without_a_browser_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(printed, "has_browser", lambda: False)
+    with pytest.raises(UserError, match="apt install chromium"):
+        printed.figure_bytes(FIGURE, "pdf")
+
+
+def test_html_asks_no_network_for_scripts_or_styles():
+    page = printed.figure_bytes(FIGURE, "html").decode()
+    assert not re.findall(r"<script[^>]+src=|<link[^>]+href=", page)
+    assert len(page) > 1_000_000  # plotly.js itself
+
+
+@pytest.mark.browser
+def test_svg_and_pdf_keep_text_as_text():
+    drawn = ElementTree.fromstring(printed.figure_bytes(FIGURE, "svg"))
+    assert {"Labels", "a line"} <= {"".join(node.itertext()) for node in drawn.iter() if node.tag.endswith("}text")}
+    (page,) = PdfReader(io.BytesIO(printed.figure_bytes(FIGURE, "pdf"))).pages
+    assert page.mediabox.width / page.mediabox.height == pytest.approx(900 / 540, rel=0.01)
+
+
+@pytest.mark.parametrize("file_format", ["png", "svg", "pdf"])
+def test_every_drawn_format_says_that_html_needs_no_browser(monkeypatch, file_format):
+    monkeypatch.setattr(printed, "has_browser", lambda: False)
+    with pytest.raises(UserError, match=rf"A {file_format.upper()} file .* export HTML"):
+        printed.figure_bytes(FIGURE, file_format)
+
+
+@pytest.mark.parametrize("file_format", ["", "PNG", "jpeg"])
+def test_unknown_figure_formats_list_the_known_ones(file_format):
+    with pytest.raises(UserError, match="png, svg, pdf, html"):
+        printed.figure_bytes(FIGURE, file_format)
