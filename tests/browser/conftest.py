@@ -18,6 +18,12 @@ from tests.browser.dashboard import Server, serve
 
 PATIENCE = 180_000  # ms; the cores may be shared with trainings
 expect.set_options(timeout=PATIENCE)
+# Nothing moves by itself: each frame of a spinner is drawn by the processor that the tests need
+STILL = """() => document.addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*, ::before, ::after { animation: none !important; transition: none !important; }";
+    document.head.append(style);
+})"""
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +41,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContex
         # A profile on disk keeps compiled scripts: a page takes three quarters of the time
         profile = tmp_path_factory.mktemp("chromium")
         context = playwright.chromium.launch_persistent_context(profile, executable_path=path, accept_downloads=True)
+        context.add_init_script(f"({STILL})()")
         yield context
         context.close()
 
