@@ -25,7 +25,9 @@ def downloaded(visitor: Visitor, button: str) -> bytes:
     return got.value.path().read_bytes()
 
 
-@pytest.mark.parametrize("size", list(MM))
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "Column, 89 mm")) for size in MM]
+)
 def test_a_figure_has_the_width_of_a_journals_column(visitor, size):
     visitor.open(f"/curves?{RUN}")
     visitor.page.get_by_role("button", name="Export figure").first.click()

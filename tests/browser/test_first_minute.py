@@ -57,6 +57,7 @@ def test_every_page_has_something_to_show(newcomer, example):
         assert main.get_by_text("cannot be read").count() == 0
 
 
+@pytest.mark.slow
 def test_the_example_is_branched_not_changed(newcomer, fresh):
     newcomer.open("/cycles?run=example-label-cleaning&cycle=1")
     expect(newcomer.page.get_by_role("button", name="Step: one cycle")).to_have_count(0)

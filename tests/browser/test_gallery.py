@@ -108,6 +108,7 @@ def test_a_box_on_the_map_selects_and_the_selection_outlives_a_filter(guest, gal
     expect(guest.page.get_by_text(f"{n} of 400 images")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_embedding_map_selects_what_lies_inside_of_a_box(guest, gallery, cleaned):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
     guest.page.get_by_text("Embedding map", exact=True).click()
@@ -217,6 +218,7 @@ def test_an_image_is_enlarged_and_the_arrows_show_the_next(guest, gallery):
     assert "cycle=1" in guest.page.url
 
 
+@pytest.mark.slow
 def test_the_map_of_images_selects_all_that_lie_in_a_box(guest, gallery, cleaned):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}&map=images")
     pictures = guest.page.locator(".plotly .imagelayer image")

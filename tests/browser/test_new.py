@@ -135,7 +135,7 @@ def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
     expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
 
 
-@pytest.mark.parametrize("how", ["typed", "uploaded"])
+@pytest.mark.parametrize("how", ["typed", pytest.param("uploaded", marks=pytest.mark.slow)])
 def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, images, how):
     rows = [f"{label}/{i:02d}.png,{'abc'[i % 3]}\n" for label in ("dark", "light") for i in range(20)]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "".join(rows))
@@ -197,7 +197,9 @@ def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     ("content", "says"),
     [
         ("file_name,label\ndark/99.png,dark\n", "names dark/99.png, which is not in"),
-        ("file_name,label\n../../../etc/passwd,dark\n", "file_name must be a path inside of"),
+        pytest.param(
+            "file_name,label\n../../../etc/passwd,dark\n", "file_name must be a path inside of", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(guest, tmp_path, images, content, says):
@@ -223,7 +225,9 @@ def gives(guest, images: Path, table: Path, content: str) -> None:
     guest.types("Table on the server (optional)", str(table))
 
 
-@pytest.mark.parametrize("label", ["Folder on the server", "Table on the server (optional)"])
+@pytest.mark.parametrize(
+    "label", ["Folder on the server", pytest.param("Table on the server (optional)", marks=pytest.mark.slow)]
+)
 def test_paths_outside_the_roots_are_refused_with_the_reason(guest, tmp_path, images, label):
     (images / "away").symlink_to("/etc")
     guest.chooses("A folder on the server")

@@ -49,6 +49,19 @@ def test_a_server_for_other_machines_without_a_login_shows_nothing(chromium, tmp
             assert someone.page.get_by_test_id("stSidebar").count() == 0
 
 
+@pytest.mark.slow
+def test_every_page_asks_for_the_password(chromium, tmp_path):
+    environment = {password.VARIABLE: password.hashed("correct horse battery")}
+    with (
+        serve(tmp_path / "home", tmp_path / "server.log", address="0.0.0.0", environment=environment) as served,
+        visiting(chromium, served.url) as someone,
+    ):
+        for path in PAGES:
+            someone.open(f"/{path}")
+            expect(someone.page.get_by_label("Password", exact=True)).to_be_visible()
+            assert someone.page.get_by_test_id("stSidebar").count() == 0
+
+
 def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
     environment = {password.VARIABLE: password.hashed("correct horse battery")}
     with (
@@ -62,10 +75,9 @@ def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
             page.get_by_role("button", name="Log in").click()
             someone.settled()
 
-        for path in PAGES:
-            someone.open(f"/{path}")
-            expect(page.get_by_label("Password", exact=True)).to_be_visible()
-            assert page.get_by_test_id("stSidebar").count() == 0
+        someone.open("/rankings")
+        expect(page.get_by_label("Password", exact=True)).to_be_visible()
+        assert page.get_by_test_id("stSidebar").count() == 0
         tries("wrong")
         expect(page.get_by_text("This is not the password.")).to_be_visible()
         tries("correct horse battery")

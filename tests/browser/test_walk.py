@@ -33,12 +33,10 @@ def download(visitor, button):
     return got.value.path().read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "curve"),
-    [
-        pytest.param("Label next — active learning", "Labelled images", marks=pytest.mark.slow),
-        ("Check next — label cleaning", "Collected labels"),
-    ],
+    [("Label next — active learning", "Labelled images"), ("Check next — label cleaning", "Collected labels")],
 )
 def test_start_step_twice_open_everything(visitor, task, curve):
     visitor.open("/new")

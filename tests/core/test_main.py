@@ -229,7 +229,7 @@ def test_an_export_says_which_annotations_no_training_has_seen(home, folder, cap
     assert cleaned["n_untrained"].sum() == 3
 
 
-@pytest.mark.parametrize("lines", [0, 1])
+@pytest.mark.parametrize("lines", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_goes_on_when_the_reader_of_its_progress_has_enough(home, lines):
     command = [sys.executable, "-m", "core", *LEARNING]
     worker = subprocess.Popen(command, cwd=jobs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -187,7 +187,7 @@ def test_png_svg_and_pdf_are_what_they_say():
 def fake_chrome(tmp_path, monkeypatch):
     """Puts a shell script in the place of Chrome, and starts with no browser of an earlier export."""
     monkeypatch.setattr(printed, "_chrome", None)
-    monkeypatch.setattr(printed, "START_SECONDS", 3)
+    monkeypatch.setattr(printed, "START_SECONDS", 1)
 
     def put(script):
         path = tmp_path / "chrome"
@@ -201,7 +201,7 @@ def fake_chrome(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("script", "why"), [
     ("exit 1", "it ended at once"),
-    ("exec sleep 600", "it did not answer within 3 s"),
+    ("exec sleep 600", "it did not answer within 1 s"),
 ])  # fmt: skip
 def test_a_chrome_that_does_not_start_is_named_and_the_next_export_tries_again(fake_chrome, script, why):
     path = fake_chrome(script)
