@@ -8,7 +8,7 @@ import pandas as pd
 
 from data.files import dicom, skipped
 from data.files.decode import DEEP, GREY
-from data.lazy import Fit, LazyImages
+from data.lazy import Fit, LazyImages, odd_shapes
 from data.sources.own import Found
 
 Severity = Literal["stop", "look", "fine"]
@@ -40,13 +40,14 @@ class Check:
 
     classes: name, pool, test (images) · unreadable: file, reason, of all that is left out · duplicates: group, file, label,
     part ("pool", "test"), of images whose decoded pixels are equal · sizes: width, height, images, the most frequent first ·
-    modes: kind, images.
+    odd: file, width, height, of images whose size or shape is unusual here · modes: kind, images.
     """
 
     classes: pd.DataFrame
     unreadable: pd.DataFrame
     duplicates: pd.DataFrame
     sizes: pd.DataFrame
+    odd: pd.DataFrame
     modes: pd.DataFrame
     n_pool: int
     n_test: int
@@ -78,12 +79,17 @@ def check(found: Found, class_names: list[str] | None = None, *, votes: bool = F
     known = found.shapes[:, 0] > 0
     shapes, number = np.unique(found.shapes[known], axis=0, return_counts=True)
     sizes = pd.DataFrame({"width": shapes[:, 1], "height": shapes[:, 0], "images": number})
+    rows = np.flatnonzero(odd_shapes(found.shapes))
+    odd = pd.DataFrame(
+        {"file": images["file"].iloc[rows], "width": found.shapes[rows, 1], "height": found.shapes[rows, 0]}
+    )
     modes = pd.Series(found.modes[known]).map(lambda mode: MODES.get(mode, "16 bit grey" if mode in DEEP else mode))
     made = Check(
         classes,
         pd.DataFrame(found.skipped, columns=["file", "reason"]),
         duplicates,
         sizes.sort_values("images", ascending=False, kind="stable", ignore_index=True),
+        odd.reset_index(drop=True),
         modes.value_counts().rename_axis("kind").rename("images").reset_index(),
         int((images["part"] == "pool").sum()),
         int((images["part"] == "test").sum()),
@@ -176,6 +182,15 @@ def _files(made: Check, found: Found) -> list[Finding]:
         fit = found.images.fit if isinstance(found.images, LazyImages) else "resize"
         other = "; choose another image size or fit under Advanced" if isinstance(found.images, LazyImages) else ""
         said.append(Finding("fine", f"The model sees every image {BROUGHT[fit]} to {width} × {height} pixels{other}."))
+    if len(made.odd):
+        first = made.odd.iloc[0]
+        said.append(
+            Finding(
+                "look",
+                f"{_are(len(made.odd))} much larger, smaller or longer than is usual here, such as {first['file']} "
+                f"({first['width']:,} × {first['height']:,}): see whether they belong here, and whether the fit suits them.",
+            )
+        )
     if found.looked is not None:
         said.append(
             Finding(

@@ -11,6 +11,24 @@ Fit = Literal["resize", "crop", "pad"]
 """How an image of another shape becomes one of H × W: stretched; scaled to cover it, and cut where it stands out; or scaled to
 lie within, on black."""
 FITS: tuple[Fit, ...] = get_args(Fit)
+LONG, LARGE = 2.0, 3.0  # times what is usual: beyond it an image is odd, by the ratio of its sides or by their length
+
+
+def odd_shapes(shapes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which images are of an odd shape or size among others, bool [N].
+
+    shapes: int [N, 2], height and width in pixels, 0 where unknown, which is not odd. An image is odd where the ratio of its
+    longer side to its shorter one is more than `LONG` times the median ratio, or where the geometric mean of its sides is more
+    than `LARGE` times the median, or less than the median over `LARGE`.
+    """
+    known = (shapes > 0).all(axis=1)
+    odd = np.zeros(len(shapes), dtype=bool)
+    if known.any():
+        sides = shapes[known].astype(np.float64)
+        long, size = sides.max(axis=1) / sides.min(axis=1), np.sqrt(sides.prod(axis=1))
+        relative = size / np.median(size)
+        odd[known] = (long > LONG * np.median(long)) | (relative > LARGE) | (relative < 1 / LARGE)
+    return odd
 
 
 class LazyImages(ABC):

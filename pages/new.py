@@ -266,6 +266,7 @@ def report(found: Found, looked: check.Check, pool: int, test: int) -> None:
             "Left out": looked.unreadable,
             "The same image": looked.duplicates,
             "Sizes": looked.sizes,
+            "Odd sizes": looked.odd,
             "Kinds": looked.modes,
         }
         filled = {name: table for name, table in tables.items() if len(table)}

@@ -1,4 +1,4 @@
-"""Pool: near duplicates, outliers and doubtful classes, each a selection for the gallery."""
+"""Pool: near duplicates, outliers, odd sizes and doubtful classes, each a selection for the gallery."""
 
 import numpy as np
 import pandas as pd
@@ -36,8 +36,8 @@ def show(here: frame.Here) -> None:
         "duplicates",
         "Near duplicates",
         duplicates,
-        f"{count(len(duplicates), 'image')} in {count(groups, 'group')}: closer to one another than 13 % of the usual "
-        "distance to the nearest neighbour. Each costs a label: “Skip near duplicates” on New run ranks one of each group.",
+        f"{count(len(duplicates), 'image')} in {count(groups, 'group')}: closer to one another than {pool.DUPLICATE:.0%} of the "
+        "usual distance to the nearest neighbour. Each costs a label: “Skip near duplicates” on New run ranks one of each group.",
     )
     if len(contradicting):
         section(
@@ -52,9 +52,10 @@ def show(here: frame.Here) -> None:
         "outliers",
         "Outliers",
         outliers,
-        "More than 2.7 times as far from their ten nearest neighbours as is usual: images of something else, damaged ones, or a "
-        "kind that the pool has few of. The farthest first.",
+        f"More than {pool.OUTLIER:g} times as far from their ten nearest neighbours as is usual: images of something else, "
+        "damaged ones, or a kind that the pool has few of. The farthest first.",
     )
+    sizes(here, found)
     classes(here, found, doubtful)
 
 
@@ -77,6 +78,21 @@ def section(here: frame.Here, name: str, title: str, rows: Ints, text: str) -> N
     captions = [frame.plain(row.given if row.given != "—" else "no label") for row in table.itertuples()]
     st.image(tiles.pictures(here, table, SIDE), caption=captions, width=SIDE)
     to_gallery(here, name, rows)
+
+
+def sizes(here: frame.Here, found: Pool) -> None:
+    """Images whose files are of an odd size."""
+    if found.shapes is not None:
+        section(
+            here,
+            "sizes",
+            "Odd sizes",
+            found.odd,
+            f"The sides are more than {pool.LARGE:g} times as long, or as short, as is usual in this pool, or their ratio is "
+            f"more than {pool.LONG:g} times the usual one.",
+        )
+    elif len(found.group) > pool.MOST_FILES:
+        st.caption(f"Sizes of files are compared in pools of at most {pool.MOST_FILES:,} images.")
 
 
 def to_gallery(here: frame.Here, name: str, rows: Ints) -> None:
@@ -118,8 +134,10 @@ def classes(here: frame.Here, found: Pool, doubtful: Ints) -> None:
 
 
 def per_image(found: Pool) -> pd.DataFrame:
-    """One row an image: sample_id, near_duplicate_group (0: none), outlier_score, likely_wrong."""
+    """One row per image: sample_id, near_duplicate_group (0: none), outlier_score, likely_wrong; width, height of a file."""
     columns = {"near_duplicate_group": found.group, "outlier_score": found.outlier, "likely_wrong": found.doubtful}
+    if found.shapes is not None:
+        columns |= {"width": found.shapes[:, 1], "height": found.shapes[:, 0]}
     return pd.DataFrame({"sample_id": found.sample_ids, **columns})
 
 

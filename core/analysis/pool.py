@@ -1,19 +1,28 @@
-"""What is in a pool: near duplicates, outliers, and classes whose labels are doubtful, from what a cycle's model says.
+"""What is in a pool: near duplicates, outliers, odd sizes, and classes whose labels are doubtful.
 
-Near duplicates and outliers are of the cycle's embedding, as the embedding map and the neighbours on a card. Needs no torch.
+Near duplicates and outliers are of the cycle's embedding, as the embedding map and the neighbours on a card; doubtful labels
+are by its model, and sizes are those of the files. Needs no torch.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from core import metrics, neighbours
+from core.neighbours import DUPLICATE, OUTLIER
 from core.relabel import Floats, Ints
 from core.runs import answers
 from core.runs.run import Run
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.lazy import LARGE, LONG, LazyImages, odd_shapes
+
+__all__ = ["DUPLICATE", "LARGE", "LONG", "MOST_FILES", "OUTLIER", "Pool", "by_class", "of_cycle"]
+
+MOST_FILES = 50_000  # whose headers are read for their sizes: ten seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,8 @@ class Pool:
     """The pool of a cycle, [N] in its order.
 
     group: of near duplicates, 0 for none · outlier: how far from its neighbours, 1 is usual (`core.neighbours`) · doubtful:
-    labels that are likely wrong · classes: `by_class`.
+    labels that are likely wrong · shapes: int32 [N, 2], height and width of the files, 0 where unreadable; None where the
+    images are no files, or more than `MOST_FILES` · classes: `by_class`.
     """
 
     sample_ids: list[str]
@@ -29,6 +39,7 @@ class Pool:
     group: Ints
     outlier: Floats
     doubtful: np.ndarray
+    shapes: NDArray[np.int32] | None
     classes: pd.DataFrame
 
     @property
@@ -40,8 +51,13 @@ class Pool:
     @property
     def outliers(self) -> Ints:
         """Rows of outliers, the farthest first."""
-        rows = np.flatnonzero(self.outlier > neighbours.OUTLIER)
+        rows = np.flatnonzero(self.outlier > OUTLIER)
         return rows[np.argsort(-self.outlier[rows], kind="stable")]
+
+    @property
+    def odd(self) -> Ints:
+        """Rows of images of an odd size or shape, as `data.lazy.odd_shapes` has it."""
+        return np.flatnonzero(odd_shapes(self.shapes)) if self.shapes is not None else np.empty(0, dtype=np.int64)
 
     def contradicting(self) -> Ints:
         """Rows of near duplicates whose labels are not all one class: at least one is wrong, group by group."""
@@ -67,7 +83,17 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Pool:
     if len(there):
         doubtful[there] = metrics.label_issues(given[there], probs[there])
     group, outlier = neighbours.near_duplicates(distance, neighbour), neighbours.outlier_score(distance)
-    return Pool(dataset.ids, given, group, outlier, doubtful, by_class(given, probs, doubtful, dataset.class_names))
+    classes = by_class(given, probs, doubtful, dataset.class_names)
+    return Pool(dataset.ids, given, group, outlier, doubtful, _shapes(dataset), classes)
+
+
+def _shapes(dataset: ImageDataset) -> NDArray[np.int32] | None:
+    images = dataset.images
+    if not isinstance(images, LazyImages) or len(images) > MOST_FILES:
+        return None
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(lambda row: images.file_shape(row) or (0, 0), range(len(images)))
+        return np.array(list(found), dtype=np.int32).reshape(-1, 2)
 
 
 def by_class(given: Ints, probs: Floats, doubtful: np.ndarray, class_names: list[str]) -> pd.DataFrame:

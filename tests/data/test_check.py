@@ -90,6 +90,16 @@ def test_a_class_with_one_image(tmp_path: Path) -> None:
     assert found.passed
 
 
+def test_odd_sizes(tmp_path: Path) -> None:
+    root = tree(tmp_path / "images")
+    Image.new("RGB", (12, 400)).save(root / "cat/long.png")
+    found = check.check(folder.find(root))
+    assert "1 image is much larger, smaller or longer than is usual here, such as cat/long.png (12 × 400)" in texts(
+        found
+    )
+    assert found.odd.to_dict("records") == [{"file": "cat/long.png", "width": 12, "height": 400}]
+
+
 def test_uneven_classes(tmp_path: Path) -> None:
     root = tmp_path / "images"
     for i in range(40):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import data
 from core.analysis import pool
@@ -68,3 +69,14 @@ def test_a_cycle_without_an_embedding_is_said(seen):
     (one.cycle_path(0) / "embedding.npy").unlink()
     with pytest.raises(UserError, match="has no readable embedding"):
         pool.of_cycle(one, images, 0)
+
+
+def test_images_much_longer_or_smaller_than_the_others_are_odd(seen, tmp_path):
+    one, images = seen
+    assert pool.of_cycle(one, images, 0).shapes is None  # no files
+    (tmp_path / "files").mkdir()
+    for i in range(N):
+        width, height = {7: (60, 20), 9: (5, 5)}.get(i, (20, 20))
+        Image.new("L", (width, height), i).save(tmp_path / "files" / f"{i:03d}.png")
+    files = data.load("folder", tmp_path / "files", class_names=images.class_names, size=20, on_demand=True)
+    assert pool.of_cycle(one, files, 0).odd.tolist() == [7, 9]
