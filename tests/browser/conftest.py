@@ -120,6 +120,12 @@ class Visitor:
         expect(radio).to_be_checked()
         self.settled()
 
+    def trains_briefly(self) -> None:
+        """Ask under Advanced, on the page New run, for a training of a few steps."""
+        self.page.get_by_text("Advanced", exact=True).click()
+        self.types("Epochs", "1")
+        self.types("Training steps, at least", "20")
+
     def checks(self, folder: Path, classes: str = "") -> None:
         """Give a folder of one's own on the page New run, and have it checked."""
         self.chooses("A folder on the server")

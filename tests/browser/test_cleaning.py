@@ -101,6 +101,7 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         someone.open("/new")
         someone.checks(folder)
         someone.chooses("Check next — label cleaning")
+        someone.trains_briefly()
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")

@@ -241,6 +241,7 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         someone.checks(tmp_path / "images")
         expect(page.get_by_text(EVIL).first).to_be_visible()
         someone.chooses("Check next — label cleaning")
+        someone.trains_briefly()
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")

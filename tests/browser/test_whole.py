@@ -71,8 +71,7 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         # → run → step 3
         visitor.types("Labels per cycle", "10")
         visitor.types("Cycles", "1")
-        page.get_by_text("Advanced", exact=True).click()
-        visitor.types("Epochs", "2")
+        visitor.trains_briefly()
         visitor.types("Width", "4")
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles")
