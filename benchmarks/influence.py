@@ -28,7 +28,9 @@ from data.dataset import ImageDataset
 T = TypeVar("T")
 OURS, VMAP = "NextLabel, gradient_dots", "torch.func, vmap(grad)"
 SETTINGS = Settings(epochs=20, lr=0.1, batch_size=64, schedule="one-cycle")
-LABELS, WIDTHS, DAMPINGS = (250, 500, 1_000), (8, 16, 32), (0.1, 0.01)
+# Labels, width and damping of each s_test: one of them is varied at a time.
+USUAL = (500, 32, 0.1)
+CASES = (USUAL, (250, 32, 0.1), (1_000, 32, 0.1), (500, 8, 0.1), (500, 16, 0.1), (500, 32, 0.01))
 
 
 def direction(model: nn.Module) -> dict[str, Tensor]:
@@ -114,31 +116,30 @@ def timed(call: Callable[[], T]) -> tuple[T, float, float]:
 
 
 def measure_solutions(pool: ImageDataset) -> None:
-    """One s_test for each number of labels and width, the others at their largest."""
+    """One s_test for each of the cases."""
     print(f"s_test of the small CNN on fashion, {len(pool.test_images):,} test images, relative residual 1e-3")
     print("  labels  parameters  damping  iterations  seconds  CPU seconds  a product's CPU ms")
-    cases = [(n, WIDTHS[-1]) for n in LABELS] + [(LABELS[-1], width) for width in WIDTHS[:-1]]
-    for n, width in cases:
+    for n, width, damping in CASES:
         trained = train(pool, n, width)
         parameters = sum(p.numel() for p in trained.model.parameters())
-        for damping in DAMPINGS:
-            solution, seconds, worked = timed(partial(solve, trained, damping))
-            print(
-                f"  {n:6,}  {parameters:10,}  {damping:7g}  {solution.iterations:10}  {seconds:7.1f}  {worked:11.1f}  "
-                f"{1000 * worked / solution.iterations:18.0f}{'' if solution.converged else '  did not converge'}",
-                flush=True,
-            )
+        solution, seconds, worked = timed(partial(solve, trained, damping))
+        print(
+            f"  {n:6,}  {parameters:10,}  {damping:7g}  {solution.iterations:10}  {seconds:7.1f}  {worked:11.1f}  "
+            f"{1000 * worked / solution.iterations:18.0f}{'' if solution.converged else '  did not converge'}",
+            flush=True,
+        )
 
 
 def measure_terms(pool: ImageDataset) -> None:
     """All four terms of every image of the pool, T^c with half of the labels of T^{c+1}."""
-    before, after = train(pool, LABELS[0], WIDTHS[-1]), train(pool, LABELS[1], WIDTHS[-1])
-    solution = solve(after, DAMPINGS[0])
-    print(f"Four terms of {len(pool):,} candidates, small CNN, width {WIDTHS[-1]}, {LABELS[1]} labels")
+    n, width, damping = USUAL
+    before, after = train(pool, n // 2, width), train(pool, n, width)
+    solution = solve(after, damping)
+    print(f"Four terms of {len(pool):,} candidates, small CNN, width {width}, {n} labels")
     losses: tuple[Loss, ...] = ("label", "entropy", "egl")
     for loss in losses:
         targets = after.labels if loss == "label" else None
-        terms = partial(influence, after.model, after.images, solution, n_labels=LABELS[1], before=before.model)
+        terms = partial(influence, after.model, after.images, solution, n_labels=n, before=before.model)
         _, seconds, worked = timed(partial(terms, loss=loss, targets=targets))
         print(f"  {loss:8} {seconds:6.1f} s, {worked:6.1f} CPU seconds", flush=True)
 
