@@ -50,12 +50,15 @@ def parts() -> list[Part]:
     from benchmarks import gradient_norms as norms
 
     def way(name: str, bfloat16: bool) -> Callable[[Setting, float], dict[str, Any]]:
-        return lambda setting, _: norms.prepare(name, case_of(setting, bfloat16))()
+        return lambda setting, _: norms.prepare(norms.WAYS[name], case_of(setting, bfloat16))()
 
     def network(name: str) -> Callable[[Setting, float], dict[str, Any]]:
         def work(setting: Setting, _: float) -> dict[str, Any]:
             case = norms.Case(name, 64 if setting.miniature else 224, 2 if setting.miniature else 64, setting.device)
-            return {each: _without_norms(norms.prepare(each, case)()) for each in (norms.FLOOR, norms.OURS, norms.LOOP)}
+            return {
+                each: _without_norms(norms.prepare(norms.WAYS[each], case)())
+                for each in (norms.FLOOR, norms.OURS, norms.LOOP)
+            }
 
         return work
 

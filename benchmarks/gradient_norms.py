@@ -227,7 +227,7 @@ class Case:
         return torch.autocast(self.device, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
-def prepare(name: str, case: Case) -> Callable[[], dict[str, Any]]:
+def prepare(way: Way, case: Case) -> Callable[[], dict[str, Any]]:
     """Make a way ready in this process. Each call runs it twice and answers for the second time: {"seconds" that passed,
     "cpu": seconds of all threads, "bytes" of peak memory beyond model and images, "norms"}. Raises what the way raises."""
     device = torch.device(case.device)
@@ -235,7 +235,7 @@ def prepare(name: str, case: Case) -> Callable[[], dict[str, Any]]:
     model = NETWORKS[case.network]().eval().to(device)
     x = torch.randn(case.batch, 3, case.side, case.side, generator=torch.Generator().manual_seed(0)).to(device)
     with case.autocast():
-        call = WAYS[name](model, x)
+        call = way(model, x)
         sample_loss(model(x[:1]), "entropy", None).sum().backward()  # libraries load their kernels
     model.zero_grad()
     before = peak(device)
@@ -273,12 +273,12 @@ def peak(device: torch.device) -> int:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def work(name: str, case: Case, pipe: Connection) -> None:
+def work(way: Way, case: Case, pipe: Connection) -> None:
     """In a process of its own: make it ready, say so, then run once for each message until None comes."""
     warnings.simplefilter("ignore")
     logging.disable()
     try:
-        run = prepare(name, case)
+        run = prepare(way, case)
         pipe.send({})
         while pipe.recv():
             pipe.send(run())
@@ -298,8 +298,10 @@ def answer_of(pipe: Connection) -> dict[str, Any]:
         return {"error": "its process was killed, by lack of memory as a rule"}
 
 
-def take_turns(case: Case, names: list[str], turns: int = TURNS) -> dict[str, dict[str, Any]]:
-    """For each way the medians of "seconds" and "cpu", "bytes" and "norms", or {"error": why it cannot}."""
+def take_turns(
+    case: Case, names: list[str], turns: int = TURNS, ways: dict[str, Way] = WAYS
+) -> dict[str, dict[str, Any]]:
+    """For each of these ways the medians of "seconds" and "cpu", "bytes" and "norms", or {"error": why it cannot}."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # whose turn it is not must not spin
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -308,7 +310,7 @@ def take_turns(case: Case, names: list[str], turns: int = TURNS) -> dict[str, di
     processes = []
     for name in names:
         pipes[name], theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(name, case, theirs), daemon=True)
+        process = spawn.Process(target=work, args=(ways[name], case, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
@@ -338,8 +340,9 @@ def take_turns(case: Case, names: list[str], turns: int = TURNS) -> dict[str, di
     }
 
 
-def show(case: Case, found: dict[str, dict[str, Any]]) -> None:
-    """One table: milliseconds, ratio to the floor, peak memory, deviation from the norms of the loop."""
+def show(case: Case, found: dict[str, dict[str, Any]], signed: bool = False) -> None:
+    """One table: milliseconds, ratio to the floor, peak memory, deviation from the norms of the loop, each as a share of the
+    norm; `signed`: of the largest, for values that may be next to zero."""
     plain, reference = found[FLOOR], found.get(LOOP, {}).get("norms")
     print(case)
     print(f"  {'':30} {'ms':>9} {'× floor':>8} {'peak MiB':>9} {'× floor':>8} {'deviation':>10}")
@@ -349,7 +352,8 @@ def show(case: Case, found: dict[str, dict[str, Any]]) -> None:
             continue
         norms, deviation = torch.tensor(one["norms"]), f"{'':>10}"
         if reference and len(norms):
-            deviation = f"{float(((norms - torch.tensor(reference)) / torch.tensor(reference)).abs().max()):10.1e}"
+            exact = torch.tensor(reference)
+            deviation = f"{float(((norms - exact) / (exact.abs().max() if signed else exact)).abs().max()):10.1e}"
         times = [f"{one['seconds'] / plain['seconds']:8.2f}"] if "seconds" in plain else [f"{'':>8}"]
         memory = [f"{one['bytes'] / max(1, plain['bytes']):8.2f}"] if "bytes" in plain else [f"{'':>8}"]
         print(

@@ -27,10 +27,12 @@ FLOORS = {  # from the top; imports go down, or stay on a floor
 TITLES = {
     "pages": "app.py, pages",
     "core.cli": "core.cli, python -m core",
+    "core.gradnorm": "core.gradnorm, core.influence",
     "core": "core: scores, relabel, metrics, graph, tsne",
     "data": "data: load, check",
     "data.dataset": "data: dataset, annotations, votes, errors",
 }
+SHARED = {"data": "data.dataset", "core.gradnorm.rules": "core.gradnorm", "core.influence": "core.gradnorm"}
 # Modules that lie in `core` and `data` themselves stand for two floors, or for both ends of one
 LOOSE = {
     "core.__main__": "core.cli",
@@ -108,7 +110,7 @@ def _box(module: str, packages: set[str]) -> str:
     if module in LOOSE:
         return LOOSE[module]
     package = module if module in packages else module.rpartition(".")[0]
-    box = {"data": "data.dataset", "core.gradnorm.rules": "core.gradnorm"}.get(package, package)
+    box = SHARED.get(package, package)
     if not any(box in boxes for boxes in FLOORS.values()):
         raise KeyError(f"{box} is on no floor: add it to FLOORS in docs/draw.py")
     return box

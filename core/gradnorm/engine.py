@@ -73,7 +73,7 @@ _IN_PLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "div", "truediv", 
 NEAR_ZERO = 0.1
 
 # What turns values into Python: a batch decides for all of its samples alike, where each might have decided otherwise.
-_DECISIONS = (
+DECISIONS = (
     *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__complex__),
     *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.nonzero, torch.nonzero),
 )
@@ -219,7 +219,7 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DECISIONS:
+        if func in DECISIONS:
             raise Unsupported("the model decides by the values of a tensor")
         self._place = (*self._place[:-1], self._place[-1] + 1)
         name, of_samples = None, False
@@ -520,7 +520,7 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
             for tensor in use.saved:
                 kept.count(tensor)
     with torch.enable_grad():
-        values = _projection(logits)
+        values = projection(logits)
 
     layouts = [_candidates(one, two) for one, two in zip(alone.calls, watch.calls, strict=True)]
     reached = set()
@@ -547,7 +547,7 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
     watch.receive = found.receive
     _backward(watch, values, retain=False)
     norms = found.norms()
-    allowed = _tolerance(logits) * (expected + 1e-2 * expected.amax(dim=1, keepdim=True))
+    allowed = tolerance(logits) * (expected + 1e-2 * expected.amax(dim=1, keepdim=True))
     wrong = (norms - expected).abs() > allowed
     if bool((wrong | ~norms.isfinite()).any()):
         name = list(parameters)[int(wrong.any(dim=0).int().argmax())]
@@ -556,7 +556,7 @@ def _verified(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, sur
     proven = (expected > (allowed if sure else 0))[:, [name in used for name in parameters]]
     final = bool(proven.all()) and not torch.equal(pair[0], pair[1])
     held = sum(watch.elements(name) for name in shared) + 2 * max(map(watch.elements, watch.derived), default=0)
-    calls, chunk = tuple(call.signature for call in watch.calls), _chunk(kept.total // 2 + 4 * held, pair.is_cuda)
+    calls, chunk = tuple(call.signature for call in watch.calls), chunk_of(kept.total // 2 + 4 * held, pair.is_cuda)
     return Plan(logits.shape[1:], grown, tuple(watch.made.values()), calls, known, shared, chunk, final)
 
 
@@ -584,7 +584,7 @@ def _survey(
     return one, two, kept, logits, grown
 
 
-def _chunk(bytes_a_sample: int, is_cuda: bool) -> int:
+def chunk_of(bytes_a_sample: int, is_cuda: bool) -> int:
     """So many samples at once; never one, for a batch of one is not safe to differentiate (`slow.single`)."""
     limit = CUDA_CHUNK_BYTES if is_cuda else CPU_CHUNK_BYTES
     fits, few = limit // max(1, bytes_a_sample), FEW_BYTES // max(1, bytes_a_sample)
@@ -616,7 +616,7 @@ def _alone(model: nn.Module, parameters: dict[str, Tensor], pair: Tensor, watch:
     seen, rows = watch.parameters_of(piece for call in watch.calls for piece in call.pieces), []
     for sample in pair:
         with torch.enable_grad():
-            value = _projection(slow.single(model, sample)).sum()
+            value = projection(slow.single(model, sample)).sum()
         if not value.requires_grad:
             raise Unsupported("the output does not depend on the parameters")
         gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
@@ -644,13 +644,14 @@ def _candidates(one: Call, two: Call) -> list[Layout]:
     return [Layout(dim, items, inner) for inner in ((False, True) if items > 1 else (False,))]
 
 
-def _projection(logits: Tensor) -> Tensor:
+def projection(logits: Tensor) -> Tensor:
     """[n, K, …] → [n], a fixed linear function of each sample's logits."""
     flat = at_least_float32(logits).flatten(1)
     return flat @ torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype).cos()
 
 
-def _tolerance(logits: Tensor) -> float:
+def tolerance(logits: Tensor) -> float:
+    """How far, relatively, what is derived of such logits may differ between two exact computations."""
     rough = logits.is_cuda or logits.dtype not in TOLERANCE or torch.is_autocast_enabled(logits.device.type)
     return ROUGH_TOLERANCE if rough and logits.dtype != torch.float64 else TOLERANCE[logits.dtype]
 

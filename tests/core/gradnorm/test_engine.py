@@ -206,4 +206,4 @@ def test_a_model_whose_answer_grows_is_asked_again(caplog):
     ("mebibytes", "samples"), [(2, 96), (20, 9), (45, 4), (124, 4), (300, 3), (600, 2), (5_000, 2)]
 )
 def test_some_samples_share_what_a_chunk_costs(mebibytes, samples):
-    assert engine._chunk(mebibytes * 2**20, is_cuda=False) == samples
+    assert engine.chunk_of(mebibytes * 2**20, is_cuda=False) == samples
