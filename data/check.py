@@ -188,7 +188,7 @@ def _files(made: Check, found: Found) -> list[Finding]:
             Finding(
                 "look",
                 f"{_are(len(made.odd))} much larger, smaller or longer than is usual here, such as {first['file']} "
-                f"({first['width']:,} × {first['height']:,}): see whether they belong here, and whether the fit suits them.",
+                f"({first['width']:,} × {first['height']:,}): check that each belongs here, and that the fit suits it.",
             )
         )
     if found.looked is not None:

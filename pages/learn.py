@@ -37,7 +37,7 @@ def norm(run: Run, dataset: ImageDataset) -> None:
     st.markdown(
         "Train a model on the few labels that are there. An image is worth a label in proportion to how much it would "
         "**change the model**: to the norm of the gradient that its loss would cause. The label is not known yet, so the "
-        "loss is the entropy of what the model says of it."
+        "loss is the entropy of what the model says about it."
     )
     st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert")
     st.latex(r"H(p) = -\sum_y p_y \ln p_y")

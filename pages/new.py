@@ -162,7 +162,7 @@ def with_predictions(images: start.Images) -> start.Images:
     """The images with predictions of a model of one's own, where some are given."""
     with st.expander("Predictions of your own model"):
         st.caption(
-            "Instead of training a model here, rank by the predicted probabilities of yours: a .npy array with a row for each "
+            "Instead of training a model here, rank by those that your model predicts: a .npy array with a row for each "
             "image, in the order of the table of labels or else of the sorted names, and a column for each class; or a table "
             "with the column sample_id (or file_name) and one column for each class."
         )

@@ -5,7 +5,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from core.analysis import pool
+from core.analysis import measures, pool
 from core.analysis.pool import Pool
 from core.analysis.samples import Filter
 from data.words import count
@@ -26,6 +26,8 @@ def show(here: frame.Here) -> None:
         st.metric("Near duplicates", f"{len(duplicates):,}", border=True, width=METRIC)
         st.metric("Outliers", f"{len(outliers):,}", border=True, width=METRIC)
         st.metric("Labels likely wrong", f"{len(doubtful):,}", border=True, width=METRIC)
+    if warned := measures.underfit(here.config, here.run.cycles().iloc[here.cycle]):
+        st.warning(frame.plain(f"{warned} Until then, what follows says little."))
     st.caption(
         f"Cycle {here.cycle}, by the embedding of its model and {frame.posterior(here.config)}. Thresholds are relative to what "
         "is usual in this pool."

@@ -18,7 +18,7 @@ from PIL import Image
 import data
 from core.__main__ import main
 from core.engine import inference, loop
-from core.files import export
+from core.files import printed
 from core.runs import annotation, run, settle
 from core.runs.spec import Config
 from tests import forked
@@ -246,7 +246,7 @@ def home_that_cannot_be_written(here: Situation) -> list[str]:
 def figure_without_chrome(here: Situation) -> list[str]:
     one = here.a_run()
     loop.work(one, data.load("fashion", limit=300))
-    here.request.getfixturevalue("monkeypatch").setattr(export, "has_browser", lambda: False)
+    here.request.getfixturevalue("monkeypatch").setattr(printed, "has_browser", lambda: False)
     return ["export", one.id, "--figure", "curves", "--out", str(here.tmp_path / "curves.pdf")]
 
 

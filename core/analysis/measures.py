@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from core.runs import settle
 from core.runs.spec import OWN, Config
 from data.dataset import ImageDataset
 from data.lazy import LazyImages
@@ -84,8 +85,8 @@ def underfit(config: Config, cycle: pd.Series) -> str:
     if config.linear_head or pd.isna(found) or found >= UNDERFIT * (1 - config.noise):
         return ""
     return (
-        f"The model predicts only {found:.1%} of the labels that it was trained on, so that it has learnt too little (underfit): "
-        "train for more steps (--steps), more gently (--lr), or with a wider or pretrained network."
+        f"The model correctly predicts only {found:.1%} of the labels that it was trained on, so it is underfitting: train for "
+        "more steps, with a lower learning rate, or with a wider or pretrained network."
     )
 
 
@@ -94,16 +95,16 @@ def split_text(config: Config, dataset: ImageDataset) -> str:
     n, held_out = len(dataset), len(dataset.test_labels)
     if config.dataset not in OWN or not held_out:
         test = f", {held_out:,} to test on" if held_out else ", none set aside to test on"
-        return f"{n:,} images in the pool{test}.{_size_text(dataset)}"
+        return f"{n:,} images in the pool{test}.{_size_text(config, dataset)}"
     return (
         f"{n:,} images in the pool, {held_out:,} held out to test on: these are neither ranked nor checked "
-        f"(--test-share 0 puts them into the pool).{_size_text(dataset)}"
+        f"(--test-share 0 puts them into the pool).{_size_text(config, dataset)}"
     )
 
 
-def _size_text(dataset: ImageDataset) -> str:
-    """At which size the model sees images that are decoded for it."""
-    if not isinstance(dataset.images, LazyImages):
+def _size_text(config: Config, dataset: ImageDataset) -> str:
+    """At which size a model that is trained sees images that are decoded for it."""
+    if config.selector == settle.IMPORTED or not isinstance(dataset.images, LazyImages):
         return ""
     height, width = dataset.images.shape[1:3]
     return (

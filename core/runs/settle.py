@@ -140,7 +140,7 @@ def suggest(
     at_hand = weights is not None or there is not None
     if dataset == "fashion" or (small and not (checks and at_hand)):
         trained = f"{preset['model']} of width {preset['width']} is trained from scratch"
-        return Suggestion({}, f"Small images: {trained}." if side else f"{trained[0].upper()}{trained[1:]}.")
+        return Suggestion({}, f"Small images: {trained}." if side else f"By default {trained}.")
     backbone = there or next(iter(methods.models.BACKBONES))
     where = "were given" if weights is not None else "are on this machine" if there else "are downloaded at the start"
     whose = f"{backbone}, whose ImageNet weights {where}"
@@ -158,7 +158,9 @@ def suggest(
 
 
 def why(config: Config, dataset: ImageDataset) -> str:
-    """Why the model is the one that `suggest` finds for these images, in a sentence or two."""
+    """Why the model is the one that `suggest` finds for these images, in a sentence or two; "" where none is trained."""
+    if config.selector == IMPORTED:
+        return ""
     return suggest(config.task, config.dataset, max(dataset.images.shape[1:3]), config.weights, config.method).why
 
 

@@ -186,7 +186,7 @@ def check(values: Rows, name: str, ids: Sequence[str]) -> None:
             at = start + int(wrong.argmax())
             raise UserError(
                 f"{name} holds a number that is missing or not finite, in the row of {ids[at]!r}; predict that sample again, or "
-                "leave it out"
+                "leave it out here and in the labels"
             )
         wrong = (block < -TOLERANCE).any(axis=1) | (block > 1 + TOLERANCE).any(axis=1)
         if wrong.any():
@@ -338,8 +338,8 @@ def _refuse_strange(code_of: dict[str, int | None], names: Sequence[str], file: 
     strange = [label for label, code in code_of.items() if code is None]
     if strange:
         raise UserError(
-            f"{file} holds the label {strange[0][:100]!r}, which is none of the classes {_list(names)}; correct it, or leave it "
-            "blank"
+            f"{file} holds the label {strange[0][:100]!r}, which is none of the classes {_list(names)}; correct the label, or "
+            "give labels and predictions the same class names"
         )
 
 

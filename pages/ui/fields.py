@@ -41,11 +41,11 @@ def field(
     if one.kind is bool:
         return place.toggle(title, default, **said)
     if one.kind in (int, float):
-        low, high = (None if bound is None else one.kind(bound) for bound in (one.low, one.high))
         step = 0.05 if one.kind is float else 10 ** max(0, len(str(default or 0)) - 2)
         form = "%g" if one.kind is float else "%d"
         hint = empty if default is None else None
-        return place.number_input(title, low, high, default, step, format=form, placeholder=hint, **said)
+        # Without bounds: the browser would keep what is out of them to itself, and the run start with the value before
+        return place.number_input(title, value=default, step=step, format=form, placeholder=hint, **said)
     typed = place.text_input(title, default or "", placeholder=empty, **said).strip()
     if one.kind is list:
         return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip())) or None

@@ -77,8 +77,13 @@ def errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = str(error)
-        st.error(plain(text[:1].upper() + text[1:]))
+        st.error(plain(sentence(str(error))))
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter first, unless it begins with the name of something, such as probs.npy or small-cnn."""
+    first = text.split(" ", 1)[0]
+    return text[:1].upper() + text[1:] if first.isalpha() else text
 
 
 def plain(text: str) -> str:
@@ -150,7 +155,7 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     def go(to: int | None = None) -> None:
         st.query_params["cycle"] = str(st.session_state[key] if to is None else to)
 
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall"):
         st.button("Back", on_click=go, args=(cycle - 1,), disabled=cycle == 0, help="One cycle back", shortcut="Left")
         _play(run, cycle, n)
         st.button(

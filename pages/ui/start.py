@@ -116,7 +116,7 @@ def form(images: Images) -> dict[str, Any] | None:
         with frame.errors(), st.spinner("Measuring a few steps on this machine…"):
             _check(given)
             takes = _estimated(tuple(sorted(given.items(), key=str)))
-            st.info(frame.plain(f"{takes[0].upper()}{takes[1:]}."))
+            st.info(frame.plain(frame.sentence(f"{takes}.")))
     return given
 
 

@@ -123,6 +123,7 @@ def test_figures_tables_and_exports_of_a_study(guest):
     assert f"{3 * len(strategies.CATALOGUE)} runs" in got.value.path().read_text()
 
 
+@pytest.mark.slow
 def test_the_papers_figures_stand_beside_ours_on_cifar10_alone(guest):
     guest.open("/compare?study=20260101-130000-cifar10")
     expect(guest.page.get_by_text("Table 1 of Wang et al. 2022, matched by share of the pool")).to_be_visible()

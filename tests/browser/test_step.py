@@ -124,6 +124,7 @@ def test_a_step_that_cannot_be_done_says_why(guest, runs):
     assert len(runs[2].cycles()) == 1
 
 
+@pytest.mark.slow
 def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     guest.open(f"/rankings?run={finished.id}&cycle=1")
     aside(guest, "Branch from here", "link").click()

@@ -181,6 +181,23 @@ def test_the_form_is_answered_in_the_same_sentence(name):
     assert str(refused.value).startswith(f"{title} {said}")
 
 
+def test_a_field_of_the_form_hands_on_what_is_out_of_bounds():
+    """A field with bounds of its own would keep that in the browser, and the run start with the value before."""
+
+    def page():
+        from streamlit import session_state
+
+        from pages.ui import start
+
+        session_state["given"] = start.form(start.Images("fashion"))
+
+    app = AppTest.from_function(page, default_timeout=120).run()
+    (epochs,) = (one for one in app.number_input if one.label == "Epochs")
+    epochs.set_value(0).run()
+    with pytest.raises(spec.UserError, match="Epochs is 0: give at least 1"):
+        spec.check(app.session_state["given"], lambda name: OPTIONS[name].headed(LEARNING), task=LEARNING)
+
+
 def changed(name):
     """A configuration, and one that differs from it in this option alone."""
     one = CONFIGS[question(name)]
