@@ -198,7 +198,7 @@ def test_a_model_that_learnt_too_little_is_named(home, pool, capsys):
     assert one.cycles()["fitted"].iloc[0] < 0.5
     capsys.readouterr()
     assert main(["show", one.id]) == 0
-    assert "(underfit): train for more steps (--steps)" in capsys.readouterr().out
+    assert "so it is underfitting: train for more steps" in capsys.readouterr().out
     cycle = one.cycles().iloc[0].copy()
     cycle["fitted"] = 0.9
     assert measures.underfit(one.config, cycle) == ""
