@@ -9,11 +9,13 @@ ADDRESS ?= 127.0.0.1
 app: .venv/runtime
 	$(BIN)/streamlit run app.py --server.port $(PORT) --server.address $(ADDRESS)
 
+# Tests wait for browsers and workers part of the time: three keep two cores busy
+WORKERS ?= 3
 test: MARK := not slow
 test-slow: MARK := slow
 test test-slow: .venv/dev
 	.ci/chromium
-	$(BIN)/python -m pytest -m "$(MARK)" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "$(MARK)" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev
 	$(BIN)/ruff check .
