@@ -46,6 +46,7 @@ def guest(chromium: BrowserContext, cleaning: Server) -> Iterator[Visitor]:
         yield someone
 
 
+@pytest.mark.slow
 def test_curves_show_figure_3_with_areas_and_either_band(guest, cleaning):
     one = next(path.parent.name for path in cleaning.home.glob("*vanilla*/config.json"))
     guest.open(f"/curves?run={one}")

@@ -84,6 +84,7 @@ def test_every_figure_can_be_exported(visitor, path):
     expect(main.get_by_role("button", name="Export figure")).to_have_count(FIGURES[path])
 
 
+@pytest.mark.slow
 def test_the_bars_of_an_image_can_be_exported(visitor):
     visitor.open(f"/rankings?{RUN}")
     box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()

@@ -141,6 +141,7 @@ def test_buttons_count_what_was_corrected_and_missed(guest, gallery, cleaned):
     expect(guest.page.get_by_text(f"{counts.get(name, 0)} of 400 images")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_gamma_reorders(guest, gallery, cleaned):
     one = of(gallery, "fashion-vanilla").id
     guest.open(f"/gallery?run={one}&size=200")
