@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from core.gradnorm import gradient_norms
 from core.gradnorm.rules import RULES
 from tests.core.gradnorm.slow_loop import loop
-from tests.core.gradnorm.zoo import Pooled
+from tests.core.gradnorm.zoo import Pooled, Routed
 
 
 class Distances(nn.Module):
@@ -279,14 +279,6 @@ def test_a_user_registers_a_rule(monkeypatch, caplog):
 
 
 def test_samples_that_take_different_paths(caplog):
-    class Routed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(3, 4), nn.Linear(3, 4)
-
-        def forward(self, x):
-            return self.one(x) if x.sum() > 0 else self.two(x)
-
     torch.manual_seed(0)
     model, images = Routed().double(), torch.tensor([[1.0, 1, 1], [-1, 0, 0], [0, 1, 0]], dtype=torch.float64)
     torch.testing.assert_close(gradient_norms(model, images, reduction="none"), loop(model, images, "entropy"))

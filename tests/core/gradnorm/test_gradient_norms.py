@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from core.gradnorm import gradient_norms, sample_loss, slow
 from core.models import architectures
 from tests.core.gradnorm.slow_loop import loop
-from tests.core.gradnorm.zoo import build
+from tests.core.gradnorm.zoo import build, left_as_found
 
 
 def small():
@@ -120,24 +120,15 @@ def test_the_model_is_left_as_it_was_found(scope, fails):
     model.blocks[0].training = True  # a container: the mode of each module is its own
     model.conv1.weight.requires_grad_(False)
     model.head.weight.grad = torch.ones_like(model.head.weight)
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    modes = [m.training for m in model.modules()]
     needs = [p.requires_grad for p in model.parameters()]
-    random = torch.get_rng_state()
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    if fails:
-        with pytest.raises(ValueError, match="not finite"):
-            gradient_norms(model, images * torch.tensor([1.0, float("nan"), 1.0]).view(-1, 1, 1, 1), scope=scope)
-    else:
-        found = gradient_norms(model, images, scope=scope, reduction="none")
-        assert found.shape[1] == (2 if scope == "head" else len(needs) - 1)
-    assert modes == [m.training for m in model.modules()]
-    assert needs == [p.requires_grad for p in model.parameters()]
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-    assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
-    assert all(p.grad is None for p in model.parameters() if p is not model.head.weight)
-    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
-    assert torch.equal(random, torch.get_rng_state())
+    with left_as_found(model):
+        if fails:
+            with pytest.raises(ValueError, match="not finite"):
+                gradient_norms(model, images * torch.tensor([1.0, float("nan"), 1.0]).view(-1, 1, 1, 1), scope=scope)
+        else:
+            found = gradient_norms(model, images, scope=scope, reduction="none")
+            assert found.shape[1] == (2 if scope == "head" else len(needs) - 1)
     assert torch.backends.mha.get_fastpath_enabled()
     assert not images.requires_grad
 

@@ -1,6 +1,7 @@
 """Small models, one for every rule of the engine and for each way in which a model may use its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -432,3 +433,33 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     dims = model.body[0].weight.ndim - 2 if name in CONVOLUTIONS or name in TRANSPOSED else 0
     shape = {0: PIXELS, 1: (4, 20), 2: (4, 9, 8), 3: (4, 5, 6, 4)}[dims]
     return model, torch.randn(N, *shape, dtype=torch.float64)
+
+
+class Routed(nn.Module):
+    """A path for each sample, by its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 4), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) if x.sum() > 0 else self.two(x)
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Sees that modes, weights, gradients, hooks and random numbers are afterwards as they were."""
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    modes = [m.training for m in model.modules()]
+    needs = [p.requires_grad for p in model.parameters()]
+    random = torch.get_rng_state()
+    yield
+    assert modes == [m.training for m in model.modules()]
+    assert needs == [p.requires_grad for p in model.parameters()]
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    for name, p in model.named_parameters():
+        assert (p.grad is None) == (gradients[name] is None)
+        assert p.grad is None or torch.equal(p.grad, gradients[name])
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+    assert torch.equal(random, torch.get_rng_state())

@@ -1,4 +1,4 @@
-"""Products with per-sample gradients: against one backward pass a sample in float64, for every model of the engine's zoo."""
+"""Products with per-sample gradients: against one backward pass per sample in float64, for every model of the engine's zoo."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from torch import nn
 from core.influence import gradient_dots, loss_gradient, passes
 from core.models import architectures
 from tests.core.gradnorm.test_fallback import LAYERS
-from tests.core.gradnorm.zoo import ENGINE, NETWORKS, K, Pooled, build
+from tests.core.gradnorm.zoo import ENGINE, NETWORKS, K, Pooled, Routed, build, left_as_found
 from tests.core.influence import explicit
 
 CASES = [(name, "label") for name in ENGINE] + [
@@ -83,14 +83,6 @@ def test_is_exact_and_says_why_it_is_slow(name, caplog):
 
 
 def test_samples_that_take_different_paths(caplog):
-    class Routed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(3, 4), nn.Linear(3, 4)
-
-        def forward(self, x):
-            return self.one(x) if x.sum() > 0 else self.two(x)
-
     torch.manual_seed(0)
     model, images = Routed().double(), torch.tensor([[1.0, 1, 1], [-1, 0, 0], [0, 1, 0]], dtype=torch.float64)
     vector, targets = explicit.random_vector(model), torch.tensor([0, 1, 2])
@@ -188,26 +180,16 @@ def test_the_model_is_left_as_it_was_found(layer, fails):
     model.body.training = True  # a container: the mode of each module is its own
     model.body[1].weight.requires_grad_(False)
     model.head.weight.grad = torch.ones_like(model.head.weight)
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    modes = [m.training for m in model.modules()]
-    needs = [p.requires_grad for p in model.parameters()]
-    random = torch.get_rng_state()
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     vector = explicit.random_vector(model)
-    if fails:
-        images[1] = float("nan")
-        with pytest.raises(ValueError, match="not finite"):
+    with left_as_found(model):
+        if fails:
+            images[1] = float("nan")
+            with pytest.raises(ValueError, match="not finite"):
+                gradient_dots(model, images, vector, loss="entropy")
+        else:
             gradient_dots(model, images, vector, loss="entropy")
-    else:
-        gradient_dots(model, images, vector, loss="entropy")
-        loss_gradient(model, images, torch.tensor([0, 1, 2]))
-    assert modes == [m.training for m in model.modules()]
-    assert needs == [p.requires_grad for p in model.parameters()]
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-    assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
-    assert all(p.grad is None for p in model.parameters() if p is not model.head.weight)
-    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
-    assert torch.equal(random, torch.get_rng_state())
+            loss_gradient(model, images, torch.tensor([0, 1, 2]))
 
 
 def test_a_saturated_softmax_has_products_of_zero_where_it_is_right():
