@@ -84,7 +84,7 @@ class Terms:
         top = {
             name: set(np.argsort(-values, kind="stable")[: self.k].tolist())
             for name, values in ranked.items()
-            if np.isfinite(values).all()
+            if len(values) and np.isfinite(values).all()
         }
         for one, other in (("eq3", "eq5"), ("eq2", "eq5"), ("eq2", "eq3")):
             if {one, other} <= set(top):
