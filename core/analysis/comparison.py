@@ -96,7 +96,9 @@ DEFINITIONS = {
     ),
 }
 NOT_MEASURED = "Not measured in these runs: run with evidence, as `python -m core run --protocol …` does."
-NO_INFLUENCE = "Not measured in these runs: run with `--evidence influence`; where that failed, Curves says why."
+NO_INFLUENCE = (
+    "Not measured in these runs: run with `--evidence influence`; where that failed, the table of cycles says why."
+)
 
 
 @dataclass(frozen=True)
