@@ -44,6 +44,34 @@ EVIDENCE = {
             values="≥ 0. No strategy sees y: this is what the unlabelled losses stand in for",
             reference="Wang et al. 2022, Table 1",
         ),
+        Score(
+            name="influence",
+            title="Influence",
+            formula="(1/n) Σ_j ∇L(x_j)ᵀ H⁻¹ ∇L(x)",
+            higher="without the image the loss on held-out images would be higher, so that it helps; below 0 it harms",
+            values="signed, with the reference label, of the candidates of the cycle before; x_j: half of the test images, H: "
+            "the damped Gauss–Newton matrix of the n labels. No strategy sees it",
+            unit="nats",
+            reference="Wang et al. 2022, Eq. 2; Koh & Liang 2017",
+        ),
+        Score(
+            name="bound",
+            title="Bound of the influence",
+            formula="(1/n) ‖∇L(x)‖ · ‖Σ_j H⁻¹ ∇L(x_j)‖",
+            higher="the image could change the loss on held-out images most, for better or worse",
+            values="≥ |influence|; all but a constant factor is the true-label gradient norm. No strategy sees it",
+            unit="nats",
+            reference="Wang et al. 2022, Eq. 4",
+        ),
+        Score(
+            name="earlier-bound",
+            title="Bound before labelling",
+            formula="(1/n) ‖∇L(T^c(x))‖ · ‖Σ_j H⁻¹ ∇L(x_j)‖",
+            higher="the same by the model that ranked the image, which had not learnt it",
+            values="≥ 0; nothing guarantees that it is a bound. No strategy sees it",
+            unit="nats",
+            reference="Wang et al. 2022, Eq. 5",
+        ),
     )
 }
 

@@ -17,7 +17,7 @@ from pages.ui import frame, widgets
 
 LIKE = "run"  # in the address, instead of a study: the runs like the one selected in the sidebar
 PICTURES = (("accuracy", "verdicts"), ("high-gradient", "gap"))
-MEANS = {"accuracy": 1, "high-gradient": 1, "gap": 2, "fell": 1}  # decimals
+MEANS = {"accuracy": 1, "high-gradient": 1, "gap": 2, "fell": 1, "influence": 1}  # decimals
 POINTS = "%+.2f"
 PAPER = "rgba(0, 114, 178, 0.16)"  # seen in light and dark
 
@@ -153,6 +153,8 @@ def show(runs: list[Run], name: str) -> None:
                     st.info(comparison.missing(picture, tables))
     st.header("Tables")
     for table in tables:
+        if table == "influence" and tables[table].empty:  # it is measured on demand alone
+            continue
         st.subheader(comparison.TITLES[table] + (f" ({comparison.UNITS[table]})" if table in comparison.UNITS else ""))
         st.caption(texts[table])
         if len(tables[table]):

@@ -16,7 +16,7 @@ SOURCES = [
     for folder in ("core/cli", "core/runs", "core/files", "core/analysis", "pages")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
-CHOICES = {name: set(one.literals) for name, one in OPTIONS.items() if one.literals}
+CHOICES = {name: set(one.literals) for name, one in OPTIONS.items() if len(one.literals) > 1}  # one text is no list
 NAMES = {one.named(task) for one in OPTIONS.values() for task in TASKS}
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import methods
-from core.analysis import published
+from core.analysis import bounds, published
 from core.plots import curves
 from core.runs import same
 from core.runs.run import TAKE, Run
@@ -31,9 +31,16 @@ TITLES = {
     "high-gradient": "High-gradient images selected",
     "gap": "Generalisation gap",
     "fell": "Gradient norm fell",
+    "influence": "Bound and influence",
     "correlations": "Rank correlation of scores",
 }
-UNITS = {"accuracy": "%", "high-gradient": "% of the selected", "gap": "points", "fell": "% of the selected"}
+UNITS = {
+    "accuracy": "%",
+    "high-gradient": "% of the selected",
+    "gap": "points",
+    "fell": "% of the selected",
+    "influence": "% of K",
+}
 LONG = ["method", "seed", "cycle", "n_labels"]
 MEANS = ["method", "cycle", "n_labels", "mean", "sd", "n_seeds"]
 VERDICTS = [
@@ -80,6 +87,7 @@ DEFINITIONS = {
         "Of the images selected after the previous cycle, how many have under the new model a gradient norm no higher than "
         "under the previous one, in %; for strategies that rank by a gradient norm."
     ),
+    "influence": bounds.DEFINITION,
     "correlations": (
         "Spearman correlation of two scores over the ranked candidates of a cycle: mean over seeds, and in brackets the lowest "
         "and the highest. Sum and L2: the norms of the parameter tensors added, as in the paper's code, and one norm over all, "
@@ -88,6 +96,9 @@ DEFINITIONS = {
     ),
 }
 NOT_MEASURED = "Not measured in these runs: run with evidence, as `python -m core run --protocol …` does."
+NO_INFLUENCE = (
+    "Not measured in these runs: run with `--evidence influence`; where that failed, the table of cycles says why."
+)
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,31 @@ def high_gradient(runs: Runs) -> pd.DataFrame:
     return table.merge(counts[[*on, "count", "count_sd"]], on=on, how="left").merge(by, on=on, how="left")
 
 
+def bound_overlap(runs: Runs) -> pd.DataFrame:
+    """Of the K candidates of highest Eq. 5, how many are among the K of highest Eq. 3 (Table 2), a row a method and cycle.
+
+    The cycle is the one that ranked the candidates: method, cycle, n_labels, mean, sd (% of K), n_seeds, signed, signed_sd (the
+    same of signed Eq. 2 instead of Eq. 3), random (% by chance: K / candidates), and over seeds the means of k, candidates,
+    eq3_eq5, eq2_eq5, step_3_4, step_4_5 and positive, as of `core.analysis.bounds.table`. Empty where no run measured it.
+    """
+    long = _concatenated(
+        [
+            bounds.table(member.cycles).assign(method=member.config.method, seed=member.config.seed)
+            for member in read(runs).chosen
+        ],
+        [*LONG, *bounds.MEASURES.values()],
+    )
+    averaged = ["k", "candidates", "eq3_eq5", "eq2_eq5", "step_3_4", "step_4_5", "positive"]
+    long[averaged] = long[averaged].astype(float)
+    long["share"], long["helps"] = long["eq3_eq5"] / long["k"], long["eq2_eq5"] / long["k"]
+    long["random"] = 100 * long["k"] / long["candidates"]
+    on = ["method", "cycle"]
+    table, signed = _over_seeds(long, "share", 100.0), _over_seeds(long, "helps", 100.0)
+    signed = signed.rename(columns={"mean": "signed", "sd": "signed_sd"})[[*on, "signed", "signed_sd"]]
+    by = long.groupby(on, as_index=False)[["random", *averaged]].mean()
+    return table.merge(signed, on=on, how="left").merge(by, on=on, how="left")
+
+
 def rank_correlations(runs: Runs) -> pd.DataFrame:
     """Spearman correlations of pairs of scores over the ranked candidates of a cycle.
 
@@ -307,7 +343,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(runs: Runs) -> dict[str, pd.DataFrame]:
-    """All tables by name ("accuracy", "verdicts", "high-gradient", "gap", "fell", "correlations"), for files and pages.
+    """All tables by name, those of `TITLES`, for files and pages.
 
     On cifar10 those that the paper has too gain published (same unit as mean), published_budget (% of the pool labelled
     there) and matched_by: "share" of the pool labelled where any cycle of ours has a published one, else "cycle".
@@ -320,6 +356,7 @@ def tables(runs: Runs) -> dict[str, pd.DataFrame]:
         "high-gradient": high_gradient(runs),
         "gap": generalisation_gap(runs),
         "fell": gradient_fell(runs),
+        "influence": bound_overlap(runs),
         "correlations": rank_correlations(runs),
     }
     if runs.chosen and runs.chosen[0].config.dataset == published.DATASET:
@@ -354,7 +391,7 @@ def missing(name: str, found: dict[str, pd.DataFrame]) -> str:
     if name in ("accuracy", "gap") or found["accuracy"].empty:
         return "No run has come so far yet."
     if name != "verdicts":
-        return NOT_MEASURED
+        return NO_INFLUENCE if name == "influence" else NOT_MEASURED
     if BASELINE not in set(found["accuracy"]["method"]):
         return f"There is no run of {BASELINE} among these: add one with the same seeds."
     return f"No strategy has come past the first cycle with a seed that {BASELINE} has too."
@@ -431,7 +468,8 @@ def wide(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     """A table of means as people read it: a row a strategy, a column for each cycle, cells "34.1 ± 3.0".
 
     Where the table has published figures, each strategy has a row "ours" and, if the paper names it, a row "paper" with
-    the budget behind each figure: "28.1 (10 %)". Below `high_gradient` stands what a random choice would reach.
+    the budget behind each figure: "28.1 (10 %)". Below `high_gradient` and `bound_overlap` stands what a random choice would
+    reach; the latter has a row "ours, signed Eq. 2" for its other control.
     """
     table, columns = _by_cycle(table)
     rows: list[dict[str, Any]] = []
@@ -443,6 +481,9 @@ def wide(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
             name: f"{row['mean']:.{decimals}f}" + (f" ± {row['sd']:.{decimals}f}" if np.isfinite(row["sd"]) else "")
             for name, row in place.iterrows()
         }
+        if "signed" in place:
+            rows.append({"Strategy": method, "Figures": "ours, signed Eq. 2"})
+            rows[-1] |= {str(name): f"{value:.{decimals}f}" for name, value in place["signed"].items()}
         if "published" in place and place["published"].notna().any():
             rows.append({"Strategy": method, "Figures": "paper"})
             rows[-1] |= {
@@ -562,6 +603,8 @@ def _beside_published(table: pd.DataFrame, name: str, n_samples: int) -> pd.Data
         theirs, on, by = theirs.drop(columns="cycle"), ["method", "published_budget"], "share"
     else:
         ours, on, by = table, ["method", "cycle"], "cycle"
+    if not theirs["method"].any():  # one row for all
+        theirs, on = theirs.drop(columns="method"), on[1:]
     merged = ours.merge(theirs, on=on, how="left")
     known = merged["published"].notna()
     return merged.assign(

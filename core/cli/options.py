@@ -55,11 +55,18 @@ def _add(group: Any, one: Described, task: str | None, several: bool, default: s
     names, text = one.choices(task), one.describe(task)
     if one.only is not None and (question := one.only.replace("-", " ")) != one.group.lower():
         text = f"{question}: {text}"
-    text += f": {', '.join([*names, one.option.also[1]] if one.option.also else names)}" if names else ""
+    listed = bool(names) and one.kind is not bool
+    text += f": {', '.join([*names, one.option.also[1]] if one.option.also else names)}" if listed else ""
     text += f" (default: {default})" if default else ""
     settings: dict[str, Any] = {"help": text.replace("%", "%%"), "dest": one.named(task), "default": None}
-    if one.kind is bool:
+    if one.kind is bool and not one.literals:
         group.add_argument(spec.flag(one.name), action=argparse.BooleanOptionalAction, **settings)
+        return
+    if one.kind is bool:  # alone it says yes
+        yes = spec.flag(one.name)
+        group.add_argument(yes, nargs="?", const=True, metavar="NAME", type=partial(_value, one, task), **settings)
+        no = f"--no-{yes.removeprefix('--')}"
+        group.add_argument(no, action="store_false", dest=one.named(task), default=None, help=f"no {yes}")
         return
     settings["metavar"] = (
         "NAME" if names or one.kind is list else "PATH" if one.option.path else one.kind.__name__.upper()

@@ -249,17 +249,24 @@ class Learner:
         self, model: Model, rows: Ints, labels: Ints, seed: int
     ) -> tuple[NDArray[np.bool_], list[EarlyStopping]]:
         """Which of the rows are learnt from, and what stops a training by the others; all, where nothing does."""
+        learnt = self.learnt(len(rows), seed)
         if self.config.patience is None or self.fixed:
-            return np.ones(len(rows), dtype=bool), []
+            return learnt, []
         if len(rows) < 2:
             raise UserError("--patience holds labels out, and there is one alone: label more, or leave it out.")
-        held = votes.random_order(len(rows), seed) < max(1, round(HELD_OUT * len(rows)))
+        held = ~learnt
 
         def score() -> float:
             probs = predict(model, self.pool, rows[held])
             return float(np.log(np.maximum(probs[np.arange(held.sum()), labels[held]], TINY)).mean())
 
-        return ~held, [EarlyStopping(self.config.patience, score, restore=True)]
+        return learnt, [EarlyStopping(self.config.patience, score, restore=True)]
+
+    def learnt(self, n: int, seed: int) -> NDArray[np.bool_]:
+        """Which of n labels a training of this seed learns from: all that early stopping does not hold out, bool [n]."""
+        if self.config.patience is None or self.fixed:
+            return np.ones(n, dtype=bool)
+        return votes.random_order(n, seed) >= max(1, round(HELD_OUT * n))
 
     def _train_part(
         self, folder: Path, cycle: int, part: Part, rows: Ints, labels: Ints, dropout: float, previous: Path | None

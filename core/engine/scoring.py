@@ -1,8 +1,9 @@
 """The scores of a cycle: what a strategy may ask of the pool, what a score needs beyond the posterior, and the ranking."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core import graph, neighbours, tsne
+from core.engine import influence
 from core.engine.imported import Importer
 from core.engine.inference import NORMS, SCORE_BATCH, Scorer
 from core.engine.learner import COMPANION, WHOLE, Learner, Part
@@ -47,6 +49,11 @@ class Scoring:
     def scorer(self) -> Scorer:
         """The only model, where there are no folds and no ensemble."""
         return self.scorers[WHOLE]
+
+    @functools.cached_property
+    def terms(self) -> influence.Terms | None:
+        """What the candidates of the cycle before are worth to this one's model, where it is asked for."""
+        return influence.terms(self)
 
 
 class AskedModel:
@@ -90,6 +97,8 @@ def columns(cycle: Scoring) -> dict[str, Floats]:
     for name, values in _of_strategy(cycle).items():
         found[name] = np.full(len(cycle.probs), np.nan)
         found[name][cycle.candidates] = values
+    if cycle.terms is not None:
+        found |= cycle.terms.columns(len(cycle.probs))
     return found | _places(cycle)
 
 
@@ -144,12 +153,14 @@ def _places(cycle: Scoring) -> dict[str, Floats]:
     return dict(zip(tsne.COLUMNS, found.T, strict=True))
 
 
-def measures(cycle: Scoring) -> dict[str, float]:
+def measures(cycle: Scoring) -> dict[str, Any]:
     """Metrics of the cycle, on the pool and on the test images."""
-    found = cycle.task.measure(cycle.state, cycle.collected, cycle.probs)
+    found: dict[str, Any] = cycle.task.measure(cycle.state, cycle.collected, cycle.probs)
     if cycle.task.audited and cycle.cycle > 0:
         found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
     found |= _fall(cycle)
+    if cycle.terms is not None:
+        found |= cycle.terms.measures()
     learnt_from = _train_accuracy(cycle)
     if "train_accuracy" not in found and learnt_from is not None:
         found["fitted"] = learnt_from

@@ -124,7 +124,7 @@ class LabelCleaning(Task):
 
     def shown(self, score: "LabelScore") -> bool:
         """Whether a score that does not rank is a column all the same."""
-        return not score.bound and (score.needs == "posterior" or self.config.evidence)
+        return not score.bound and (score.needs == "posterior" or bool(self.config.evidence))
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
         n, known = len(self.dataset.ids), self.dataset.annotations

@@ -237,10 +237,34 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
             names = " or ".join(filter(None, [", ".join(sets[:-1]), sets[-1]]))
             raise UserError(f"{before}{spell(name)} is for the data set {names}: leave it out.")
     _check_model(settings, before, spell)
+    if settings.get("evidence") == "influence":
+        _check_influence(settings, before, spell)
     if settings.get("warm_start") and settings.get("finetune_epochs"):
         raise UserError(
             f"{before}A warm start and {spell('finetune_epochs')} are two ways to go on from the last weights: give one of them."
         )
+
+
+def _check_influence(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
+    """Raise `UserError` where no influence can be computed, whatever the data."""
+    asked = f"{before}{spell('evidence')} influence"
+    if spec.QUESTIONS[settings["task"]].checks:
+        raise UserError(
+            f"{asked} says what newly labelled images are worth, which is a question of active learning: give "
+            f"{spell('evidence')} without it."
+        )
+    if settings.get("freeze"):
+        raise UserError(
+            f"{asked} inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a "
+            f"penalty of its own: leave {spell('freeze')} out, or give {spell('evidence')} without it."
+        )
+    if settings.get("predictions") is not None or settings.get("imported") is not None:
+        raise UserError(
+            f"{asked} needs the gradients of a model that is trained here, and {spell('predictions')} replace it: leave one of "
+            "them out."
+        )
+    if settings.get("annotator") == "person":
+        raise UserError(f"{asked} needs to know every label, which people have yet to give: leave it out.")
 
 
 def _check_predictions(settings: Mapping[str, Any]) -> None:
@@ -336,6 +360,11 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
 
 
 def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
+    if config.evidence == "influence" and int((dataset.test_labels >= 0).sum()) < 2:
+        raise UserError(
+            "--evidence influence is measured on the loss of test images, and this data set has none with a label: hold some out "
+            "with --test-share, or give --evidence without it."
+        )
     if config.budget < 1:
         raise UserError("--budget is 0: give the number of labels to buy between two cycles.")
     if config.annotator == "simulated":

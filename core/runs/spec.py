@@ -581,13 +581,24 @@ class Scoring:
         Option(),
     ] = "sum"
     evidence: Annotated[
-        bool,
+        bool | Literal["influence"],
         Field(
             title="Evidence for Compare",
-            description="also measure what `compare` tabulates: true-label norms, and how norms fall",
+            description="also measure what `compare` tabulates: true-label norms, and how norms fall; influence: beside these "
+            "the influence of each candidate on the loss of half of the test images, and the paper's bounds of it",
         ),
         Option(identity="nuisance", people=(CLEANING,)),
     ] = False
+    damping: Annotated[
+        float,
+        Field(
+            title="Damping of the curvature",
+            ge=0,
+            allow_inf_nan=False,
+            description="number added to every eigenvalue of the curvature that influence inverts, beside the weight decay",
+        ),
+        Option(identity="nuisance", only=LEARNING, people=()),
+    ] = 0.01
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -692,8 +703,8 @@ class Described:
     """A field of `Config`, with all that follows from its declaration.
 
     title: what a form calls it · group: the title of its group · only: the question it belongs to, None for both · kind: the
-    type of its value where it is not None · literals: the texts it can be, empty where its type names none · low, high: the
-    bounds of a number, None where there is none · default: None where it must be given.
+    type of its value where it is not None · literals: the texts it can be, empty where its type names none; of a bool, those
+    beside true and false · low, high: the bounds of a number, None where there is none · default: None where it must be given.
     """
 
     name: str
@@ -792,6 +803,8 @@ def _kind(hint: Any) -> tuple[bool, type, tuple[str, ...]]:
     if NoneType in parts:
         ((_, kind, literals),) = (_kind(part) for part in parts if part is not NoneType)
         return True, kind, literals
+    if bool in parts:
+        return False, bool, tuple(text for part in parts for text in get_args(part))
     return False, get_origin(hint) or hint, ()
 
 
@@ -811,6 +824,8 @@ def parsed(name: str, text: str, task: str | None = None) -> Any:
     if kind in (int, float):
         with suppress(ValueError):  # `check` says what to give instead
             value = kind(text)
+    if kind is bool:
+        value = SWITCH.get(text, text)
     check({name: [value] if kind is list else value}, lambda name: flag(name, task), task=task or "")
     return value
 
@@ -833,7 +848,8 @@ def check(
             first = error.errors(include_url=False)[0]
             raise UserError(before + _sentence(spell(name), name, value, first["type"])) from None
         one = OPTIONS[name]
-        if task is not None and value is not None and (names := one.choices(task)) and value not in names:
+        named = task is not None and value is not None and not isinstance(value, bool)
+        if named and (names := one.choices(task)) and value not in names:
             also, others = one.option.also or (lambda text: False, "")
             if not also(value):
                 raise UserError(
@@ -852,6 +868,7 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(get_type_hints(Config, include_extras=True)[name], config=STRICT)
 
 
+SWITCH = {"true": True, "false": False}
 KINDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
@@ -872,6 +889,8 @@ def _sentence(spelled: str, name: str, value: Any, fault: str) -> str:
         "finite_number": "give a finite number",
         "literal_error": _choose(about.literals)[:-1],
     }
+    if about.kind is bool and about.literals:
+        said[fault] = _choose([*SWITCH, *about.literals])[:-1]
     return f"{spelled} is {_shown(value)}: {said.get(fault, f'give {KINDS[about.kind]}')}."
 
 

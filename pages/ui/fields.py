@@ -28,6 +28,10 @@ def field(
     title, choices = one.headed(task), [choice for choice in one.choices(task) if offered(choice)]
     empty = one.option.unset if len(one.option.unset) <= ROOM else "default"
     said: dict[str, Any] = {"key": f"{one.named(task)}-{default}", "help": _help(one, task)}
+    if one.kind is bool and choices:
+        switch: list[bool | str] = [False, True, *choices]
+        said["format_func"] = lambda it: {False: "no", True: "yes"}.get(it, it)
+        return place.selectbox(title, switch, switch.index(default), **said)
     if choices:
         names = [None, *choices] if one.optional else choices
         return place.selectbox(

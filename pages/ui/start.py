@@ -148,6 +148,8 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
         if one.name == "method" and images.untrained:
             needs = imported.needs_of(choice, task)
             return needs != "model" and (needs != "embeddings" or images.embeddings is not None)
+        if one.name == "evidence":
+            return not spec.QUESTIONS[task].checks
         return one.name != "selector" or methods.selectors.CATALOGUE[choice].trains
 
     return fields.field(place, one, task, _default(one, images, task, people), name, offered)

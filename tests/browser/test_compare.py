@@ -58,6 +58,9 @@ def fake_study(
                 }
                 if cycle and method in (*NORMS, "egl"):
                     result |= {"selected": 50, "fell": int(rng.integers(40, 51))}
+                if cycle and settings["evidence"] == "influence":
+                    shared = {"influence_eq3_eq5": 20 + cycle, "influence_eq2_eq5": 12, "influence_eq2_eq3": 30}
+                    result |= {"influence_n": n - 50 * cycle, "influence_k": 50, **shared}
                 norm = rng.gamma(2, 1, n)
                 rank = pd.Series(-(norm * min(place, 6) / 6 + rng.gamma(2, 1, n))).rank()
                 columns = {"label-gradnorm": norm}
@@ -88,6 +91,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("random", "core-set", *NORMS, "egl"),
         dataset="cifar10",
         model="resnet18",
+        evidence="influence",
     )
     fake_study(home, "20260101-110000-half", "Half done", ("random", "margin"), done=1, budget=60, evidence=False)
     with serve(home, home / "server.log") as served:
@@ -127,6 +131,7 @@ def test_figures_tables_and_exports_of_a_study(guest):
 def test_the_papers_figures_stand_beside_ours_on_cifar10_alone(guest):
     guest.open("/compare?study=20260101-130000-cifar10")
     expect(guest.page.get_by_text("Table 1 of Wang et al. 2022, matched by share of the pool")).to_be_visible()
+    expect(guest.page.get_by_text("“Paper”: Table 2 of Wang et al. 2022")).to_be_visible()
     expect(guest.page.get_by_text("Tables 4 and 5 of Wang et al. 2022")).to_be_visible()
     guest.page.get_by_role("combobox", name="Study").click()
     guest.page.get_by_role("option", name=re.compile("All strategies")).click()

@@ -26,17 +26,29 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path))
 
 
-def made(method="random", seed=0, accuracies=(), *, fell=None, task="active-learning", about=ABOUT, **changes):
-    """A run with these test accuracies (None: no metrics), 5 labels at the start and 5 a cycle, train accuracy 1."""
+def made(
+    method="random", seed=0, accuracies=(), *, fell=None, overlaps=None, task="active-learning", about=ABOUT, **changes
+):
+    """A run with these test accuracies (None: no metrics), 5 labels at the start and 5 a cycle, train accuracy 1.
+
+    overlaps: from cycle 1 on, how many of 5 both Eq. 3 and Eq. 5 choose, and Eq. 2 and Eq. 5; None where that failed.
+    """
     settings = {"dataset": "fashion", "budget": 5, "cycles": 3, "initial": 5, **changes}
     one = run.create(Config(task=task, method=method, seed=seed, **settings), about)
     for cycle, value in enumerate(accuracies):
         result = {"n_labels": 5 * (cycle + 1), "train_accuracy": 1.0, "accuracy": value, "gap": 1.0 - value}
         if fell is not None and cycle > 0:
             result |= {"fell": fell[cycle - 1], "selected": 5}
+        if overlaps is not None and cycle > 0:
+            result |= {"influence_n": 50 - 5 * cycle, "influence_k": 5}
+            both = overlaps[cycle - 1]
+            result |= {"influence_failed": "No."} if both is None else dict(zip(OVERLAPS, both, strict=True))
         ranked(one, cycle, rank=[1.0, np.nan])  # without evidence
         one.log.finish(cycle, "score", 1.0, result)
     return one
+
+
+OVERLAPS = ("influence_eq3_eq5", "influence_eq2_eq5")
 
 
 def ranked(one, cycle, **columns):
@@ -393,3 +405,37 @@ def test_runs_on_two_folders_are_not_compared():
 def test_evidence_and_study_do_not_separate_runs():
     one = made("random", 0, [0.5], study="first")
     assert comparison.groups([one, made("margin", 0, [0.5], evidence=True, study="second")])[1:] == []
+
+
+def test_the_overlap_of_bound_and_influence_is_of_the_cycle_that_ranked():
+    runs = [
+        made("margin", 0, [0.5, 0.6, 0.7], overlaps=[(4, 1), (3, 0)]),
+        made("margin", 1, [0.5, 0.6, 0.7], overlaps=[(2, 2), None]),
+        made("random", 0, [0.5, 0.6]),
+    ]
+    found = comparison.tables(runs)["influence"]
+    assert cells(found, "method", "cycle", "n_labels", "n_seeds", "eq3_eq5", "k", "candidates") == [
+        ["margin", 0, 5, 2, 3, 5, 45]
+    ]  # of cycle 1 one seed is not known
+    (row,) = found.itertuples()
+    assert (row.mean, row.sd) == (pytest.approx(60), pytest.approx(20 * np.sqrt(2)))
+    assert (row.signed, row.random) == (pytest.approx(30), pytest.approx(100 * 5 / 45))
+    table = comparison.wide(found)
+    assert table["Figures"].tolist() == ["ours, 2 seeds", "ours, signed Eq. 2", "K / candidates"]
+    assert table.iloc[:, 2].tolist() == ["60.0 ± 28.3", "30.0", "11.1"]
+
+
+def test_table_2_of_the_paper_is_one_row_for_every_strategy():
+    runs = [made(method, 0, [0.5] * 4, overlaps=[(4, 1)] * 3, **cifar(cycles=4)) for method in ("margin", "egl")]
+    tables = comparison.tables(runs)
+    found = tables["influence"]
+    for method in ("margin", "egl"):
+        part = found[found["method"] == method]
+        np.testing.assert_allclose(part["published"], [100 * n / 2500 for n in (2290, 2396, 2449)])  # 10, 20 and 30 %
+    assert "“Paper”: Table 2 of Wang et al. 2022" in comparison.texts(tables)["influence"]
+
+
+def test_where_nobody_asked_for_influence_the_text_says_how_to():
+    tables = comparison.tables([made("random", 0, [0.5, 0.6])])
+    assert tables["influence"].empty
+    assert "run with `--evidence influence`" in comparison.texts(tables)["influence"]

@@ -31,8 +31,8 @@ CONFIGS = {
 
 
 def question(name):
-    """The question that an option belongs to; label cleaning where it belongs to both."""
-    return OPTIONS[name].only or CLEANING
+    """The question that an option belongs to; label cleaning where it belongs to both, and all of its values do."""
+    return LEARNING if name == "evidence" else OPTIONS[name].only or CLEANING
 
 
 def another(name):
@@ -51,8 +51,8 @@ def impossible(name):
     """(a value that an option cannot have, what the one sentence says after its name)."""
     one = OPTIONS[name]
     if choices := one.choices(question(name)):
-        others = [one.option.also[1]] if one.option.also else []
-        return "no-such", f'is "no-such": choose one of {", ".join([*choices, *others])}.'
+        switch, others = spec.SWITCH if one.kind is bool else [], [one.option.also[1]] if one.option.also else []
+        return "no-such", f'is "no-such": choose one of {", ".join([*switch, *choices, *others])}.'
     if one.kind is int:
         return int(one.low) - 1, f"is {int(one.low) - 1}: give at least {one.low}."
     if one.kind is float:
@@ -74,6 +74,32 @@ def test_the_command_line_takes_it_and_says_what_it_cannot_be(name, capsys):
     if OPTIONS[name].kind in (int, float) or OPTIONS[name].choices(question(name)):
         assert main(["run", flag, str(bad)]) == 2
         assert capsys.readouterr().err.startswith(f"nextlabel: {flag} {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--evidence"], True),
+        (["--evidence", "true"], True),
+        (["--no-evidence"], False),
+        (["--evidence", "false"], False),
+        (["--evidence", "influence"], "influence"),
+        ([], None),
+        (["--evidence", "--strategy", "egl"], True),
+    ],
+)
+def test_evidence_alone_says_yes_as_it_always_did(words, value):
+    found = parsed(["run", *words]).evidence
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("value", [True, False, "influence"])
+def test_evidence_that_was_written_before_keeps_its_meaning(value, home, tmp_path):
+    assert study.read(protocol(tmp_path / "mine.toml", "evidence", value)).run["evidence"] == value
+    home.mkdir()
+    one = run.create(dataclasses.replace(CONFIGS[LEARNING], evidence=value), ABOUT)
+    assert one.config.evidence == value
+    assert type(one.config.evidence) is type(value)
 
 
 def test_help_describes_every_option_and_needs_no_torch(capsys):

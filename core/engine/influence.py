@@ -1,0 +1,214 @@
+"""What the candidates of the cycle before are worth: their influence on a held-out loss, and its bounds (Wang et al. 2022).
+
+Evidence alone: the loss is that of a half of the test images, and nothing that ranks or selects reads what is found here.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.engine.inference import SCORE_BATCH, Scorer
+from core.engine.learner import WHOLE, Learner, weights
+from core.influence import Vector, influence, inverse_hvp, loss_gradient
+from core.models.batches import Images
+from core.models.forward import at_once
+from core.relabel import Floats, Ints
+from core.store.cache import digest
+from data import votes
+
+if TYPE_CHECKING:
+    from core.engine.scoring import Scoring
+
+HALVED = 9  # the purpose of the seed that halves the test images
+EQ_2, EQ_4, EQ_5 = "influence", "bound", "earlier-bound"  # columns of a ranking
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels: rows int [n] of `images`, labels int [len(images)]."""
+
+    images: Images
+    rows: Ints
+    labels: Ints
+
+    @property
+    def key(self) -> list[str]:
+        """Names the rows and their labels."""
+        return [digest(self.rows), digest(self.labels[self.rows])]
+
+    def targets(self, rows: Ints) -> torch.Tensor:
+        """Labels of some rows, on the device of the images."""
+        return torch.from_numpy(self.labels[rows]).to(self.images.device)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Of the n candidates of the cycle before that have a reference label, whose k best were then labelled.
+
+    rows: in the pool, int [n] · target: Eq. 2, signed · bound: Eq. 4 · before: Eq. 5, by the model that ranked them; float64 [n]
+    each · residual, iterations: of the conjugate gradients · failed: why there are no terms, or none of Eq. 5, which are NaN
+    then; "" where nothing failed.
+    """
+
+    rows: Ints
+    k: int
+    target: Floats
+    bound: Floats
+    before: Floats
+    residual: float
+    iterations: int
+    failed: str = ""
+
+    def columns(self, n: int) -> dict[str, Floats]:
+        """The terms that are known as columns of a pool of n images, NaN where an image was no candidate."""
+        found = {}
+        for name, values in ((EQ_2, self.target), (EQ_4, self.bound), (EQ_5, self.before)):
+            if np.isfinite(values).any():
+                found[name] = np.full(n, np.nan)
+                found[name][self.rows] = values
+        return found
+
+    def measures(self) -> dict[str, Any]:
+        """What Table 2 and its controls say of the terms, as metrics of a cycle; what is not known is left out.
+
+        influence_eq3_eq5: of the k of highest Eq. 3, how many are among the k of highest Eq. 5; by chance k²/n are. _eq2_eq5,
+        _eq2_eq3: the same of signed Eq. 2. _step_3_4, _step_4_5: the median of Eq. 3 / Eq. 4 and of Eq. 4 / Eq. 5. _positive: the
+        share of Eq. 2 above 0.
+        """
+        found: dict[str, Any] = {"influence_n": len(self.rows), "influence_k": self.k}
+        absolute = np.abs(self.target)
+        ranked = {"eq2": self.target, "eq3": absolute, "eq5": self.before}
+        top = {
+            name: set(np.argsort(-values, kind="stable")[: self.k].tolist())
+            for name, values in ranked.items()
+            if len(values) and np.isfinite(values).all()
+        }
+        for one, other in (("eq3", "eq5"), ("eq2", "eq5"), ("eq2", "eq3")):
+            if {one, other} <= set(top):
+                found[f"influence_{one}_{other}"] = len(top[one] & top[other])
+        for name, above, below in (("3_4", absolute, self.bound), ("4_5", self.bound, self.before)):
+            known = np.isfinite(above) & (below > 0)
+            if known.any():
+                found[f"influence_step_{name}"] = float(np.median(above[known] / below[known]))
+        if "eq2" in top:
+            found["influence_positive"] = float((self.target > 0).mean())
+        if np.isfinite(self.residual):
+            found |= {"influence_residual": self.residual, "influence_iterations": self.iterations}
+        return found | ({"influence_failed": self.failed} if self.failed else {})
+
+
+def terms(cycle: "Scoring") -> Terms | None:
+    """The terms by a cycle's model, computed once for equal content; None where nobody asked for them, and in the first cycle."""
+    learner, config = cycle.learner, cycle.learner.config
+    if config.evidence != "influence" or cycle.cycle == 0:
+        return None
+    learner, dataset = cast(Learner, learner), learner.dataset
+    ranked = cycle.run.ranking(cycle.cycle - 1, ["rank"])["rank"].notna().to_numpy()
+    rows = np.flatnonzero(ranked & (dataset.labels >= 0))
+    k = min(len(rows), int((cycle.run.log.labels(cycle.cycle)["cycle"] == cycle.cycle).sum()))
+    nothing, failed = np.full(len(rows), np.nan), ""
+    held_out = _held_out(learner)
+    if not len(rows) or not len(held_out.rows):
+        why = "No candidate has a reference label." if not len(rows) else "No held-out image can be read."
+        return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, why)
+    before = _before(cycle, learner)
+    if before is None:
+        failed = f"The weights of cycle {cycle.cycle - 1} are not here, so that Eq. 5 is not known."
+    known = np.flatnonzero(cycle.state.majority >= 0)
+    known = known[dataset.readable(known)]
+    known = known[learner.learnt(len(known), learner.seed(cycle.cycle, 1))]
+    try:
+        found = _computed(
+            cycle.scorer,
+            before,
+            Labelled(learner.pool, rows, dataset.labels),
+            Labelled(learner.pool, known, cycle.state.majority),
+            held_out,
+            damping=config.damping,
+            weight_decay=learner.settings(cycle.cycle, len(known)).weight_decay,
+        )
+    except ValueError as error:  # what a model or its curvature has not: the run goes on without it
+        return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, str(error))
+    (residual, iterations, converged), values = found[0], found[1:]
+    if not converged:
+        failed = (
+            f"Conjugate gradients did not converge: the relative residual is {residual:.2g} after {int(iterations):,} "
+            "iterations; start a run with more --damping."
+        )
+    target, bound, earlier = values.T
+    return Terms(rows, k, target, bound, earlier, float(residual), int(iterations), failed)
+
+
+def _held_out(learner: Learner) -> Labelled:
+    """A seeded half of the test images, of those that can be read and have a label."""
+    right = learner.dataset.test_labels
+    usable = np.flatnonzero(learner.dataset.readable_test() & (right >= 0))
+    half = votes.random_order(len(usable), learner.seed(0, HALVED)) < -(-len(usable) // 2)
+    return Labelled(learner.test, usable[half], right)
+
+
+def _before(cycle: "Scoring", learner: Learner) -> Scorer | None:
+    """The model of the cycle before; None where its weights are not here, as in a run that was opened without them."""
+    folder = cycle.run.cycle_path(cycle.cycle - 1)
+    if not weights(folder).is_file():
+        return None
+    strategy = cycle.task.strategy
+    return learner.scorers(folder, cycle.cycle - 1, 0.0 if strategy is None else strategy.dropout)[WHOLE]
+
+
+def _computed(
+    scorer: Scorer,
+    before: Scorer | None,
+    candidates: Labelled,
+    learnt: Labelled,
+    held_out: Labelled,
+    *,
+    damping: float,
+    weight_decay: float,
+) -> NDArray[np.float64]:
+    """Float64 [1 + n, 3]: (residual, iterations, whether it converged), then of each candidate (Eq. 2, Eq. 4, Eq. 5).
+
+    What did not converge has NaN for every candidate. Raises `ValueError` as `core.influence` does.
+    """
+    model, images = scorer.model, scorer.images
+
+    def compute() -> NDArray[np.float64]:
+        vector: Vector = {}
+        for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
+            part = loss_gradient(model, x, held_out.targets(at))
+            vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
+        x, y = images[learnt.rows], learnt.targets(learnt.rows)
+        solution = inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
+        rows = [np.array([[solution.residual, solution.iterations, solution.converged]], dtype=np.float64)]
+        if not solution.converged:
+            return np.concatenate([*rows, np.full((len(candidates.rows), 3), np.nan)])
+        done = 0
+        for at, x in images.batches(candidates.rows, at_once(model, images, SCORE_BATCH)):
+            found = influence(
+                model,
+                x,
+                solution,
+                n_labels=len(learnt.rows),
+                targets=candidates.targets(at),
+                before=None if before is None else before.model,
+            )
+            earlier = torch.full_like(found.target, torch.nan) if found.approx_3 is None else found.approx_3
+            rows.append(torch.stack([found.target, found.approx_2, earlier], dim=1).double().cpu().numpy())
+            done += len(at)
+            scorer.progress(done / len(candidates.rows))
+        return np.concatenate(rows)
+
+    key = {
+        **scorer.key,
+        "score": "influence",
+        "before": None if before is None else before.key["weights"],
+        "candidates": candidates.key,
+        "learnt": learnt.key,
+        "held out": held_out.key,
+        "damping": damping,
+        "weight decay": weight_decay,
+    }
+    return scorer.cache.get(key, compute)
