@@ -3,7 +3,7 @@
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.analysis import budget, curves, figures, labelling, peers
+from core.analysis import bounds, budget, curves, figures, labelling, peers
 from core.runs import run as runs
 from pages.ui import frame, widgets
 
@@ -11,6 +11,7 @@ KINDS = {
     "curves": "As the runs went",
     "policies": "By their first rankings (Figure 3)",
     "budget": "What a budget buys",
+    "influence": "Influence and its bounds",
 }
 
 
@@ -112,6 +113,51 @@ def priced(left: DeltaGenerator, right: DeltaGenerator) -> tuple[float, str]:
     return price, unit
 
 
+def influence(here: frame.Here) -> None:
+    """The ladder of bounds, and Table 2 of Wang et al. 2022, per cycle."""
+    st.caption(
+        "What labelling an image does to the loss on held-out images, to first order (Target), and what gradient-norm strategies "
+        "replace it by: its absolute value (Approx-1), the product of two norms (Approx-2, a bound of it), and the same by the "
+        "model that ranked the image, before it was learnt (Approx-3, which stands for it and is no bound)."
+    )
+    ladder, table = widgets.ladder(here, here.key)
+    if len(ladder):
+        widgets.figure(bounds.figure(here.run, ladder), f"{here.run.id}-influence")
+    for row in table[table["failed"] != ""].itertuples():
+        st.warning(f"Candidates of cycle {row.cycle}: {frame.plain(row.failed)}")
+    st.subheader("Do bound and influence choose the same images?")
+    st.caption(f"{frame.plain(bounds.DEFINITION)} {frame.plain(bounds.paper())}")
+    st.dataframe(
+        bounds.shares(table),
+        hide_index=True,
+        placeholder="—",
+        column_config={
+            "cycle": st.column_config.NumberColumn("Cycle", help="The cycle that ranked the candidates."),
+            "n_labels": st.column_config.NumberColumn("Labels", format="localized"),
+            "k": st.column_config.NumberColumn("K", format="localized"),
+            "candidates": st.column_config.NumberColumn("Candidates", format="localized"),
+            "eq3_eq5": st.column_config.NumberColumn("Eq. 3 and 5", format="percent", help="Table 2 of the paper."),
+            "eq2_eq5": st.column_config.NumberColumn("Signed Eq. 2 and 5", format="percent"),
+            "chance": st.column_config.NumberColumn("By chance", format="percent"),
+            "eq2_eq3": st.column_config.NumberColumn("Signed Eq. 2 and 3", format="percent"),
+            "step_3_4": st.column_config.NumberColumn(
+                "Eq. 3 / Eq. 4", format="%.3f", help="Median over the candidates; 1 would be a tight bound."
+            ),
+            "step_4_5": st.column_config.NumberColumn(
+                "Eq. 4 / Eq. 5", format="%.3f", help="Median over the candidates; above 1 it is no bound."
+            ),
+            "positive": st.column_config.NumberColumn(
+                "Helpful", format="percent", help="Share of the candidates whose influence is above 0."
+            ),
+            "residual": st.column_config.NumberColumn(
+                "CG residual", format="%.1e", help="Relative residual of the conjugate gradients."
+            ),
+            "iterations": st.column_config.NumberColumn("CG iterations", format="localized"),
+        },
+    )
+    widgets.table_export(lambda: table, len(table), f"{here.run.id}-influence")
+
+
 def unknown(here: frame.Here) -> None:
     """What can be said where no ground truth is available: what was spent, and on what."""
     if here.config.parent is not None and here.config.annotator != "person":
@@ -148,7 +194,11 @@ def show(here: frame.Here) -> None:
     simulable = here.config.question.checks and curves.simulable(here.run, here.dataset)
     kind = st.segmented_control(
         "Curves",
-        [one for one in KINDS if one != "policies" or simulable],
+        [
+            one
+            for one in KINDS
+            if {"policies": simulable, "influence": bounds.measured(here.run.cycles())}.get(one, True)
+        ],
         default="policies" if simulable and here.config.static else "curves",
         required=True,
         format_func=lambda one: KINDS[one],
@@ -159,6 +209,8 @@ def show(here: frame.Here) -> None:
         return policies(here, chosen)
     if kind == "budget":
         return bought(here, chosen)
+    if kind == "influence":
+        return influence(here)
     widgets.figure(widgets.run_figure(here, here.key, "curves", tuple(chosen)), f"{here.run.id}-curves")
     table = widgets.areas(here, here.key, tuple(chosen)).dropna(axis=1, how="all")
     if "auc" not in table:  # without ground truth there is no curve to measure

@@ -286,8 +286,7 @@ def history(run: Run, cycle: int) -> None:
             "fell": st.column_config.NumberColumn(
                 "Norm fell", help="Images chosen before whose gradient norm is no larger now that they are learnt."
             ),
-            **{name: None for name in changes if name.startswith("influence_") and name != "influence_failed"},
-            "influence_failed": "Influence not known",
+            **{name: None for name in changes if name.startswith("influence_")},  # Curves shows these
         },
         placeholder="—",
     )

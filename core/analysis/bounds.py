@@ -1,11 +1,22 @@
-"""What a run measured of influence and the bound that gradient norms rest on: Table 2. Needs no torch.
+"""What a run measured of influence: the ladder of bounds that gradient norms rest on, and Table 2. Needs no torch.
 
 Wang et al. 2022, Eqs. 2 to 5. All is of the candidates that a cycle ranked, measured once the next one had learnt the chosen.
 """
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
+from core.analysis import figures, published
+from core.plots import curves
+from core.runs.run import Run
+
+TERMS = {
+    "target": "Target (Eq. 2), signed",
+    "approx-1": "Approx-1 (Eq. 3)",
+    "approx-2": "Approx-2 (Eq. 4)",
+    "approx-3": "Approx-3 (Eq. 5)",
+}
 MEASURES = {  # of `Run.cycles`, where they begin with influence_
     "k": "k",
     "n": "candidates",
@@ -20,6 +31,11 @@ MEASURES = {  # of `Run.cycles`, where they begin with influence_
     "failed": "failed",
 }
 COLUMNS = ["cycle", "n_labels", *MEASURES.values(), "chance"]
+QUARTILES = (0.25, 0.5, 0.75)
+NOTE = (
+    "median and quartiles over the candidates, true labels; loss: summed over a half of the test images; inverse of the "
+    "Gauss–Newton matrix, damping {damping:g} and the weight decay; what is not above 0 is not drawn"
+)
 DEFINITION = (
     "Of the K candidates of highest Eq. 5 (the bound by the model that ranked them, true labels), how many are among the K of "
     "highest Eq. 3 (the absolute influence on the loss of half of the test images, by the model that has learnt the K chosen), "
@@ -50,3 +66,45 @@ def table(cycles: pd.DataFrame) -> pd.DataFrame:
     found = found[cycles["influence_n"].notna()].reset_index(drop=True)
     found["chance"] = found["k"] ** 2 / found["candidates"].where(found["candidates"] > 0)
     return found.astype({"cycle": int, "n_labels": int, "k": int, "candidates": int})
+
+
+def shares(found: pd.DataFrame) -> pd.DataFrame:
+    """`table` with its overlaps as shares of k, in the order in which people read it."""
+    overlaps = ["eq3_eq5", "eq2_eq5", "chance", "eq2_eq3"]
+    found = found.assign(**{name: found[name] / found["k"] for name in overlaps})
+    steps = ["step_3_4", "step_4_5", "positive", "residual", "iterations"]
+    return found[["cycle", "n_labels", "k", "candidates", *overlaps, *steps]]
+
+
+def ladder(run: Run) -> pd.DataFrame:
+    """Quartiles of the four terms over the candidates of each cycle: cycle, n_labels (as of `table`), term, low, median, high, n.
+
+    term: of `TERMS`. Of Eq. 2 they may lie below 0. Empty where nothing was measured. Raises as `Run.ranking`.
+    """
+    rows = []
+    for row in table(run.cycles()).itertuples():
+        ranking = run.ranking(row.cycle + 1)
+        terms = {
+            "target": ranking.get("influence"),
+            "approx-1": ranking["influence"].abs() if "influence" in ranking else None,
+            "approx-2": ranking.get("bound"),
+            "approx-3": ranking.get("earlier-bound"),
+        }
+        for term, values in terms.items():
+            if values is not None:
+                low, median, high = (float(q) for q in values.quantile(list(QUARTILES)))
+                rows.append([row.cycle, row.n_labels, term, low, median, high, int(values.notna().sum())])
+    return pd.DataFrame(rows, columns=["cycle", "n_labels", "term", "low", "median", "high", "n"])
+
+
+def figure(run: Run, found: pd.DataFrame) -> go.Figure:
+    """The ladder of a run as pages show it; found: of `ladder`, not empty."""
+    small = figures.note(run, f"{NOTE.format(damping=run.config.damping)}; n = {found['n'].max():,}")
+    return curves.ladder(found.assign(title=found["term"].map(TERMS)), small)
+
+
+def paper() -> str:
+    """What the paper reports in Table 2, in a sentence."""
+    theirs = published.table("influence")["published"]
+    found = f"{theirs.min():.1f} to {theirs.max():.1f} % of K"
+    return f"Table 2 of Wang et al. 2022 reports {found} (CIFAR-10; {published.PROTOCOL})."

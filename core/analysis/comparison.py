@@ -96,9 +96,7 @@ DEFINITIONS = {
     ),
 }
 NOT_MEASURED = "Not measured in these runs: run with evidence, as `python -m core run --protocol …` does."
-NO_INFLUENCE = (
-    "Not measured in these runs: run with `--evidence influence`; where that failed, the table of cycles says why."
-)
+NO_INFLUENCE = "Not measured in these runs: run with `--evidence influence`; where that failed, Curves says why."
 
 
 @dataclass(frozen=True)

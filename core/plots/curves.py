@@ -111,6 +111,58 @@ def compared(table: pd.DataFrame, y: str, unit: str, note: str, level: pd.DataFr
     return style.finish(figure, "Labelled images", y, note, legend_rows=-(-len(methods) // 2))
 
 
+LADDER = {  # of bounds, lowest first: colour, symbol and dash
+    "target": (style.GREEN, "circle", "dot"),
+    "approx-1": (style.BLUE, "square", "solid"),
+    "approx-2": (style.ORANGE, "diamond", "solid"),
+    "approx-3": (style.VERMILLION, "triangle-up", "dash"),
+}
+
+
+def ladder(table: pd.DataFrame, note: str) -> go.Figure:
+    """Terms of a chain of bounds against labels on a logarithmic scale: medians with their quartiles, side by side.
+
+    table: n_labels, term (of `LADDER`), title, low, median, high. What is not above 0 is not drawn; a bar goes down to the edge
+    where its lower end is not.
+    """
+    figure = go.Figure()
+    drawn = table[["low", "median", "high"]].to_numpy(float)
+    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
+    bottom, top = (positive.min() / 2, positive.max() * 2) if len(positive) else (0.1, 10.0)
+    for term, (colour, symbol, dash) in LADDER.items():
+        part = table[(table["term"] == term) & (table["median"] > 0)].sort_values("n_labels")
+        if part.empty:
+            continue
+        title = str(part["title"].iloc[0])
+        figure.add_trace(
+            go.Scatter(
+                x=part["n_labels"],
+                y=part["median"],
+                name=title,
+                offsetgroup=term,
+                mode="lines+markers",
+                line={"color": colour, "width": 2, "dash": dash},
+                marker={"symbol": symbol, "size": 9},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": part["high"] - part["median"],
+                    "arrayminus": part["median"] - part["low"].clip(lower=bottom),
+                    "width": 5,
+                },
+                customdata=part[["low", "high"]],
+                hovertemplate="%{x:,} labels: %{y:.3g} (%{customdata[0]:.3g} to %{customdata[1]:.3g})<extra>"
+                + title
+                + "</extra>",
+            )
+        )
+    style.finish(figure, "Labelled images", "Change of the held-out loss (nats)", note, legend_rows=2)
+    ticks = sorted(table["n_labels"].unique())
+    figure.update_xaxes(tickvals=ticks, tickformat=",")
+    figure.update_yaxes(type="log", range=[np.log10(bottom), np.log10(top)], exponentformat="power")
+    return figure.update_layout(scattermode="group", scattergap=0.6)
+
+
 def differences(table: pd.DataFrame, note: str) -> go.Figure:
     """Difference to the baseline in points, a dot a strategy with its 95 % interval; a ring without one: too few seeds.
 

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import methods
-from core.analysis import budget, curves, figures, labelling, rankings
+from core.analysis import bounds, budget, curves, figures, labelling, rankings
 from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason
 from core.files import bundle, export, printed
 from core.files.printed import Layout
@@ -342,6 +342,12 @@ def score_distribution(_here: Here, key: tuple[str, int, int], score: str) -> go
 def areas(_here: Here, key: tuple[str, int, int], others: tuple[str, ...]) -> pd.DataFrame:
     """Areas under the curves of the run we stand at and others."""
     return curves.areas([_here.run, *(find(one) for one in others)], _here.dataset)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def ladder(_here: Here, key: tuple[str, int, int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The bounds of the influence that the run we stand at measured, and how far they choose alike."""
+    return bounds.ladder(_here.run), bounds.table(_here.run.cycles())
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
