@@ -231,6 +231,7 @@ def test_the_map_of_images_selects_all_that_lie_in_a_box(guest, gallery, cleaned
     expect(guest.page.get_by_role("button", name="Selected on a figure: 400 ✕")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_page_and_size_of_images_survive_a_reload_and_an_order_begins_at_its_first_page(guest, gallery):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}&size=50")
     first = shown(guest, 50)
@@ -282,6 +283,7 @@ def test_a_narrow_page_shows_the_card_of_the_image_that_is_tapped(chromium, gall
         expect(visitor.page.get_by_text(re.compile("the model says"))).to_be_in_viewport(ratio=0.1)
 
 
+@pytest.mark.slow
 def test_a_pruned_cache_is_made_again(guest, gallery):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
     before = shown(guest, 20)

@@ -57,6 +57,7 @@ def uploads(guest: Visitor, title: str, path: Path) -> None:
     guest.settled()
 
 
+@pytest.mark.slow
 def test_predictions_are_uploaded_beside_a_folder_and_for_the_next_cycle(guest, fresh, images):
     guest.checks(images)
     guest.chooses("Check next — label cleaning")

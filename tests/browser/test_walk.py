@@ -103,6 +103,7 @@ def test_select_on_the_map(visitor, server):
     assert 0 < int(count.split(" of ")[0]) < 400
 
 
+@pytest.mark.slow
 def test_every_figure_format_and_table_format(visitor, server):
     newest = latest(server, "vanilla")
     visitor.open(f"/curves?run={newest}")
