@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 import data
 from core.engine import loop
-from core.runs import run, settle
+from core.runs import jobs, run, settle
 from core.runs.spec import Config
 
 TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
@@ -16,7 +16,7 @@ KIND = "Influence and its bounds"
 
 def opened(one, kind=None):
     """The page, as a visitor of this run has it."""
-    app = AppTest.from_file("app.py", default_timeout=120)
+    app = AppTest.from_file(str(jobs.ROOT / "app.py"), default_timeout=120)
     app.query_params["run"] = one.id
     if kind is not None:
         app.query_params["kind"] = kind
