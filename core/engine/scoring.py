@@ -90,6 +90,14 @@ def dropout(task: Task) -> float:
     return task.dropout if task.strategy is None else task.strategy.dropout
 
 
+def validation(run: Run, task: Task, learner: Learner | Importer) -> Ints | None:
+    """Rows of the initial labels that the strategy's second model does not learn; None where it needs no such model."""
+    if task.strategy is None or not task.strategy.validation:
+        return None
+    state, _, _ = run.state(learner.dataset.ids, 0)
+    return cast(Learner, learner).validation(np.flatnonzero(state.majority >= 0), task.strategy.validation)
+
+
 def columns(cycle: Scoring) -> dict[str, Floats]:
     """All scores of the pool, [N] each, NaN where a sample is no candidate of a strategy."""
     found = cycle.task.score_columns(cycle.state, cycle.probs)
@@ -267,6 +275,12 @@ class Unlabelled:
             for _, x in images.batches(self.rows, SCORE_BATCH):
                 parts.append(companion(model.stages(x)).double().cpu().numpy())
         return np.concatenate(parts)
+
+    def expected_influence(self) -> Floats:
+        cycle = self.cycle
+        held_out = validation(cycle.run, cycle.task, cycle.learner)
+        assert held_out is not None
+        return influence.expected(cycle, held_out)
 
 
 def ranking_table(

@@ -83,7 +83,7 @@ def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method)
 
 def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     """They differ in what they choose and, from the second cycle on, in what they ask of training."""
-    runs = [start(pool, method=method) for method in ("random", "mc-dropout", "ll4al")]
+    runs = [start(pool, method=method) for method in ("random", "mc-dropout", "ll4al", "expected-influence")]
     for one in runs:
         loop.work(one, pool)
     first = [one.log.labels(0).drop(columns="time") for one in runs]
@@ -95,6 +95,7 @@ def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     shared = [one.log.phases().query("phase == 'train'")["result"].tolist() for one in runs]
     assert [[cycle["shared"] for cycle in each] for each in shared] == [
         [False, False, False],
+        [True, False, False],
         [True, False, False],
         [True, False, False],
     ]
