@@ -86,7 +86,7 @@ DEFINITIONS = {
     "fell": (
         "Of the images selected after the previous cycle, how many have under the new model a gradient norm no higher than "
         "under the previous one, in %; for strategies that rank by a gradient norm. The control: the same of all candidates that "
-        "the previous cycle ranked, chosen or not; norms fall as training goes on, whatever was chosen."
+        "the previous cycle ranked, most of which the new model has not learnt."
     ),
     "influence": bounds.DEFINITION,
     "correlations": (
