@@ -286,6 +286,13 @@ def history(run: Run, cycle: int) -> None:
             "fell": st.column_config.NumberColumn(
                 "Norm fell", help="Images chosen before whose gradient norm is no larger now that they are learnt."
             ),
+            "pool": st.column_config.NumberColumn(
+                "Ranked before", help="All candidates of the previous ranking, chosen or not."
+            ),
+            "pool_fell": st.column_config.NumberColumn(
+                "Norm fell, all ranked",
+                help="The control: of all candidates of the previous ranking, those whose gradient norm is no larger now.",
+            ),
             **{name: None for name in changes if name.startswith("influence_")},  # Curves shows these
         },
         placeholder="—",

@@ -1,6 +1,7 @@
 """What a user can get wrong, and the one sentence that says what to do: exit code 2, no traceback, nothing lost."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from PIL import Image
 
 import data
 from core.__main__ import main
-from core.engine import inference, loop
+from core.engine import inference, influence, loop
 from core.files import printed
 from core.runs import annotation, run, settle
 from core.runs.spec import Config
@@ -345,6 +346,60 @@ def a_factory_with_other_classes(here: Situation) -> list[str]:
     )
 
 
+def a_factory_with_operators_that_have_no_second_derivative(here: Situation) -> list[str]:
+    model = """
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+class Network(nn.Module):
+    def __init__(self, channels, n_classes):
+        super().__init__()
+        self.body, self.head = nn.Linear(784 * channels, 8), nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        return self.head(Twice.apply(self.body(x.flatten(1)).relu()))
+
+def make(channels, n_classes):
+    return Network(channels, n_classes)
+"""
+    return [*factory(here, model), "--strategy", "expected-influence"]
+
+
+def conjugate_gradients_that_do_not_converge(here: Situation) -> list[str]:
+    few = functools.partial(influence.inverse_hvp, max_iterations=1)
+    here.request.getfixturevalue("monkeypatch").setattr(influence, "inverse_hvp", few)
+    return [*LEARN, "--limit", "300", "--budget", "20", "--strategy", "expected-influence"]
+
+
+def a_frozen_network_for_a_second_one(here: Situation) -> list[str]:
+    frozen = ["--model", "torchvision:mobilenet_v2", "--freeze"]
+    return ["run", "--task", "active-learning", "--limit", "300", *frozen, "--strategy", "expected-influence"]
+
+
+def one_label_to_learn_and_to_hold_out(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--initial", "1", "--budget", "20", "--strategy", "expected-influence"]
+
+
+def damping_below_zero(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--evidence", "influence", "--damping", "-1"]
+
+
+def influence_on_no_test_image(here: Situation) -> list[str]:
+    root = here.pictures(cat=9, dog=9)
+    return [*LEARN, "--dataset", "folder", "--root", str(root), "--test-share", "0", "--evidence", "influence"]
+
+
 def a_model_with_a_misspelt_name(here: Situation) -> list[str]:
     return [*LEARN, "--limit", "300", "--model", "resnet-18"]
 
@@ -540,6 +595,18 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_frozen_network_of_random_weights, r"small-cnn begins from random weights: choose torchvision:mobilenet_v2"),
         (a_factory_that_is_no_module, r"made a int, and must return a torch.nn.Module: correct it"),
         (a_factory_with_other_classes, r"must give logits \[N, 10\].*gave shape \[2, 7\] for two images: correct it"),
+        (
+            a_factory_with_operators_that_have_no_second_derivative,
+            r"forward rule or a double backward, and this model has one with neither .*: write it in torch's own functions",
+        ),
+        (conjugate_gradients_that_do_not_converge, r"did not converge: the relative residual .* with more --damping"),
+        (
+            a_frozen_network_for_a_second_one,
+            r"expected-influence needs a network that the run trains: leave --freeze out",
+        ),
+        (one_label_to_learn_and_to_hold_out, r"there is one alone: give --initial, at least 2"),
+        (damping_below_zero, r"--damping is -1.*: give at least 0"),
+        (influence_on_no_test_image, r"measured on the loss of test images.*: hold some out with --test-share"),
         (a_model_with_a_misspelt_name, r'--model is "resnet-18": choose one of small-cnn, .*MODULE:FACTORY'),
         (labels_of_another_project, r"export.json is of another project"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),

@@ -85,7 +85,8 @@ DEFINITIONS = {
     "gap": "Train minus test accuracy after each cycle's training, in points, from cycle 1 on.",
     "fell": (
         "Of the images selected after the previous cycle, how many have under the new model a gradient norm no higher than "
-        "under the previous one, in %; for strategies that rank by a gradient norm."
+        "under the previous one, in %; for strategies that rank by a gradient norm. The control: the same of all candidates that "
+        "the previous cycle ranked, most of which the new model has not learnt."
     ),
     "influence": bounds.DEFINITION,
     "correlations": (
@@ -95,6 +96,7 @@ DEFINITIONS = {
         "sum, term by term, so that their correlation is 1 by identity."
     ),
 }
+CONTROLS = {"signed": "signed Eq. 2", "pool": "all candidates"}  # columns of a table of means beside its mean
 NOT_MEASURED = "Not measured in these runs: run with evidence, as `python -m core run --protocol …` does."
 NO_INFLUENCE = "Not measured in these runs: run with `--evidence influence`; where that failed, Curves says why."
 
@@ -204,11 +206,19 @@ def generalisation_gap(runs: Runs) -> pd.DataFrame:
 def gradient_fell(runs: Runs) -> pd.DataFrame:
     """Share (%) of the samples bought last whose gradient norm is no higher under the new model (Tables 4 and 5).
 
-    Columns as `accuracy_table`; empty where no run has the evidence.
+    Columns as `accuracy_table`, and pool, pool_sd: the same of all candidates that the cycle before ranked, NaN where not all of
+    the seeds have it, as runs of earlier versions. Empty where no run has the evidence.
     """
-    long = read(runs).long("fell", "selected")
+    long = read(runs).long("fell", "selected", "pool_fell", "pool")
     long["share"] = long["fell"] / long["selected"]  # 0 / 0 is not measured
-    return _over_seeds(long, "share", 100.0)
+    long["all"] = long["pool_fell"] / long["pool"]
+    names = {"mean": "pool", "sd": "pool_sd", "n_seeds": "pool_seeds"}
+    control = _over_seeds(long, "all", 100.0).drop(columns="n_labels").rename(columns=names)
+    table = _over_seeds(long, "share", 100.0).merge(control, on=["method", "cycle"], how="left")
+    known = table["pool_seeds"] == table["n_seeds"]
+    return table.assign(**{name: table[name].astype(float).where(known) for name in ("pool", "pool_sd")})[
+        [*MEANS, "pool", "pool_sd"]
+    ]
 
 
 def high_gradient(runs: Runs) -> pd.DataFrame:
@@ -467,7 +477,7 @@ def wide(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
 
     Where the table has published figures, each strategy has a row "ours" and, if the paper names it, a row "paper" with
     the budget behind each figure: "28.1 (10 %)". Below `high_gradient` and `bound_overlap` stands what a random choice would
-    reach; the latter has a row "ours, signed Eq. 2" for its other control.
+    reach; the latter has a row "ours, signed Eq. 2" for its other control, and `gradient_fell` a row "ours, all candidates".
     """
     table, columns = _by_cycle(table)
     rows: list[dict[str, Any]] = []
@@ -479,9 +489,10 @@ def wide(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
             name: f"{row['mean']:.{decimals}f}" + (f" ± {row['sd']:.{decimals}f}" if np.isfinite(row["sd"]) else "")
             for name, row in place.iterrows()
         }
-        if "signed" in place:
-            rows.append({"Strategy": method, "Figures": "ours, signed Eq. 2"})
-            rows[-1] |= {str(name): f"{value:.{decimals}f}" for name, value in place["signed"].items()}
+        for control, said in CONTROLS.items():
+            if control in place and place[control].notna().any():
+                rows.append({"Strategy": method, "Figures": f"ours, {said}"})
+                rows[-1] |= {str(name): f"{value:.{decimals}f}" for name, value in place[control].dropna().items()}
         if "published" in place and place["published"].notna().any():
             rows.append({"Strategy": method, "Figures": "paper"})
             rows[-1] |= {

@@ -45,6 +45,7 @@ class Importer:
         *,
         dropout: float = 0.0,
         companion: MakeCompanion | None = None,
+        validation: Ints | None = None,
         previous: Path | None = None,
     ) -> dict[str, Any]:
         """Keep the predictions that the run starts from; returns the digest of those that rank the cycle, and where they lie."""

@@ -1,6 +1,7 @@
-"""What the candidates of the cycle before are worth: their influence on a held-out loss, and its bounds (Wang et al. 2022).
+"""What labels are worth: the influence of candidates on a held-out loss, and its bounds (Wang et al. 2022).
 
-Evidence alone: the loss is that of a half of the test images, and nothing that ranks or selects reads what is found here.
+`terms` is evidence alone: of the candidates of the cycle before, with their labels, on the loss of a half of the test images;
+nothing that ranks or selects reads it. `expected` is a score: of the candidates as they are, on the loss of a validation split.
 """
 
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from core.engine.inference import SCORE_BATCH, Scorer
 from core.engine.learner import WHOLE, Learner, weights
-from core.influence import Vector, influence, inverse_hvp, loss_gradient
+from core.influence import Solution, Vector, gradient_dots, influence, inverse_hvp, loss_gradient
 from core.models.batches import Images
 from core.models.forward import at_once
 from core.relabel import Floats, Ints
 from core.store.cache import digest
 from data import votes
+from data.errors import UserError
 
 if TYPE_CHECKING:
     from core.engine.scoring import Scoring
@@ -134,10 +136,7 @@ def terms(cycle: "Scoring") -> Terms | None:
         return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, str(error))
     (residual, iterations, converged), values = found[0], found[1:]
     if not converged:
-        failed = (
-            f"Conjugate gradients did not converge: the relative residual is {residual:.2g} after {int(iterations):,} "
-            "iterations; start a run with more --damping."
-        )
+        failed = _unconverged(residual, iterations)
     target, bound, earlier = values.T
     return Terms(rows, k, target, bound, earlier, float(residual), int(iterations), failed)
 
@@ -176,12 +175,7 @@ def _computed(
     model, images = scorer.model, scorer.images
 
     def compute() -> NDArray[np.float64]:
-        vector: Vector = {}
-        for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
-            part = loss_gradient(model, x, held_out.targets(at))
-            vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
-        x, y = images[learnt.rows], learnt.targets(learnt.rows)
-        solution = inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
+        solution = _solution(scorer, learnt, held_out, damping, weight_decay)
         rows = [np.array([[solution.residual, solution.iterations, solution.converged]], dtype=np.float64)]
         if not solution.converged:
             return np.concatenate([*rows, np.full((len(candidates.rows), 3), np.nan)])
@@ -212,3 +206,70 @@ def _computed(
         "weight decay": weight_decay,
     }
     return scorer.cache.get(key, compute)
+
+
+def expected(cycle: "Scoring", validation: Ints) -> Floats:
+    """Float64 [n] ≥ 0 in nats: Σ_y p_y |(1/l) Σ_j ∇L(x_j)ᵀ H⁻¹ ∇CE(·, y)| of each candidate, Eq. 3 over its predicted labels.
+
+    By the model that has learnt all labels but those of the rows `validation`, which are the x_j; once for equal content. Raises
+    `UserError` where conjugate gradients do not converge, and for a model or a curvature that has no such numbers.
+    """
+    learner, config, rows = cast(Learner, cycle.learner), cycle.learner.config, cycle.candidates
+    scorer = learner.second(cycle.run.cycle_path(cycle.trained), cycle.trained)
+    labels = cycle.state.majority
+    known = np.flatnonzero(labels >= 0)
+    known = known[learner.dataset.readable(known)]
+    held = np.isin(known, validation)
+    learnt = known[~held]
+    learnt = learnt[learner.learnt(len(learnt), learner.seed(cycle.trained, 1))]
+    train, held_out = Labelled(learner.pool, learnt, labels), Labelled(learner.pool, known[held], labels)
+    weight_decay = learner.settings(cycle.trained, len(learnt)).weight_decay
+
+    def compute() -> NDArray[np.float64]:
+        solution = _solution(scorer, train, held_out, config.damping, weight_decay)
+        if not solution.converged:
+            raise UserError(_unconverged(solution.residual, solution.iterations))
+        parts, done = [], 0
+        for at, x in scorer.images.batches(rows, at_once(scorer.model, scorer.images, SCORE_BATCH)):
+            parts.append(gradient_dots(scorer.model, x, solution.vector, loss="egl").double().cpu().numpy())
+            done += len(at)
+            scorer.progress(done / len(rows))
+        return np.concatenate(parts) / len(learnt)
+
+    key = {
+        **scorer.key,
+        "score": "expected influence",
+        "candidates": digest(rows),
+        "learnt": train.key,
+        "held out": held_out.key,
+        "damping": config.damping,
+        "weight decay": weight_decay,
+    }
+    try:
+        found = scorer.cache.get(key, compute)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not found.any():
+        raise UserError(
+            "No candidate has an expected influence above 0, as where every softmax is saturated: train for fewer epochs, or "
+            "choose another strategy."
+        )
+    return found
+
+
+def _solution(scorer: Scorer, learnt: Labelled, held_out: Labelled, damping: float, weight_decay: float) -> Solution:
+    """H⁻¹ Σ_j ∇L(x_j) over the held-out images, H the curvature of what the model has learnt. Raises as `core.influence` does."""
+    model = scorer.model
+    vector: Vector = {}
+    for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
+        part = loss_gradient(model, x, held_out.targets(at))
+        vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
+    x, y = learnt.images[learnt.rows], learnt.targets(learnt.rows)
+    return inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
+
+
+def _unconverged(residual: float, iterations: float) -> str:
+    return (
+        f"Conjugate gradients did not converge: the relative residual is {residual:.2g} after {int(iterations):,} "
+        "iterations; start a run with more --damping."
+    )

@@ -37,6 +37,7 @@ Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble
 MakeCompanion = Callable[[tuple[int, ...]], nn.Module]  # from the widths of the model's stages
 COMPANION = "companion.safetensors"
+SECOND = "weights-validation.safetensors"  # of the model that has not learnt a strategy's validation split
 HELD_OUT = 0.1  # of the labels, by which a training is stopped early
 
 
@@ -46,7 +47,7 @@ class Learner:
     def __init__(
         self, config: Config, dataset: ImageDataset, home: Path, report: Progress = lambda share: None
     ) -> None:
-        self.config, self.dataset, self.home, self.report, self.done = config, dataset, home, report, 0
+        self.config, self.dataset, self.home, self.report = config, dataset, home, report
         self.selector = selectors.load(config.selector)
         self.device = pick_device()
         statistics = self._statistics()
@@ -54,6 +55,7 @@ class Learner:
         self.test = Images(dataset.test_images, *statistics, self.device)
         self.cache, self.trained = ScoreCache(home / ".cache"), Trainings(home)
         self.parts = list(itertools.product(range(config.folds), range(config.ensemble)))
+        self.done, self.trainings = 0, len(self.parts)
         # A sample stays in its fold for the whole run, so that no fine-tuned model has ever seen those it is asked about
         order = votes.random_order(len(dataset), config.seed)
         self.fold_of = np.empty(len(dataset), dtype=np.int64)
@@ -83,8 +85,8 @@ class Learner:
         return channel_statistics(images) if expected is None else expected
 
     def progress(self, share: float) -> None:
-        """Report the finished share of all parts."""
-        self.report((self.done + share) / len(self.parts))
+        """Report the finished share of all trainings of a cycle."""
+        self.report((self.done + share) / self.trainings)
 
     def seed(self, cycle: int, purpose: int, part: Part = WHOLE) -> int:
         """A seed of its own for every run seed, cycle, purpose and part."""
@@ -163,16 +165,52 @@ class Learner:
         *,
         dropout: float = 0.0,
         companion: MakeCompanion | None = None,
+        validation: Ints | None = None,
         previous: Path | None = None,
     ) -> dict[str, Any]:
         """Train every part on the rows with `labels` [n] and write its weights, and a log of its epochs, into `folder`.
 
         companion: makes a module to be trained along, from the second cycle on; in the first it is trained beside the finished
-        model, which all strategies share · previous: folder of weights to go on from. Returns the mean training loss and whether
-        all was taken over.
+        model, which all strategies share · validation: rows that a second model, trained plainly, does not learn · previous:
+        folder of weights to go on from. Returns the mean training loss and whether all was taken over, the second model aside.
+        Raises `UserError` where the validation leaves nothing to learn, or is none of the rows.
         """
         with writing(folder):
             folder.mkdir(exist_ok=True)
+        if validation is None:
+            return self._train(folder, cycle, rows, labels, dropout, companion, previous)
+        learnt = ~np.isin(rows, validation)
+        if learnt.all() or not learnt.any():
+            raise UserError(
+                f"Of {len(rows):,} labels none is left {'to hold out' if learnt.all() else 'to learn from'} for the strategy's "
+                "second model: start with more labels, all of images that can be read."
+            )
+        if previous is not None and not (previous / SECOND).is_file():
+            raise UserError(
+                "The second model of the strategy goes on from its weights of the cycle before, which are not here: open a "
+                "bundle that was made with them (`python -m core bundle RUN --with-weights`), or branch with another strategy."
+            )
+        self.done, self.trainings = 0, len(self.parts) + 1
+        result = self._train(folder, cycle, rows, labels, dropout, companion, previous)
+        self.done = len(self.parts)
+        self._train_part(folder, cycle, WHOLE, rows[learnt], labels[learnt], 0.0, previous, SECOND)
+        return result
+
+    def validation(self, initial: Ints, share: float) -> Ints:
+        """The validation split of a run: a seeded share of the rows that it starts with, at least one."""
+        order = votes.random_order(len(initial), self.seed(0, 10))
+        return initial[order < max(1, round(share * len(initial)))]
+
+    def _train(
+        self,
+        folder: Path,
+        cycle: int,
+        rows: Ints,
+        labels: Ints,
+        dropout: float,
+        companion: MakeCompanion | None,
+        previous: Path | None,
+    ) -> dict[str, Any]:
         if companion is None:
             return self._train_parts(folder, cycle, rows, labels, dropout, previous)
         if cycle == 0:
@@ -269,11 +307,21 @@ class Learner:
         return votes.random_order(n, seed) >= max(1, round(HELD_OUT * n))
 
     def _train_part(
-        self, folder: Path, cycle: int, part: Part, rows: Ints, labels: Ints, dropout: float, previous: Path | None
+        self,
+        folder: Path,
+        cycle: int,
+        part: Part,
+        rows: Ints,
+        labels: Ints,
+        dropout: float,
+        previous: Path | None,
+        name: str | None = None,
     ) -> dict[str, Any]:
+        """name: of the file of weights, where it is not that of the part."""
+        file = weights(folder, part) if name is None else folder / name
         model = self.build(cycle, part, dropout)
         if previous is not None:
-            restore(model, weights(previous, part))
+            restore(model, previous / file.name)
         seed = self.seed(cycle, 1, part)
         learnt, stopping = self._stopping(model, rows, labels, seed)
         settings = self.settings(cycle, int(learnt.sum()))
@@ -282,7 +330,7 @@ class Learner:
         shared = self.trained.find(key)
         if shared is not None:
             content, result = shared
-            write_atomically(weights(folder, part), content)
+            write_atomically(file, content)
             return {**result, "shared": True}
         place(model, self.device)
         if self.fixed:
@@ -301,12 +349,12 @@ class Learner:
                 settings,
                 seed=seed,
                 noise=noise,
-                callbacks=[*self._callbacks(weights(folder, part)), *stopping],
+                callbacks=[*self._callbacks(file), *stopping],
             )
             predicted = predict(model, self.pool, rows).argmax(axis=1)
         result = {"train_loss": loss, "train_accuracy": float((predicted == labels).mean())}
-        save_weights(model, weights(folder, part))
-        self.trained.add(key, weights(folder, part), result)
+        save_weights(model, file)
+        self.trained.add(key, file, result)
         return {**result, "shared": False}
 
     def _key(
@@ -346,13 +394,16 @@ class Learner:
 
     def scorers(self, folder: Path, cycle: int, dropout: float = 0.0) -> dict[Part, Scorer]:
         """The trained parts, ready to be asked."""
-        found = {}
-        for part in self.parts:
-            model = self.build(cycle, part, dropout)
-            restore(model, weights(folder, part))
-            place(model, self.device).eval()
-            found[part] = self.scorer(model, weights(folder, part))
-        return found
+        return {part: self._restored(self.build(cycle, part, dropout), weights(folder, part)) for part in self.parts}
+
+    def second(self, folder: Path, cycle: int) -> Scorer:
+        """The model that has not learnt the validation split, ready to be asked."""
+        return self._restored(self.build(cycle), folder / SECOND)
+
+    def _restored(self, model: Model, file: Path) -> Scorer:
+        restore(model, file)
+        place(model, self.device).eval()
+        return self.scorer(model, file)
 
     def scorer(self, model: Model, file: Path | None) -> Scorer:
         """What a model says of the pool; `file` holds its weights and names what is cached."""

@@ -112,7 +112,14 @@ class _Worker:
                 dropout = self.first_dropout if cycle == 0 else self.dropout
                 previous, (rows, labels) = self.previous(cycle), self.known(cycle)
                 result = learner.train(
-                    here, cycle, rows, labels, dropout=dropout, companion=self.companion, previous=previous
+                    here,
+                    cycle,
+                    rows,
+                    labels,
+                    dropout=dropout,
+                    companion=self.companion,
+                    validation=scoring.validation(run, self.task, learner),
+                    previous=previous,
                 )
             run.log.finish(cycle, "train", self.live.seconds(), result)
             self.ends()

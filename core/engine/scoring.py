@@ -90,6 +90,14 @@ def dropout(task: Task) -> float:
     return task.dropout if task.strategy is None else task.strategy.dropout
 
 
+def validation(run: Run, task: Task, learner: Learner | Importer) -> Ints | None:
+    """Rows of the initial labels that the strategy's second model does not learn; None where it needs no such model."""
+    if task.strategy is None or not task.strategy.validation:
+        return None
+    state, _, _ = run.state(learner.dataset.ids, 0)
+    return cast(Learner, learner).validation(np.flatnonzero(state.majority >= 0), task.strategy.validation)
+
+
 def columns(cycle: Scoring) -> dict[str, Floats]:
     """All scores of the pool, [N] each, NaN where a sample is no candidate of a strategy."""
     found = cycle.task.score_columns(cycle.state, cycle.probs)
@@ -195,19 +203,32 @@ def _audited(found: audit.Estimate | None) -> dict[str, float]:
 
 
 def _fall(cycle: Scoring) -> dict[str, float]:
-    """As evidence: of the samples chosen by gradient norm a cycle ago, how many have none larger now that they are learnt."""
+    """As evidence: of the samples chosen by gradient norm a cycle ago, how many have none larger now that they are learnt.
+
+    selected, fell; pool, pool_fell: the same of all samples that the cycle before ranked, chosen or not, as a control.
+    """
     config, strategy = cycle.learner.config, cycle.task.strategy
     if not config.evidence or strategy is None or strategy.loss is None:
         return {}
     if cycle.cycle in (0, config.branched_at):  # nothing was chosen yet, or not by this strategy
         return {}
     events = cycle.run.log.labels(cycle.cycle)
-    ranking = cycle.run.ranking(cycle.cycle - 1).set_index("sample_id")[config.method]
-    chosen = events.loc[events["cycle"] == cycle.cycle, "sample_id"]
-    rows = np.flatnonzero(np.isin(cycle.learner.dataset.ids, chosen))
-    before = ranking.to_numpy(np.float64)[rows]
-    after = cycle.scorer.gradient_norms(rows, strategy.loss, config.reduction)
-    return {"selected": len(rows), "fell": int((after <= before).sum())}
+    ranking = cycle.run.ranking(cycle.cycle - 1, ["rank", config.method])
+    ranked, before = ranking["rank"].notna().to_numpy(), ranking[config.method].to_numpy(np.float64)
+    chosen = np.isin(cycle.learner.dataset.ids, events.loc[events["cycle"] == cycle.cycle, "sample_id"])
+    others = ranked & ~chosen
+    others[cycle.candidates] = False  # these have been scored for this cycle's ranking, and are not computed again
+    after = np.full(len(ranked), np.nan)
+    for rows in (np.flatnonzero(chosen), cycle.candidates, np.flatnonzero(others)):
+        if len(rows):
+            after[rows] = cycle.scorer.gradient_norms(rows, strategy.loss, config.reduction)
+    fell = after <= before
+    return {
+        "selected": int(chosen.sum()),
+        "fell": int(fell[chosen].sum()),
+        "pool": int(ranked.sum()),
+        "pool_fell": int(fell[ranked].sum()),
+    }
 
 
 class Unlabelled:
@@ -267,6 +288,12 @@ class Unlabelled:
             for _, x in images.batches(self.rows, SCORE_BATCH):
                 parts.append(companion(model.stages(x)).double().cpu().numpy())
         return np.concatenate(parts)
+
+    def expected_influence(self) -> Floats:
+        cycle = self.cycle
+        held_out = validation(cycle.run, cycle.task, cycle.learner)
+        assert held_out is not None
+        return influence.expected(cycle, held_out)
 
 
 def ranking_table(

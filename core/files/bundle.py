@@ -53,7 +53,7 @@ MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, 
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
-    rf"{CYCLE}/(ranking\.parquet|(posterior|embedding|imported|imported-embeddings)\.npy|weights(-\d+-\d+)?\.safetensors)"
+    rf"{CYCLE}/(ranking\.parquet|(posterior|embedding|imported|imported-embeddings)\.npy|weights(-\d+-\d+|-validation)?\.safetensors)"
 )
 EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
 RANKING = {"sample_id", "rank", "label", "suggested", "confidence", "status", "n_votes"}

@@ -380,6 +380,12 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
     if config.annotator == "person":
         return _prepare_people(config, dataset, known)
     config = dataclasses.replace(config, initial=config.initial or config.budget)
+    strategy = methods.strategies.CATALOGUE.get(config.method)
+    if strategy is not None and strategy.validation and config.initial < 2:
+        raise UserError(
+            f"{config.method} holds out some of the initial labels to score by, and there is one alone: give --initial, at least "
+            "2 and better 20."
+        )
     wanted = config.initial + config.budget * (config.cycles - 1)
     if wanted > known:
         raise UserError(

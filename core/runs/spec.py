@@ -568,7 +568,7 @@ class Training:
 
 @pydantic.dataclass(frozen=True, config=STRICT)
 class Scoring:
-    """How gradient norms are scored, and what is measured as well."""
+    """How gradient norms and influence are scored, and what is measured as well."""
 
     title: ClassVar = "Gradient norms"
 
@@ -597,7 +597,7 @@ class Scoring:
             allow_inf_nan=False,
             description="number added to every eigenvalue of the curvature that influence inverts, beside the weight decay",
         ),
-        Option(identity="nuisance", only=LEARNING, people=()),
+        Option(only=LEARNING, people=(LEARNING,)),
     ] = 0.01
 
 

@@ -74,6 +74,13 @@ class Pool(Protocol):
     def companion(self) -> Floats:
         """What the strategy's own companion predicts for the unlabelled samples, [n]."""
 
+    def expected_influence(self) -> Floats:
+        """Σ_y p_y |(1/l) Σ_j ∇L(x_j)ᵀ H⁻¹ ∇CE(·, y)| ≥ 0 in nats, [n], by a second model, which has learnt l of the labels.
+
+        x_j: the validation split, which it has not learnt · H: the damped curvature of its training (`core.influence`). Raises
+        `UserError` where that cannot be inverted.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(Score):
@@ -92,6 +99,9 @@ class Strategy(Score):
     """It needs a network that the run trains: a frozen one is refused."""
     companion: Callable[[tuple[int, ...]], "nn.Module"] | None = None
     """Makes a module, given the widths of the model's stages, to be trained with the model (`core.selectors.Companion`)."""
+    validation: float = 0.0
+    """Share of the initial labels that make a validation split, the same for the whole run. The model learns them as for every
+    strategy; a second model, trained plainly, does not, and is the one that `Pool.expected_influence` asks."""
 
     def of(self, pool: Pool) -> Floats:
         """float64 [n]. Raises `UserError` as `checked` and as the strategy does."""

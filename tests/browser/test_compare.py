@@ -58,6 +58,7 @@ def fake_study(
                 }
                 if cycle and method in (*NORMS, "egl"):
                     result |= {"selected": 50, "fell": int(rng.integers(40, 51))}
+                    result |= {"pool": n - 50 * cycle, "pool_fell": int((0.6 + 0.05 * cycle) * (n - 50 * cycle))}
                 if cycle and settings["evidence"] == "influence":
                     shared = {"influence_eq3_eq5": 20 + cycle, "influence_eq2_eq5": 12, "influence_eq2_eq3": 30}
                     result |= {"influence_n": n - 50 * cycle, "influence_k": 50, **shared}

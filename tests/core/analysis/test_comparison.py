@@ -27,11 +27,21 @@ def home(tmp_path, monkeypatch):
 
 
 def made(
-    method="random", seed=0, accuracies=(), *, fell=None, overlaps=None, task="active-learning", about=ABOUT, **changes
+    method="random",
+    seed=0,
+    accuracies=(),
+    *,
+    fell=None,
+    pool=None,
+    overlaps=None,
+    task="active-learning",
+    about=ABOUT,
+    **changes,
 ):
     """A run with these test accuracies (None: no metrics), 5 labels at the start and 5 a cycle, train accuracy 1.
 
-    overlaps: from cycle 1 on, how many of 5 both Eq. 3 and Eq. 5 choose, and Eq. 2 and Eq. 5; None where that failed.
+    fell, pool: from cycle 1 on, of how many of 5 selected, and of 10 candidates, the gradient norm fell · overlaps: likewise,
+    how many of 5 both Eq. 3 and Eq. 5 choose, and Eq. 2 and Eq. 5; None where that failed.
     """
     settings = {"dataset": "fashion", "budget": 5, "cycles": 3, "initial": 5, **changes}
     one = run.create(Config(task=task, method=method, seed=seed, **settings), about)
@@ -39,6 +49,8 @@ def made(
         result = {"n_labels": 5 * (cycle + 1), "train_accuracy": 1.0, "accuracy": value, "gap": 1.0 - value}
         if fell is not None and cycle > 0:
             result |= {"fell": fell[cycle - 1], "selected": 5}
+        if pool is not None and cycle > 0:
+            result |= {"pool_fell": pool[cycle - 1], "pool": 10}
         if overlaps is not None and cycle > 0:
             result |= {"influence_n": 50 - 5 * cycle, "influence_k": 5}
             both = overlaps[cycle - 1]
@@ -102,6 +114,28 @@ def test_gradient_fell_is_a_share_of_the_selected():
     assert cells(found, "method", "cycle", "n_labels", "n_seeds") == [["egl", 1, 10, 2], ["egl", 2, 15, 2]]
     np.testing.assert_allclose(found["mean"], [80, 80])
     np.testing.assert_allclose(found["sd"], [20 * np.sqrt(2), 0])
+    assert found[["pool", "pool_sd"]].isna().all(axis=None), "runs of earlier versions"
+    assert comparison.wide(found)["Figures"].tolist() == ["ours, 2 seeds"]
+
+
+def test_how_norms_fall_has_all_candidates_as_its_control():
+    given = [((5, 4), (6, 9)), ((3, 4), (8, 9))]
+    runs = [made("egl", seed, [0.5] * 3, fell=fell, pool=pool) for seed, (fell, pool) in enumerate(given)]
+    found = comparison.tables(runs)["fell"]
+    np.testing.assert_allclose(found["pool"], [70, 90])
+    np.testing.assert_allclose(found["pool_sd"], [10 * np.sqrt(2), 0], atol=1e-12)
+    assert comparison.wide(found).values.tolist() == [
+        ["egl", "ours, 2 seeds", "80.0 ± 28.3", "80.0 ± 0.0"],
+        ["egl", "ours, all candidates", "70.0", "90.0"],
+    ]
+    assert "The control: the same of all candidates" in comparison.texts(comparison.tables(runs))["fell"]
+    older = made("egl", 2, [0.5] * 3, fell=(5, 5))
+    assert comparison.gradient_fell([*runs, older])["pool"].isna().all(), "a mean over fewer seeds is no control"
+
+
+def test_the_control_of_how_norms_fall_stands_beside_the_papers_figures():
+    found = comparison.tables([made("expected-gradnorm", 0, [0.5] * 3, fell=(5, 4), pool=(6, 9), **cifar())])["fell"]
+    assert comparison.wide(found)["Figures"].tolist() == ["ours, 1 seed", "ours, all candidates", "paper"]
 
 
 def test_high_gradient_counts_selected_among_the_highest():

@@ -1,4 +1,4 @@
-"""What a run measures of influence: the numbers of `core.influence`, on images that no selection has seen."""
+"""Influence in a run: as evidence, on images that no selection has seen, and as a score, on labels that its model has not."""
 
 import dataclasses
 import functools
@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import core.influence
 import data
-from core.engine import influence, loop
+from core import strategies
+from core.engine import influence, loop, scoring
 from core.engine.influence import Terms
+from core.engine.learner import SECOND, Learner, seed_of
+from core.files import bundle
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.runs import run, settle
+from core.runs import run, settle, spec
 from core.runs.spec import Config
 from data import votes
 from data.errors import UserError
@@ -35,9 +38,9 @@ def worked(pool, **changes):
     return one
 
 
-def model(one, cycle):
+def model(one, cycle, file="weights.safetensors"):
     found = architectures.build("small-cnn", 1, 10, 4, seed=0).eval()
-    found.load_state_dict(load_file(one.cycle_path(cycle) / "weights.safetensors"))
+    found.load_state_dict(load_file(one.cycle_path(cycle) / file))
     return found
 
 
@@ -46,7 +49,7 @@ def test_the_columns_are_the_terms_of_the_paper(home, pool):
     one = worked(pool, damping=0.05)
     statistics = channel_statistics(pool.images)
     seen, held = (Images(images, *statistics, torch.device("cpu")) for images in (pool.images, pool.test_images))
-    half = np.flatnonzero(votes.random_order(1000, _seed(one)) < 500)
+    half = np.flatnonzero(votes.random_order(1000, seed_of(one.config, 0, influence.HALVED)) < 500)
     ids = pool.ids
     learnt = np.sort([ids.index(i) for i in one.log.labels()["sample_id"]])
     candidates = np.flatnonzero(one.ranking(0)["rank"].notna())
@@ -66,12 +69,6 @@ def test_the_columns_are_the_terms_of_the_paper(home, pool):
     assert last["influence_residual"] <= 1e-3
     assert (last["influence_n"], last["influence_k"]) == (280, 20)
     assert "influence_n" not in one.log.phases().query("phase == 'score'")["result"].iloc[0]
-
-
-def _seed(one):
-    from core.engine.learner import seed_of
-
-    return seed_of(one.config, 0, influence.HALVED)
 
 
 def test_no_selection_sees_it_or_the_test_labels(home, pool):
@@ -189,3 +186,165 @@ def test_without_labelled_test_images_it_is_refused(pool):
     with pytest.raises(UserError, match="this data set has none with a label: hold some out with --test-share"):
         settle.prepare(config, untested)
     settle.prepare(dataclasses.replace(config, evidence=True), untested)
+
+
+CHOSEN_BY_IT = {"method": "expected-influence", "evidence": False}
+
+
+def initial(one, pool):
+    """Rows of the initial labels, and those of the validation split: a fifth."""
+    rows = np.sort([pool.ids.index(i) for i in one.log.labels(0)["sample_id"]])
+    held_out = votes.random_order(len(rows), seed_of(one.config, 0, 10)) < round(0.2 * len(rows))
+    return rows, rows[held_out]
+
+
+def scored(one, pool, cycle):
+    """A cycle that is to be scored, by the weights that lie there."""
+    task = loop.TASKS[one.config.task](one.config, pool)
+    learner = Learner(one.config, pool, one.path.parent)
+    state, _, _ = one.state(pool.ids, cycle)
+    rows = np.flatnonzero(task.candidates(state))
+    return scoring.Scoring(one, task, learner, cycle, cycle, {}, state, 0, np.empty(0), rows)
+
+
+def test_the_score_is_eq_3_averaged_over_the_predicted_labels(home, pool):
+    """By hand: a label after the other, by the second model of cycle 1, on the loss of 4 of the 20 initial labels."""
+    one = worked(pool, damping=0.05, **CHOSEN_BY_IT)
+    second, seen = model(one, 1, SECOND), Images(pool.images, *channel_statistics(pool.images), torch.device("cpu"))
+    _, held_out = initial(one, pool)
+    known = np.sort([pool.ids.index(i) for i in one.log.labels()["sample_id"]])
+    learnt, candidates = np.setdiff1d(known, held_out), np.flatnonzero(one.ranking(1)["rank"].notna())
+    labels = torch.from_numpy(pool.labels)
+    vector = core.influence.loss_gradient(second, seen[held_out], labels[held_out])
+    solution = core.influence.inverse_hvp(second, seen[learnt], labels[learnt], vector, damping=0.05, weight_decay=5e-4)
+    with torch.no_grad():
+        p = second(seen[candidates]).softmax(dim=1)
+    expected = torch.zeros(len(candidates))
+    for label in range(10):
+        targets = torch.full((len(candidates),), label)
+        terms = core.influence.influence(second, seen[candidates], solution, n_labels=len(learnt), targets=targets)
+        expected += p[:, label] * terms.approx_1
+    assert (len(held_out), len(learnt), len(candidates)) == (4, 36, 260)
+    found = one.ranking(1)["expected-influence"]
+    np.testing.assert_allclose(found[candidates], expected, rtol=2e-3, atol=2e-3 * float(expected.max()))
+    assert found.notna().sum() == 260
+
+
+def test_a_second_model_has_not_learnt_the_validation_split_and_the_first_has_learnt_all(home, pool, monkeypatch):
+    trained, fit = [], Learner._train_part
+
+    def remember(self, folder, cycle, part, rows, *rest):
+        trained.append(set(rows.tolist()))
+        return fit(self, folder, cycle, part, rows, *rest)
+
+    monkeypatch.setattr(Learner, "_train_part", remember)
+    shares = []
+    one = run.create(
+        settle.prepare(Config("active-learning", budget=20, cycles=2, **TINY, **CHOSEN_BY_IT), pool), settle.about(pool)
+    )
+    monkeypatch.setattr(loop.live.Worker, "progress", lambda self, share: shares.append(share))
+    loop.work(one, pool)
+    rows, held_out = initial(one, pool)
+    assert len(held_out) == 4
+    later = {pool.ids.index(i) for i in one.log.labels()["sample_id"]}
+    assert trained == [set(rows), set(rows) - set(held_out), later, later - set(held_out)]
+    assert max(shares) <= 1
+    plain = Learner(one.config, pool, home).train(
+        home / "again", 1, np.array(sorted(later)), pool.labels[sorted(later)]
+    )
+    assert plain["shared"], "the model that is measured is that of a plain training on all labels"
+
+
+def test_no_test_label_reaches_its_selection(home, pool):
+    """Labels and scores are those of a run whose test images have other labels, and of one that measures the evidence too."""
+    other = dataclasses.replace(pool, test_labels=pool.test_labels[::-1].copy())
+    untested = dataclasses.replace(pool, test_images=pool.test_images[:0], test_labels=pool.test_labels[:0])
+    one, measured = worked(pool, **CHOSEN_BY_IT), worked(pool, method="expected-influence")
+    for compared in (worked(other, **CHOSEN_BY_IT), worked(untested, **CHOSEN_BY_IT), measured):
+        pd.testing.assert_frame_equal(*(each.log.labels()[["cycle", "sample_id", "label"]] for each in (one, compared)))
+        for cycle in (0, 1):
+            wanted = ["rank", "expected-influence"]
+            pd.testing.assert_frame_equal(*(each.ranking(cycle)[wanted] for each in (one, compared)))
+    assert {"influence", "bound", "expected-influence"} <= set(measured.ranking(1))
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(1e4, "above 0, as where every softmax is saturated"), (1e30, "is not finite: .* in the weights")],
+)
+def test_a_saturated_or_diverged_second_model_is_named_and_chooses_nothing(home, pool, scale, said):
+    one = worked(pool, cycles=1, **CHOSEN_BY_IT)
+    file = one.cycle_path(0) / SECOND
+    weights = load_file(file)
+    save_file({name: scale * t if name.startswith("head") else t for name, t in weights.items()}, file)
+    with pytest.raises(UserError, match=said):
+        influence.expected(scored(one, pool, 0), initial(one, pool)[1])
+
+
+def test_it_stops_where_conjugate_gradients_do_not_converge_and_goes_on_where_they_do(home, pool, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(influence, "inverse_hvp", functools.partial(core.influence.inverse_hvp, max_iterations=1))
+        with pytest.raises(UserError, match=r"did not converge: the relative residual is .* more --damping"):
+            worked(pool, cycles=1, **CHOSEN_BY_IT)
+    (one,) = run.all_runs()
+    assert one.status()[0] == "failed"
+    loop.work(one, pool)
+    assert one.ranking(0)["expected-influence"].notna().sum() == 280
+
+
+def test_its_second_model_goes_on_from_its_own_weights_and_travels_with_them(home, pool, monkeypatch, tmp_path):
+    """With a step too small to matter, the weights stay what they were."""
+    there = worked(pool, warm_start=True, lr=1e-12, epochs=1, **CHOSEN_BY_IT)
+    first, second = (load_file(there.cycle_path(c) / SECOND)["head.weight"] for c in (0, 1))
+    assert torch.allclose(first, second, atol=1e-6)
+    (tmp_path / "run.zip").write_bytes(bundle.to_bytes(there, pool, weights=True))
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "elsewhere"))
+    here = bundle.opened(tmp_path / "run.zip")
+    here.log.set_fact("target", 4)
+    loop.work(here, pool, until=3)
+    assert torch.allclose(load_file(here.cycle_path(2) / SECOND)["head.weight"], first, atol=1e-6)
+    (here.cycle_path(2) / SECOND).unlink()
+    with pytest.raises(UserError, match=r"second model .* not here: open a bundle .*--with-weights"):
+        loop.work(here, pool)
+
+
+def test_people_may_give_the_labels(home, pool):
+    one = worked(pool, annotator="person", initial=20, **CHOSEN_BY_IT)
+    assert one.ranking(0)["expected-influence"].notna().sum() == 280
+
+
+def test_two_labels_are_one_to_learn_and_one_to_hold_out(home, pool):
+    learner = Learner(Config("active-learning", method="expected-influence", budget=1, cycles=1, **TINY), pool, home)
+    rows = np.array([3, 8])
+    held_out = learner.validation(rows, 0.2)
+    assert len(held_out) == 1
+    home.mkdir()
+    for left, said in (
+        (held_out, "none is left to learn from"),
+        (np.setdiff1d(rows, held_out), "none is left to hold out"),
+    ):
+        with pytest.raises(UserError, match=f"Of 1 labels {said}.*: start with more labels"):
+            learner.train(home / "cycle", 0, left, pool.labels[left], validation=held_out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "torchvision:resnet18", "freeze": True}, "needs a network that the run trains: leave --freeze out"),
+        ({"predictions": "/there.npy"}, "asks a model for more than its predictions"),
+        ({"initial": 1}, "there is one alone: give --initial, at least 2"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_a_sentence(pool, changes, said):
+    given = {"task": "active-learning", "method": "expected-influence", "budget": 20, "cycles": 2, **TINY, **changes}
+    with pytest.raises(UserError, match=f"expected-influence.*{said}"):
+        settle.settle(given, lambda config: pool)
+    assert strategies.load("expected-influence").needs == "model"
+
+
+def test_runs_of_another_damping_are_not_averaged(pool):
+    found = [
+        spec.deciding(Config("active-learning", method="margin", budget=1, cycles=1, damping=d, **TINY), "method")
+        for d in (0.1, 1)
+    ]
+    assert found[0] != found[1]

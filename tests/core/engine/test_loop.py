@@ -83,7 +83,7 @@ def test_active_learning_labels_the_best_of_the_last_ranking(home, pool, method)
 
 def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     """They differ in what they choose and, from the second cycle on, in what they ask of training."""
-    runs = [start(pool, method=method) for method in ("random", "mc-dropout", "ll4al")]
+    runs = [start(pool, method=method) for method in ("random", "mc-dropout", "ll4al", "expected-influence")]
     for one in runs:
         loop.work(one, pool)
     first = [one.log.labels(0).drop(columns="time") for one in runs]
@@ -95,6 +95,7 @@ def test_strategies_share_the_first_labels_and_the_first_model(home, pool):
     shared = [one.log.phases().query("phase == 'train'")["result"].tolist() for one in runs]
     assert [[cycle["shared"] for cycle in each] for each in shared] == [
         [False, False, False],
+        [True, False, False],
         [True, False, False],
         [True, False, False],
     ]
@@ -159,6 +160,18 @@ def test_a_warm_start_goes_on_from_the_last_weights(home, pool):
         assert torch.allclose(first, second, atol=1e-6) == warm
 
 
+def test_the_control_of_how_norms_fall_is_all_that_was_ranked_in_whatever_subset(home, pool):
+    """Half of those that are ranked once are not ranked again, so that they have to be scored for it."""
+    one = start(pool, method="entropy-gradnorm", evidence=True, subset=100, cycles=2)
+    loop.work(one, pool)
+    assert one.cycles()[["selected", "pool"]].iloc[1].tolist() == [20, 100]
+    ranking = one.ranking(0)
+    ranked = np.flatnonzero(ranking["rank"].notna())
+    scorer = Learner(one.config, pool, home).scorers(one.cycle_path(1), 1)[0, 0]
+    after = scorer.gradient_norms(ranked, "entropy", "sum")
+    assert one.cycles()["pool_fell"][1] == (after <= ranking["entropy-gradnorm"].to_numpy()[ranked]).sum()
+
+
 @pytest.mark.parametrize("reduction", ["sum", "l2"])
 def test_the_reduction_of_gradient_norms_is_a_setting(home, pool, reduction):
     one = start(pool, reduction=reduction, evidence=True)
@@ -184,6 +197,12 @@ def test_evidence_measures_true_label_norms_and_how_norms_fall(home, pool):
     rows = np.array([pool.ids.index(i) for i in chosen])
     after = gradient_norms(model, images[rows], loss="entropy").numpy()
     assert cycles["fell"][2] == (after <= before).sum()
+    # The control: all that were ranked, those that were chosen among them
+    ranked = np.flatnonzero(table["rank"].notna())
+    after = gradient_norms(model, images[ranked], loss="entropy").numpy()
+    assert cycles["pool"].tolist()[1:] == [280, 260]
+    assert cycles["pool_fell"][2] == (after <= table["entropy-gradnorm"].to_numpy()[ranked]).sum()
+    assert cycles["fell"][2] < cycles["pool_fell"][2] < 260
     egl = start(pool, method="egl", evidence=True, cycles=1)
     loop.work(egl, pool)
     assert egl.ranking(0)["entropy-gradnorm"].notna().sum() == 280

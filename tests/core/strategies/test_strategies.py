@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import scores, strategies
+from core import methods, scores, strategies
 
 N, M = 20, 12
 
@@ -46,6 +46,9 @@ class FakePool:
         return torch.randn(M, 3, 10, 7, generator=torch.Generator().manual_seed(6))[positions]
 
     def companion(self):
+        return np.arange(N, dtype=np.float64)
+
+    def expected_influence(self):
         return np.arange(N, dtype=np.float64)
 
 
@@ -92,6 +95,15 @@ def test_margin_prefers_two_close_classes():
 
 def test_entropy_prefers_the_flattest_posterior():
     np.testing.assert_array_equal(score("entropy"), scores.entropy(FakePool().probs()))
+
+
+def test_expected_influence_asks_a_second_model_for_it():
+    np.testing.assert_array_equal(score("expected-influence"), FakePool().expected_influence())
+    assert [name for name, one in strategies.CATALOGUE.items() if one.validation] == ["expected-influence"]
+
+
+def test_no_strategy_has_the_name_of_a_column_of_the_evidence():
+    assert not set(strategies.CATALOGUE) & set(methods.EVIDENCE)
 
 
 def test_mc_dropout_is_the_mutual_information_of_its_passes():
