@@ -42,18 +42,19 @@ def norm(run: Run, dataset: ImageDataset) -> None:
     st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert")
     st.latex(r"H(p) = -\sum_y p_y \ln p_y")
     found = tour.at_logits(len(dataset.class_names))
-    left, right = st.columns([2, 3], gap="large")
+    st.markdown("On its way to the weights the gradient passes the logits:")
+    st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
+    st.markdown(
+        "There it vanishes where the model is sure **and where it is quite unsure**: for uniform probabilities, and for an exact "
+        f"tie of two classes. With {len(dataset.class_names)} classes, all but one equally likely, it is largest at "
+        f"$p_\\text{{max}} = {found.peak:.2f}$, while the entropy is largest where all are alike. So the score passes over the "
+        "images that the model knows least about; compare it with plain entropy."
+    )
+    left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("On its way to the weights the gradient passes the logits:")
-        st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
-        st.markdown(
-            "There it vanishes where the model is sure **and where it is quite unsure**: for uniform probabilities, and for an "
-            f"exact tie of two classes. With {len(dataset.class_names)} classes, all but one equally likely, it is largest at "
-            f"$p_\\text{{max}} = {found.peak:.2f}$. So the score passes over the images that the model knows least about; "
-            "compare it with plain entropy."
-        )
+        widgets.figure(found.surface, "learn-surface")
     with right:
-        widgets.figure(found.figure, "learn-logits")
+        widgets.figure(found.profile, "learn-profile")
     rows: pd.DataFrame = computed("three", run.id, 0)
     for column, title, (_, one) in zip(st.columns(3), ("Lowest", "Middle", "Highest"), rows.iterrows(), strict=True):
         picture(

@@ -66,7 +66,7 @@ FIGURES = {  # of each page and view: so many on the example
     f"rankings?{RUN}&view=confusion": 1,
     f"rankings?{RUN}&view=scatter": 1,
     f"rankings?{RUN}&view=disagreement": 1,
-    **{f"learn?step={step}": n for step, n in enumerate((1, 1, 1, 1, 1, 1, 0), start=1)},
+    **{f"learn?step={step}": n for step, n in enumerate((2, 1, 1, 1, 1, 1, 0), start=1)},
 }
 
 

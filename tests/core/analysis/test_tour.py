@@ -113,13 +113,37 @@ def test_areas_are_those_of_the_summary(cleaning, pool):
     assert found["normalised"] == pytest.approx(between)
 
 
-def test_at_the_logits_the_gradient_of_the_entropy_vanishes_for_the_sure_the_uniform_and_a_tie():
-    found = tour.at_logits(10)
-    flat, one = found.figure.data
-    assert (flat.x[0], one.x[0], flat.x[-1]) == (pytest.approx(0.1), 0.5, 1.0)
-    np.testing.assert_allclose([flat.y[0], flat.y[-1], one.y[0], one.y[-1]], 0, atol=1e-12)
-    assert found.peak == pytest.approx(0.67, abs=0.005)
-    assert max(flat.y) > 0.4
-    p = np.array([flat.x[200], *[(1 - flat.x[200]) / 9] * 9])
+def test_the_norm_at_the_logits_vanishes_for_one_class_for_a_tie_and_where_all_are_alike():
+    found = tour.surface()
+    assert found.zeros["name"].value_counts().to_dict() == {"one class": 3, "tie of two": 3, "all alike": 1}
+    np.testing.assert_allclose(found.zeros["norm"], 0, atol=1e-12)
+    for point in found.zeros.itertuples():
+        row, column = np.abs(found.up - point.y).argmin(), np.abs(found.across - point.x).argmin()
+        assert (found.across[column], found.up[row]) == (pytest.approx(point.x), pytest.approx(point.y))
+        assert found.norms[row, column] == pytest.approx(0, abs=1e-12)
+    assert (found.norms[np.isfinite(found.norms)] < 1e-3).sum() == len(found.zeros)  # and nowhere else
+
+
+def test_the_surface_is_a_triangle_of_equal_sides_that_has_the_norm_of_what_each_point_stands_for():
+    found = tour.surface()
+    inside = np.isfinite(found.norms)
+    cell = (found.across[1] - found.across[0]) * (found.up[1] - found.up[0])
+    assert inside.sum() * cell == pytest.approx(np.sqrt(3) / 4, rel=0.01)
+    third = found.up[30] / found.up[-1]
+    second = found.across[100] - third / 2
+    p = np.array([1 - second - third, second, third])
     entropy = -(p * np.log(p)).sum()
-    assert flat.y[200] == pytest.approx(np.sqrt(((p * (np.log(p) + entropy)) ** 2).sum()))
+    assert found.norms[30, 100] == pytest.approx(np.sqrt(((p * (np.log(p) + entropy)) ** 2).sum()))
+    np.testing.assert_allclose(found.norms[:, ::-1], found.norms)  # classes 1 and 2 are alike
+
+
+def test_the_norm_peaks_between_sure_and_unsure_and_the_entropy_where_all_are_alike():
+    found = tour.at_logits(10)
+    norm, _, entropy, _ = found.profile.data
+    assert (norm.x[0], norm.x[-1]) == (pytest.approx(0.1), 1.0)
+    np.testing.assert_allclose([norm.y[0], norm.y[-1], entropy.y[-1]], 0, atol=1e-10)
+    assert found.peak == pytest.approx(0.67, abs=0.005)
+    assert norm.x[np.argmax(norm.y)] == found.peak
+    assert (entropy.y[0], entropy.customdata[0]) == (pytest.approx(100), pytest.approx(np.log(10)))
+    p = np.array([norm.x[200], *[(1 - norm.x[200]) / 9] * 9])
+    assert norm.customdata[200] == pytest.approx(np.linalg.norm(p * (np.log(p) + scores.entropy(p[None])[0])))
