@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import scores
-from core.analysis import curves, figures, labelling, samples
+from core.analysis import bounds, curves, figures, labelling, samples
 from core.plots import learn, style
 from core.relabel import Floats
 from core.runs.run import Run
@@ -143,6 +143,52 @@ def bound(run: Run, dataset: ImageDataset, cycle: int) -> Bound:
     correlation = float(table["entropy-gradnorm"].rank().corr(table["label-gradnorm"].rank()))
     drawn = learn.norms(table, figures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
     return Bound(drawn, correlation, k, shared, k * k / len(table))
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What came of each step from the influence of an image to its score: for one image, and over the candidates of a cycle.
+
+    image: row of `core.analysis.samples.table`: of the k that were labelled next, the one of lowest Eq. 2 · values, medians:
+    of each of `bounds.TERMS` in nats · places: of the image among the n candidates, 1 is the highest · measured: row of
+    `bounds.table` · n_labels: of the model that has learnt the k · fell, fell_chosen: of the n and of the k, how many have an
+    Eq. 4 no larger than their Eq. 5 · chosen: of the k, how many are among the k of highest Eq. 3.
+    """
+
+    image: pd.Series
+    values: dict[str, float]
+    medians: dict[str, float]
+    places: dict[str, int]
+    measured: pd.Series
+    n_labels: int
+    fell: int
+    fell_chosen: int
+    chosen: int
+
+
+def derivation(run: Run, dataset: ImageDataset, cycle: int) -> Derivation | None:
+    """Of a run of active learning; None where its candidates of that cycle have no influence or no Eq. 5."""
+    cycles = run.cycles()
+    table = bounds.table(cycles)
+    row = table[(table["cycle"] == cycle) & table["eq3_eq5"].notna()]
+    if row.empty:
+        return None
+    measured, k = row.iloc[0], int(row["k"].iloc[0])
+    terms = bounds.terms(run.ranking(cycle + 1)).dropna()
+    ranks = run.ranking(cycle)["rank"]
+    labelled = terms.index[ranks[terms.index] <= k]
+    one, fell = terms.loc[labelled, "target"].idxmin(), terms["approx-2"] <= terms["approx-3"]
+    return Derivation(
+        image=samples.table(run, dataset, cycle).loc[one],
+        values=terms.loc[one].to_dict(),
+        medians=terms.median().to_dict(),
+        places={name: int((terms[name] > terms.loc[one, name]).sum()) + 1 for name in terms},
+        measured=measured,
+        n_labels=int(cycles.set_index("cycle").loc[cycle + 1, "n_labels"]),
+        fell=int(fell.sum()),
+        fell_chosen=int(fell[labelled].sum()),
+        chosen=len(labelled.intersection(terms.nlargest(k, "approx-1").index)),
+    )
 
 
 def advantage(run: Run, other: Run) -> tuple[int, float]:

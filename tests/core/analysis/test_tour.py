@@ -147,3 +147,46 @@ def test_the_norm_peaks_between_sure_and_unsure_and_the_entropy_where_all_are_al
     assert (entropy.y[0], entropy.customdata[0]) == (pytest.approx(100), pytest.approx(np.log(10)))
     p = np.array([norm.x[200], *[(1 - norm.x[200]) / 9] * 9])
     assert norm.customdata[200] == pytest.approx(np.linalg.norm(p * (np.log(p) + scores.entropy(p[None])[0])))
+
+
+def test_the_derivation_counts_by_hand(learning, pool):
+    found = tour.derivation(learning, pool, 0)
+    before, after = learning.ranking(0), learning.ranking(1)
+    candidates = after[before["rank"].notna()]
+    k, n = learning.config.budget, len(candidates)
+    assert (found.measured["k"], found.measured["candidates"], found.n_labels) == (
+        k,
+        n,
+        learning.cycles()["n_labels"][1],
+    )
+    top = {
+        "eq2": set(candidates.nlargest(k, "influence").index),
+        "eq3": set(candidates["influence"].abs().nlargest(k).index),
+        "eq5": set(candidates.nlargest(k, "earlier-bound").index),
+    }
+    assert found.measured["eq3_eq5"] == len(top["eq3"] & top["eq5"])
+    assert found.measured["eq2_eq3"] == len(top["eq2"] & top["eq3"])
+    assert found.chosen == len(top["eq3"] & set(before.nsmallest(k, "rank").index))
+    fell = candidates["bound"] <= candidates["earlier-bound"]
+    assert (found.fell, found.fell_chosen) == (fell.sum(), fell[before["rank"] <= k].sum())
+    assert found.medians["target"] == pytest.approx(candidates["influence"].median())
+    assert found.medians["approx-1"] == pytest.approx(candidates["influence"].abs().median())
+    assert found.medians["approx-3"] == pytest.approx(candidates["earlier-bound"].median())
+    assert found.measured["step_3_4"] == pytest.approx((candidates["influence"].abs() / candidates["bound"]).median())
+
+
+def test_the_image_of_the_derivation_was_labelled_next_and_harms_most_of_these(learning, pool):
+    found = tour.derivation(learning, pool, 0)
+    after = learning.ranking(1)
+    labelled = after[learning.ranking(0)["rank"] <= learning.config.budget]
+    one = after.loc[found.image.name]
+    assert one["influence"] == labelled["influence"].min()
+    assert found.image["sample_id"] == pool.ids[found.image.name] == one["sample_id"]
+    assert found.values["target"] == one["influence"] == -found.values["approx-1"]
+    assert (found.values["approx-2"], found.values["approx-3"]) == (one["bound"], one["earlier-bound"])
+    assert found.values["approx-1"] <= found.values["approx-2"]
+    assert found.places["target"] == (after["influence"] > one["influence"]).sum() + 1
+
+
+def test_a_cycle_whose_influence_nobody_measured_has_no_derivation(learning, pool):
+    assert tour.derivation(learning, pool, len(learning.cycles()) - 1) is None
