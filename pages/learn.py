@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.analysis import figures, tour
+from core.analysis import bounds, figures, tour
 from core.plots import learn
 from core.runs import run as runs
 from core.runs import spec
@@ -42,18 +42,19 @@ def norm(run: Run, dataset: ImageDataset) -> None:
     st.latex(r"\mathrm{score}(x) = \lVert \nabla_\theta\, H(p(x)) \rVert")
     st.latex(r"H(p) = -\sum_y p_y \ln p_y")
     found = tour.at_logits(len(dataset.class_names))
-    left, right = st.columns([2, 3], gap="large")
+    st.markdown("On its way to the weights the gradient passes the logits:")
+    st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
+    st.markdown(
+        "There it vanishes where the model is sure **and where it is quite unsure**: for uniform probabilities, and for an exact "
+        f"tie of two classes. With {len(dataset.class_names)} classes, all but one equally likely, it is largest at "
+        f"$p_\\text{{max}} = {found.peak:.2f}$, while the entropy is largest where all are alike. So the score passes over the "
+        "images that the model knows least about; compare it with plain entropy."
+    )
+    left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("On its way to the weights the gradient passes the logits:")
-        st.latex(r"\frac{\partial H}{\partial z_y} = -\,p_y\,(\ln p_y + H)")
-        st.markdown(
-            "There it vanishes where the model is sure **and where it is quite unsure**: for uniform probabilities, and for an "
-            f"exact tie of two classes. With {len(dataset.class_names)} classes, all but one equally likely, it is largest at "
-            f"$p_\\text{{max}} = {found.peak:.2f}$. So the score passes over the images that the model knows least about; "
-            "compare it with plain entropy."
-        )
+        widgets.figure(found.surface, "learn-surface")
     with right:
-        widgets.figure(found.figure, "learn-logits")
+        widgets.figure(found.profile, "learn-profile")
     rows: pd.DataFrame = computed("three", run.id, 0)
     for column, title, (_, one) in zip(st.columns(3), ("Lowest", "Middle", "Highest"), rows.iterrows(), strict=True):
         picture(
@@ -82,6 +83,119 @@ def norm(run: Run, dataset: ImageDataset) -> None:
 
 
 def influence(run: Run, dataset: ImageDataset) -> None:
+    found: tour.Derivation | None = computed("derivation", run.id, 0)
+    if found is None:
+        return bound(run, dataset)
+    names = list(bounds.TERMS)
+    n, k = int(found.measured["candidates"]), int(found.measured["k"])
+    eq_2, eq_3, eq_4, eq_5 = (
+        {"This image": nats(found.values[one]), f"Median of {n:,}": nats(found.medians[one])} for one in names
+    )
+    harms = found.values["target"] < 0
+    left, right = st.columns([3, 1], gap="large")
+    left.markdown(
+        "Why should the norm of a gradient say what a label is worth? The paper derives it from the **influence** of an image "
+        "$x$: what the loss on test images would be, had the model not been trained on $x$. From Eq. 3 on each step gives "
+        "something up, until the score is left.\n\n"
+        f"The numbers are of this run: of all **{n:,} candidates** of cycle 0 with their true labels, after the {k} chosen ones "
+        f"were learnt; and of **one of these {k}**, the one that {'harms most' if harms else 'helps least'} by Eq. 2."
+    )
+    one = found.image
+    picture(
+        right,
+        dataset,
+        one,
+        f"Label: {frame.plain(one['reference'])}",
+        [f"model before: {frame.plain(one['suggested'])} {one['confidence']:.0%}", f"rank {one['rank']:.0f} of {n:,}"],
+    )
+    term(
+        "Eq. 1: the parameters move",
+        "Without $x$ the training loss of $n$ labels has another minimum. To first order the parameters move there by",
+        r"\frac1n\, H_\theta^{-1}\, \nabla L(x)",
+        {
+            "Labels n": f"{found.n_labels:,}",
+            "Damping of H": f"{run.config.damping:g}",
+            "CG iterations": f"{found.measured['iterations']:.0f}",
+        },
+        "A network's Hessian is singular. Here H is the Gauss–Newton matrix with damping and weight decay added to its diagonal, "
+        f"and conjugate gradients (CG) solve for it to a relative residual of {found.measured['residual']:.2g}.",
+    )
+    term(
+        "Eq. 2: the test loss moves with them",
+        "With the parameters the loss on the test images $x_j$ moves: summed over half of them, it rises by",
+        r"I(x) = \frac1n \sum_j \nabla L(x_j)^{\!\top} H_\theta^{-1}\, \nabla L(x)",
+        {**eq_2, "Helpful": f"{found.measured['positive']:.0%}"},
+        "Above 0 it helps: without $x$ the test loss would rise, and a candidate that was not learnt would lower it by as much. "
+        f"Below 0 it harms. This image is number {found.places['target']:,} of {n:,}.",
+    )
+    term(
+        "Eq. 3: the sign is lost",
+        "The paper takes the norm. Of a single number this is its absolute value:",
+        r"|I(x)| = \frac1n\, \Big\lVert \sum_j \nabla L(x_j)^{\!\top} H_\theta^{-1}\, \nabla L(x) \Big\rVert",
+        eq_3,
+        f"What harms now ranks like what helps: this image is number {found.places['approx-1']:,}. Of the {k} highest by Eq. 3, "
+        f"{found.measured['eq2_eq3']:.0f} are among the {k} that help most by Eq. 2.",
+    )
+    term(
+        "Eq. 4: the direction is lost",
+        "By Cauchy and Schwarz it is at most a product of two norms, of which the second is **one number for every** $x$:",
+        r"\frac1n\, \lVert \nabla L(x) \rVert \cdot \Big\lVert \sum_j H_\theta^{-1} \nabla L(x_j) \Big\rVert",
+        {**eq_4, "Eq. 3 / 4, median": f"{found.measured['step_3_4']:.2g}"},
+        "So the gradient's norm alone ranks. The bound is loose: at the median Eq. 3 is no more than "
+        f"{found.measured['step_3_4']:.1%} of it.",
+    )
+    term(
+        "Eq. 5: the model before stands in",
+        "Before $x$ is labelled there is only the model $T^c$ that has not learnt it. Its gradient takes the place of that of "
+        "$T^{c+1}$:",
+        r"\frac1n\, \lVert \nabla L(T^c(x)) \rVert \cdot \Big\lVert \sum_j H_\theta^{-1} \nabla L(x_j) \Big\rVert",
+        {**eq_5, "Eq. 4 / 5, median": f"{found.measured['step_4_5']:.2g}"},
+        "**This is no bound**: the paper expects the norm to fall with training. It did for "
+        f"{found.fell_chosen} of the {k} learnt and {found.fell:,} of all {n:,}. Of the {k} highest by Eq. 5, "
+        f"**{found.measured['eq3_eq5']:.0f}** are among the {k} highest by Eq. 3 (Table 2); a random choice has "
+        f"{found.measured['chance']:.1f} of them.",
+    )
+    known: tour.Bound = computed("bound", run.id, 0)
+    term(
+        "Eqs. 6 and 7: the label is not known",
+        "The loss without a label takes the place of $L(x)$ with the true one: the expected loss or the entropy, which are the "
+        "same. The second factor is left out. What is left is the score:",
+        r"\lVert \nabla_\theta\, H(p(x)) \rVert",
+        {"Rank correlation": f"{known.correlation:.2f}", "Highest by Eq. 3 too": f"{found.chosen} of {k}"},
+        f"The correlation is Spearman's, with the norm for the true label. Of the {k} that this score chose, {found.chosen} are "
+        f"among the {k} highest by Eq. 3; a random choice has {found.measured['chance']:.1f}.",
+    )
+    left, right = st.columns(2, gap="large")
+    with left:
+        widgets.figure(bounds.figure(run, bounds.ladder(run)), "learn-ladder")
+    with right:
+        widgets.figure(known.figure, "learn-norms")
+    st.markdown(
+        "So the derivation says **where the score comes from**, and does not promise that it finds the labels that help most. "
+        f"{bounds.paper()} In this small run it is {found.measured['eq3_eq5']:.0f} of {k}, and by chance it would be "
+        f"{found.measured['chance']:.1f}."
+    )
+
+
+def nats(value: float) -> str:
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+    return f"{number} nats".replace("-", "−")
+
+
+def term(title: str, text: str, formula: str, numbers: dict[str, str], said: str) -> None:
+    """A step of the derivation: its formula on the left, its numbers on the right."""
+    with st.container(border=True):
+        left, right = st.columns(2, gap="large")
+        left.markdown(f"**{title}**  \n{text}")
+        left.latex(formula)
+        with right.container(horizontal=True):
+            for name, value in numbers.items():
+                st.metric(name, value, width="content")
+        right.caption(said)
+
+
+def bound(run: Run, dataset: ImageDataset) -> None:
+    """The step where a run has no influence measured: the bound alone."""
     found: tour.Bound = computed("bound", run.id, 0)
     left, right = st.columns([2, 3], gap="large")
     with left:

@@ -76,6 +76,17 @@ def shares(found: pd.DataFrame) -> pd.DataFrame:
     return found[["cycle", "n_labels", "k", "candidates", *overlaps, *steps]]
 
 
+def terms(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Those of `TERMS` that a ranking has, of each image in nats; NaN where it was no candidate."""
+    found = pd.DataFrame(index=ranking.index)
+    if "influence" in ranking:
+        found["target"], found["approx-1"] = ranking["influence"], ranking["influence"].abs()
+    for term, column in (("approx-2", "bound"), ("approx-3", "earlier-bound")):
+        if column in ranking:
+            found[term] = ranking[column]
+    return found
+
+
 def ladder(run: Run) -> pd.DataFrame:
     """Quartiles of the four terms over the candidates of each cycle: cycle, n_labels (as of `table`), term, low, median, high, n.
 
@@ -83,17 +94,9 @@ def ladder(run: Run) -> pd.DataFrame:
     """
     rows = []
     for row in table(run.cycles()).itertuples():
-        ranking = run.ranking(row.cycle + 1)
-        terms = {
-            "target": ranking.get("influence"),
-            "approx-1": ranking["influence"].abs() if "influence" in ranking else None,
-            "approx-2": ranking.get("bound"),
-            "approx-3": ranking.get("earlier-bound"),
-        }
-        for term, values in terms.items():
-            if values is not None:
-                low, median, high = (float(q) for q in values.quantile(list(QUARTILES)))
-                rows.append([row.cycle, row.n_labels, term, low, median, high, int(values.notna().sum())])
+        for term, values in terms(run.ranking(row.cycle + 1)).items():
+            low, median, high = (float(q) for q in values.quantile(list(QUARTILES)))
+            rows.append([row.cycle, row.n_labels, term, low, median, high, int(values.notna().sum())])
     return pd.DataFrame(rows, columns=["cycle", "n_labels", "term", "low", "median", "high", "n"])
 
 

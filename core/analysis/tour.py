@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.analysis import curves, figures, labelling, samples
+from core import scores
+from core.analysis import bounds, curves, figures, labelling, samples
 from core.plots import learn, style
 from core.relabel import Floats
 from core.runs.run import Run
@@ -17,6 +18,8 @@ CASES = {  # of the plane of noisiness and ambiguity
     "ambiguous": "The model is unsure: another label may be as wrong.",
     "agreed": "The model is sure of the same label: nothing to check.",
 }
+
+SIMPLEX = "every point is a set of predicted probabilities of 3 classes; marked: where the norm is 0; computed from the formula"
 
 
 def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
@@ -33,35 +36,81 @@ def three(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
 
 def entropy_gradient(probs: Floats) -> Floats:
-    """Derivative of the entropy H(p) by the logits, [K] → [K]: −p (ln p + H).
+    """Derivative of the entropy H(p) by the logits, [..., K] → [..., K]: −p (ln p + H).
 
     It vanishes where the model is sure, where it is quite unsure (p uniform), and where classes tie and share all of p.
     """
     log = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
-    entropy = -(probs * log).sum()
+    entropy = -(probs * log).sum(axis=-1, keepdims=True)
     return np.asarray(-probs * (log + entropy))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """‖∂H/∂z‖, z the logits, over the simplex of three classes, drawn as a triangle of side 1.
+
+    across float64 [n], up float64 [m]: coordinates · norms: float64 [m, n], NaN outside of the triangle · zeros: where it
+    vanishes: name, x, y, norm.
+    """
+
+    across: Floats
+    up: Floats
+    norms: Floats
+    zeros: pd.DataFrame
+
+
+def surface() -> Surface:
+    """Corners, edges' midpoints and the centre are points of its grid."""
+    across, up = np.linspace(0, 1, 241), np.linspace(0, np.sqrt(3) / 2, 211)
+    x, y = np.meshgrid(across, up)
+    third = y / up[-1]
+    second = x - third / 2
+    probs = np.stack([1 - second - third, second, third], axis=-1)
+    inside = (probs > -1e-9).all(axis=-1)
+    norms = np.where(inside, np.linalg.norm(entropy_gradient(np.maximum(probs, 0)), axis=-1), np.nan)
+    one = np.eye(3)
+    where = {"one class": one, "tie of two": (1 - one) / 2, "all alike": np.full((1, 3), 1 / 3)}
+    at = np.concatenate(list(where.values()))
+    zeros = pd.DataFrame(
+        {
+            "name": np.repeat(list(where), [len(points) for points in where.values()]),
+            "x": at[:, 1] + at[:, 2] / 2,
+            "y": at[:, 2] * up[-1],
+            "norm": np.linalg.norm(entropy_gradient(at), axis=-1),
+        }
+    )
+    return Surface(across, up, norms, zeros)
 
 
 @dataclass(frozen=True)
 class AtLogits:
     """How large the entropy's gradient by the logits is, by how sure the model is.
 
-    peak: the largest probability at which it is largest, the rest of p being flat.
+    surface: for three classes, over all that they can be predicted with · profile: beside the entropy, for more classes whose
+    rest is flat · peak: the largest probability at which the norm is largest there.
     """
 
-    figure: go.Figure
+    surface: go.Figure
+    profile: go.Figure
     peak: float
 
 
 def at_logits(n_classes: int) -> AtLogits:
-    """‖∂H/∂z‖ against the largest probability: the rest flat over the other classes, or all of it on one of them."""
-    parts, one = [], np.eye(n_classes)
-    for rest, other in (("the rest flat", (1 - one[0]) / (n_classes - 1)), ("the rest on one class", one[1])):
-        highest = np.linspace(1 / np.count_nonzero(one[0] + other), 1, 401)
-        norms = [float(np.linalg.norm(entropy_gradient(p * one[0] + (1 - p) * other))) for p in highest]
-        parts.append(pd.DataFrame({"rest": rest, "highest": highest, "norm": norms}))
-    flat, drawn = parts[0], learn.at_logits(pd.concat(parts), f"computed from the formula, {n_classes} classes")
-    return AtLogits(drawn, float(flat["highest"][flat["norm"].idxmax()]))
+    """‖∂H/∂z‖ over the simplex of three classes, and of n_classes against the largest probability, the others being equal."""
+    found = surface()
+    triangle = learn.simplex(found.across, found.up, found.norms, found.zeros, SIMPLEX)
+    highest = np.linspace(1 / n_classes, 1, 401)
+    rest = np.repeat((1 - highest[:, None]) / (n_classes - 1), n_classes - 1, axis=1)
+    probs = np.concatenate([highest[:, None], rest], axis=1)
+    norms, entropies = np.linalg.norm(entropy_gradient(probs), axis=-1), scores.entropy(probs)
+    parts = [
+        pd.DataFrame(
+            {"name": f"{name}, at most {of.max():.2f}", "highest": highest, "value": of, "share": of / of.max()}
+        )
+        for name, of in (("‖∂H/∂z‖", norms), ("entropy H in nats", entropies))
+    ]
+    note = f"computed from the formula, {n_classes} classes, all but one equally likely"
+    return AtLogits(triangle, learn.profile(pd.concat(parts, ignore_index=True), note), float(highest[norms.argmax()]))
 
 
 def expected_length(probs: Floats) -> float:
@@ -94,6 +143,52 @@ def bound(run: Run, dataset: ImageDataset, cycle: int) -> Bound:
     correlation = float(table["entropy-gradnorm"].rank().corr(table["label-gradnorm"].rank()))
     drawn = learn.norms(table, figures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
     return Bound(drawn, correlation, k, shared, k * k / len(table))
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What came of each step from the influence of an image to its score: for one image, and over the candidates of a cycle.
+
+    image: row of `core.analysis.samples.table`: of the k that were labelled next, the one of lowest Eq. 2 · values, medians:
+    of each of `bounds.TERMS` in nats · places: of the image among the n candidates, 1 is the highest · measured: row of
+    `bounds.table` · n_labels: of the model that has learnt the k · fell, fell_chosen: of the n and of the k, how many have an
+    Eq. 4 no larger than their Eq. 5 · chosen: of the k, how many are among the k of highest Eq. 3.
+    """
+
+    image: pd.Series
+    values: dict[str, float]
+    medians: dict[str, float]
+    places: dict[str, int]
+    measured: pd.Series
+    n_labels: int
+    fell: int
+    fell_chosen: int
+    chosen: int
+
+
+def derivation(run: Run, dataset: ImageDataset, cycle: int) -> Derivation | None:
+    """Of a run of active learning; None where its candidates of that cycle have no influence or no Eq. 5."""
+    cycles = run.cycles()
+    table = bounds.table(cycles)
+    row = table[(table["cycle"] == cycle) & table["eq3_eq5"].notna()]
+    if row.empty:
+        return None
+    measured, k = row.iloc[0], int(row["k"].iloc[0])
+    terms = bounds.terms(run.ranking(cycle + 1)).dropna()
+    ranks = run.ranking(cycle)["rank"]
+    labelled = terms.index[ranks[terms.index] <= k]
+    one, fell = terms.loc[labelled, "target"].idxmin(), terms["approx-2"] <= terms["approx-3"]
+    return Derivation(
+        image=samples.table(run, dataset, cycle).loc[one],
+        values=terms.loc[one].to_dict(),
+        medians=terms.median().to_dict(),
+        places={name: int((terms[name] > terms.loc[one, name]).sum()) + 1 for name in terms},
+        measured=measured,
+        n_labels=int(cycles.set_index("cycle").loc[cycle + 1, "n_labels"]),
+        fell=int(fell.sum()),
+        fell_chosen=int(fell[labelled].sum()),
+        chosen=len(labelled.intersection(terms.nlargest(k, "approx-1").index)),
+    )
 
 
 def advantage(run: Run, other: Run) -> tuple[int, float]:

@@ -23,7 +23,7 @@ from core.store.atomic import write_array
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ["--dataset", "fashion", "--limit", "1500", "--width", "8", "--seed", "0"]
 LEARNING = ["--task", "active-learning", *DATA, "--initial", "100", "--budget", "100", "--cycles", "4"]
-LEARNING += ["--epochs", "40", "--evidence"]
+LEARNING += ["--epochs", "40", "--evidence", "influence"]
 COMMANDS = {  # what follows `python -m core run`
     "example-active-learning": [*LEARNING, "--strategy", "entropy-gradnorm"],
     "example-label-cleaning": ["--task", "label-cleaning", *DATA, "--noise", "0.15", "--epochs", "15", "--cycles", "4"],

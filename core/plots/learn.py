@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from core.plots import style
 
@@ -53,27 +54,102 @@ def norms(table: pd.DataFrame, note: str) -> go.Figure:
     return style.finish(figure, "‖∇θ H(p)‖, without the label", "‖∇θ L(x, y)‖, with the true label", note)
 
 
-def at_logits(table: pd.DataFrame, note: str) -> go.Figure:
-    """Norm of the entropy's gradient by the logits against the largest probability, a line for each way the rest is spread.
+def simplex(
+    across: NDArray[np.float64], up: NDArray[np.float64], norms: NDArray[np.float64], marks: pd.DataFrame, note: str
+) -> go.Figure:
+    """‖∂H/∂z‖ for three classes as colour over the triangle of all predicted probabilities; a corner is one class alone.
 
-    table: rest (name), highest in [0, 1], norm.
+    across [n], up [m]: coordinates, the triangle's sides being 1, so that equal areas are equal volumes of the simplex ·
+    norms: [m, n], NaN outside of it · marks: points to mark: name, which has a symbol of its own, x, y and norm.
+    """
+    height = float(up[-1])
+    figure = go.Figure(
+        go.Heatmap(
+            x=across,
+            y=up,
+            z=norms.astype(np.float32),
+            colorscale="Cividis",
+            zmin=0,
+            colorbar={"title": {"text": "‖∂H/∂z‖", "side": "right", "font": {"size": 12}}, "thickness": 12, "x": 1.01},
+            hovertemplate="%{z:.2f}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[0, 1, 0.5, 0],
+            y=[0, 0, height, 0],
+            mode="lines",
+            line={"color": style.GREY, "width": 3},  # covers the steps of the cells at the edge
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    for (name, part), symbol in zip(marks.groupby("name", sort=False), ("circle", "diamond", "square"), strict=True):
+        figure.add_trace(
+            go.Scatter(
+                x=part["x"],
+                y=part["y"],
+                customdata=part["norm"],
+                mode="markers",
+                name=str(name),
+                marker={
+                    "symbol": symbol,
+                    "size": 11,
+                    "color": "white",
+                    "line": {"color": style.VERMILLION, "width": 2.5},
+                },
+                hovertemplate=f"{name}: %{{customdata:.2f}}<extra></extra>",
+            )
+        )
+    style.finish(figure, "", "", note)
+    for x, y, text, where in (
+        (0, 0, "p₁ = 1", {"yanchor": "top", "yshift": -8}),
+        (1, 0, "p₂ = 1", {"yanchor": "top", "yshift": -8}),
+        (0.5, height, "p₃ = 1", {"xanchor": "left", "xshift": 12}),
+    ):
+        figure.add_annotation(x=x, y=y, text=text, showarrow=False, **where)
+    hidden = {"showticklabels": False, "showgrid": False}
+    figure.update_xaxes(range=[-0.08, 1.08], constrain="domain", **hidden)
+    figure.update_yaxes(range=[-0.1, height + 0.06], scaleanchor="x", constrain="domain", **hidden)
+    return figure
+
+
+def profile(table: pd.DataFrame, note: str) -> go.Figure:
+    """Functions of the largest probability, each in % of its largest value, which is marked.
+
+    table: name, highest in [0, 1], value, share (of the largest value).
     """
     figure = go.Figure()
-    for (rest, part), colour, dash in zip(
-        table.groupby("rest", sort=False), (style.GREEN, style.GREY), ("solid", "dash"), strict=True
+    for (name, part), colour, dash in zip(
+        table.groupby("name", sort=False), (style.GREEN, style.GREY), ("solid", "dash"), strict=True
     ):
+        top = part["share"].idxmax()
         figure.add_trace(
             go.Scatter(
                 x=part["highest"],
-                y=part["norm"],
-                name=str(rest),
+                y=100 * part["share"],
+                customdata=part["value"],
+                name=str(name),
                 mode="lines",
                 line={"color": colour, "width": 3, "dash": dash},
-                hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + str(rest) + "</extra>",
+                hovertemplate="p_max = %{x:.2f}: %{customdata:.2f}<extra></extra>",
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=[part.loc[top, "highest"]],
+                y=[100.0],
+                mode="markers+text",
+                text=f"{part.loc[top, 'highest']:.2f}",
+                textposition="top center",
+                marker={"color": colour, "size": 9},
+                hoverinfo="skip",
+                showlegend=False,
             )
         )
     figure.update_xaxes(range=[0, 1.02])
-    return style.finish(figure, "Largest probability p_max", "‖∂H/∂z‖", note)
+    figure.update_yaxes(range=[0, 112])
+    return style.finish(figure, "Largest probability p_max", "Of the largest value (%)", note)
 
 
 def vote_steps(table: pd.DataFrame, given: str, note: str) -> go.Figure:

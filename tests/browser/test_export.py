@@ -60,13 +60,14 @@ FIGURES = {  # of each page and view: so many on the example
     f"pool?{RUN}": 0,
     f"curves?{RUN}": 1,
     f"curves?{LEARNING}": 1,
+    f"curves?{LEARNING}&kind=Influence%20and%20its%20bounds": 1,
     f"compare?{LEARNING}": 4,
     f"diff?{RUN}": 1,
     f"rankings?{RUN}": 1,
     f"rankings?{RUN}&view=confusion": 1,
     f"rankings?{RUN}&view=scatter": 1,
     f"rankings?{RUN}&view=disagreement": 1,
-    **{f"learn?step={step}": n for step, n in enumerate((1, 1, 1, 1, 1, 1, 0), start=1)},
+    **{f"learn?step={step}": n for step, n in enumerate((2, 2, 1, 1, 1, 1, 0), start=1)},
 }
 
 

@@ -1,17 +1,32 @@
 """Learn: seven steps, each with its formula and its picture, readable on a phone in the dark."""
 
 import re
+from pathlib import Path
 
 import pytest
+import streamlit as st
 from playwright.sync_api import expect
+from streamlit.testing.v1 import AppTest
 
+import data
+from core.analysis import tour
+from core.runs import run
 from tests.browser.conftest import PATIENCE, visiting
 
 pytestmark = pytest.mark.browser
 
+APP = Path(__file__).resolve().parents[2] / "app.py"
+
 FORMULAS = {  # of each step: what its TeX says, as KaTeX keeps it beside what it draws
     1: [r"\lVert \nabla_\theta\, H(p(x)) \rVert", r"\mathrm{EGL}(x)", r"\ln p_y + H"],
-    2: [r"H_\theta^{-1}\, \nabla L(x)", r"\lVert \nabla L(x) \rVert"],
+    2: [
+        r"\frac1n\, H_\theta^{-1}\, \nabla L(x)",
+        r"I(x) = \frac1n \sum_j",
+        r"|I(x)| = \frac1n\, \Big\lVert \sum_j",
+        r"\lVert \nabla L(x) \rVert",
+        r"\lVert \nabla L(T^c(x)) \rVert",
+        r"\lVert \nabla_\theta\, H(p(x)) \rVert",
+    ],
     3: [r"\text{train} \to \text{score}"],
     4: [r"\mathrm{CE}(\hat l, p)", r"\max(H - \gamma \ln C,\, 0)"],
     5: [r"\hat l_{(1)} > \hat l_{(2)}"],
@@ -62,6 +77,34 @@ def test_the_last_step_leads_to_the_pages_and_ones_own_images(visitor):
     visitor.open("/learn?step=7")
     visitor.page.get_by_test_id("stMain").get_by_role("link", name="Start on your own images").click()
     expect(visitor.page.get_by_role("heading", level=1)).to_have_text("New run")
+
+
+def numbers():
+    """What the second step says in figures, each with its name, and how many pictures it draws."""
+    st.cache_resource.clear()
+    app = AppTest.from_file(str(APP), default_timeout=120)
+    app.query_params["step"] = "2"
+    app.run()
+    app.switch_page("pages/learn.py").run()
+    assert not app.exception
+    return [(one.label, one.value) for one in app.main.metric], len(app.main.get("plotly_chart"))
+
+
+def test_the_numbers_of_the_derivation_are_those_of_the_ranking():
+    example = run.find("example-active-learning")
+    found = tour.derivation(example, data.load("fashion", limit=1500), 0)
+    shown, charts = numbers()
+    mine = [float(re.sub("[,a-z]", "", value).replace("−", "-")) for name, value in shown if name == "This image"]
+    assert mine == pytest.approx(list(found.values.values()), rel=0.05)
+    assert dict(shown)["Highest by Eq. 3 too"] == f"{found.chosen} of {example.config.budget}"
+    assert charts == 2
+
+
+def test_an_example_whose_influence_nobody_measured_shows_the_bound_alone(monkeypatch):
+    monkeypatch.setattr(tour, "derivation", lambda *_: None)
+    shown, charts = numbers()
+    assert [name for name, _ in shown] == ["Rank correlation", "Found of 100"]
+    assert charts == 1
 
 
 @pytest.mark.slow

@@ -113,13 +113,80 @@ def test_areas_are_those_of_the_summary(cleaning, pool):
     assert found["normalised"] == pytest.approx(between)
 
 
-def test_at_the_logits_the_gradient_of_the_entropy_vanishes_for_the_sure_the_uniform_and_a_tie():
-    found = tour.at_logits(10)
-    flat, one = found.figure.data
-    assert (flat.x[0], one.x[0], flat.x[-1]) == (pytest.approx(0.1), 0.5, 1.0)
-    np.testing.assert_allclose([flat.y[0], flat.y[-1], one.y[0], one.y[-1]], 0, atol=1e-12)
-    assert found.peak == pytest.approx(0.67, abs=0.005)
-    assert max(flat.y) > 0.4
-    p = np.array([flat.x[200], *[(1 - flat.x[200]) / 9] * 9])
+def test_the_norm_at_the_logits_vanishes_for_one_class_for_a_tie_and_where_all_are_alike():
+    found = tour.surface()
+    assert found.zeros["name"].value_counts().to_dict() == {"one class": 3, "tie of two": 3, "all alike": 1}
+    np.testing.assert_allclose(found.zeros["norm"], 0, atol=1e-12)
+    for point in found.zeros.itertuples():
+        row, column = np.abs(found.up - point.y).argmin(), np.abs(found.across - point.x).argmin()
+        assert (found.across[column], found.up[row]) == (pytest.approx(point.x), pytest.approx(point.y))
+        assert found.norms[row, column] == pytest.approx(0, abs=1e-12)
+    assert (found.norms[np.isfinite(found.norms)] < 1e-3).sum() == len(found.zeros)  # and nowhere else
+
+
+def test_the_surface_is_a_triangle_of_equal_sides_that_has_the_norm_of_what_each_point_stands_for():
+    found = tour.surface()
+    inside = np.isfinite(found.norms)
+    cell = (found.across[1] - found.across[0]) * (found.up[1] - found.up[0])
+    assert inside.sum() * cell == pytest.approx(np.sqrt(3) / 4, rel=0.01)
+    third = found.up[30] / found.up[-1]
+    second = found.across[100] - third / 2
+    p = np.array([1 - second - third, second, third])
     entropy = -(p * np.log(p)).sum()
-    assert flat.y[200] == pytest.approx(np.sqrt(((p * (np.log(p) + entropy)) ** 2).sum()))
+    assert found.norms[30, 100] == pytest.approx(np.sqrt(((p * (np.log(p) + entropy)) ** 2).sum()))
+    np.testing.assert_allclose(found.norms[:, ::-1], found.norms)  # classes 1 and 2 are alike
+
+
+def test_the_norm_peaks_between_sure_and_unsure_and_the_entropy_where_all_are_alike():
+    found = tour.at_logits(10)
+    norm, _, entropy, _ = found.profile.data
+    assert (norm.x[0], norm.x[-1]) == (pytest.approx(0.1), 1.0)
+    np.testing.assert_allclose([norm.y[0], norm.y[-1], entropy.y[-1]], 0, atol=1e-10)
+    assert found.peak == pytest.approx(0.67, abs=0.005)
+    assert norm.x[np.argmax(norm.y)] == found.peak
+    assert (entropy.y[0], entropy.customdata[0]) == (pytest.approx(100), pytest.approx(np.log(10)))
+    p = np.array([norm.x[200], *[(1 - norm.x[200]) / 9] * 9])
+    assert norm.customdata[200] == pytest.approx(np.linalg.norm(p * (np.log(p) + scores.entropy(p[None])[0])))
+
+
+def test_the_derivation_counts_by_hand(learning, pool):
+    found = tour.derivation(learning, pool, 0)
+    before, after = learning.ranking(0), learning.ranking(1)
+    candidates = after[before["rank"].notna()]
+    k, n = learning.config.budget, len(candidates)
+    assert (found.measured["k"], found.measured["candidates"], found.n_labels) == (
+        k,
+        n,
+        learning.cycles()["n_labels"][1],
+    )
+    top = {
+        "eq2": set(candidates.nlargest(k, "influence").index),
+        "eq3": set(candidates["influence"].abs().nlargest(k).index),
+        "eq5": set(candidates.nlargest(k, "earlier-bound").index),
+    }
+    assert found.measured["eq3_eq5"] == len(top["eq3"] & top["eq5"])
+    assert found.measured["eq2_eq3"] == len(top["eq2"] & top["eq3"])
+    assert found.chosen == len(top["eq3"] & set(before.nsmallest(k, "rank").index))
+    fell = candidates["bound"] <= candidates["earlier-bound"]
+    assert (found.fell, found.fell_chosen) == (fell.sum(), fell[before["rank"] <= k].sum())
+    assert found.medians["target"] == pytest.approx(candidates["influence"].median())
+    assert found.medians["approx-1"] == pytest.approx(candidates["influence"].abs().median())
+    assert found.medians["approx-3"] == pytest.approx(candidates["earlier-bound"].median())
+    assert found.measured["step_3_4"] == pytest.approx((candidates["influence"].abs() / candidates["bound"]).median())
+
+
+def test_the_image_of_the_derivation_was_labelled_next_and_harms_most_of_these(learning, pool):
+    found = tour.derivation(learning, pool, 0)
+    after = learning.ranking(1)
+    labelled = after[learning.ranking(0)["rank"] <= learning.config.budget]
+    one = after.loc[found.image.name]
+    assert one["influence"] == labelled["influence"].min()
+    assert found.image["sample_id"] == pool.ids[found.image.name] == one["sample_id"]
+    assert found.values["target"] == one["influence"] == -found.values["approx-1"]
+    assert (found.values["approx-2"], found.values["approx-3"]) == (one["bound"], one["earlier-bound"])
+    assert found.values["approx-1"] <= found.values["approx-2"]
+    assert found.places["target"] == (after["influence"] > one["influence"]).sum() + 1
+
+
+def test_a_cycle_whose_influence_nobody_measured_has_no_derivation(learning, pool):
+    assert tour.derivation(learning, pool, len(learning.cycles()) - 1) is None
