@@ -23,11 +23,11 @@ Study = tuple[Run, Removal]
 
 CONTRAST = "top − bottom"
 CHANGES = ["predicted", "predicted_rest", "realised", "low", "high", "sd", "detectable"]
-COLUMNS = ["run", "seed", "cycle", "n_labels", "choice", "n_removed", *CHANGES, "trainings"]
+COLUMNS = ["seed", "cycle", "n_labels", "choice", "n_removed", *CHANGES, "trainings", "run"]
 POOLED = ["cycle", "n_labels", "choice", "n_removed", *CHANGES, "runs", "seeds", "trainings"]
 DAMPINGS = [
-    *("run", "seed", "cycle", "damping", "own", "signed", "absolute"),
-    *("k", "signed_top", "absolute_top", "chance", "iterations", "residual", "failed"),
+    *("seed", "cycle", "damping", "own", "signed", "absolute"),
+    *("k", "signed_top", "absolute_top", "chance", "iterations", "residual", "failed", "run"),
 ]
 TITLES = {
     "removal": "Predicted and realised change of the held-out loss",
@@ -84,10 +84,10 @@ def table(found: Sequence[Study]) -> pd.DataFrame:
     """
     rows = []
     for run, one in found:
-        place = [run.id, run.config.seed, one.cycle, len(one.sample_ids)]
+        place = [run.config.seed, one.cycle, len(one.sample_ids)]
         for choice, predicted, rest, realised in _changes(one):
             removed = None if choice == CONTRAST else one.n_removed
-            rows.append([*place, choice, removed, predicted, rest, *_interval(realised), len(realised)])
+            rows.append([*place, choice, removed, predicted, rest, *_interval(realised), len(realised), run.id])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n_removed": "Int64"})
 
 
@@ -118,7 +118,7 @@ def dampings(found: Sequence[Study]) -> pd.DataFrame:
         for other in one.dampings:
             ranks = [other.signed, other.absolute, k, other.signed_top, other.absolute_top, k**2 / n]
             cg = [other.iterations, other.residual, other.failed]
-            rows.append([run.id, run.config.seed, one.cycle, other.damping, one.damping, *ranks, *cg])
+            rows.append([run.config.seed, one.cycle, other.damping, one.damping, *ranks, *cg, run.id])
     numbers = dict.fromkeys(("signed", "absolute", "residual"), float)
     counts = dict.fromkeys(("signed_top", "absolute_top", "iterations"), "Int64")
     return pd.DataFrame(rows, columns=DAMPINGS).astype({**numbers, **counts})
