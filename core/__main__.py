@@ -34,6 +34,7 @@ COMMANDS = {  # name: (module of core.cli, what it does)
     "compare": ("studies", "compare several runs with each other and with the paper, by tables and curves"),
     "diff": ("reading", "what differs between two runs, or two cycles of one"),
     "evaluate": ("studies", "what cleaned labels are worth: train classifiers before and after"),
+    "influence": ("studies", "whether influence predicts what labels are worth: remove some, retrain, compare"),
     "import": ("files", "import labels that people gave: Label Studio's export, or a table of annotations"),
     "explain": ("reading", "the gradient norm of one sample, layer by layer"),
     "list": ("reading", "list runs and studies, the newest first"),

@@ -107,6 +107,15 @@ def kendall_tau(a: ArrayLike, b: ArrayLike) -> float:
     return float(stats.kendalltau(np.asarray(a), np.asarray(b)).statistic)
 
 
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rank correlation ρ of two measures of the same things, in [−1, 1], ties averaged; NaN where one is constant."""
+    from scipy import stats
+
+    one, two = np.asarray(a), np.asarray(b)
+    constant = min(len(np.unique(one)), len(np.unique(two))) < 2  # of which scipy would warn
+    return float("nan") if constant else float(stats.spearmanr(one, two).statistic)
+
+
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> float:
     """Mean height of the curve y over x by the trapezoid rule, in y's unit; one point is its own height."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

@@ -1,9 +1,12 @@
 """Curves: what the budget bought, between the random order and the oracle."""
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.elements.lib.column_types import ColumnConfig
 
-from core.analysis import bounds, budget, curves, figures, labelling, peers
+from core.analysis import bounds, budget, curves, figures, labelling, peers, removal
+from core.runs import removal as removals
 from core.runs import run as runs
 from pages.ui import frame, widgets
 
@@ -113,8 +116,49 @@ def priced(left: DeltaGenerator, right: DeltaGenerator) -> tuple[float, str]:
     return price, unit
 
 
-def influence(here: frame.Here) -> None:
-    """The ladder of bounds, and Table 2 of Wang et al. 2022, per cycle."""
+def _change(title: str, help: str | None = None) -> ColumnConfig:
+    return st.column_config.NumberColumn(title, format="%+.4f", help=help)
+
+
+PLACE: widgets.Columns = {
+    "run": "Run",
+    "seed": "Seed",
+    "cycle": "Cycle",
+    "n_labels": st.column_config.NumberColumn("Labels", format="localized"),
+}
+CHANGES: widgets.Columns = {
+    **PLACE,
+    "choice": "Removed",
+    "n_removed": st.column_config.NumberColumn("Labels removed", format="localized"),
+    "predicted": _change("Predicted", "Nats, by Eq. 2: the mean of the training loss divides by n."),
+    "predicted_rest": _change("Predicted, rest", "Nats: the mean divides by the labels that are left."),
+    "realised": _change("Realised", "Nats, mean over trainings; above 0 the removed labels helped."),
+    "low": _change("from"),
+    "high": _change("to", "95 % t-interval."),
+    "sd": st.column_config.NumberColumn("s.d.", format="%.4f"),
+    "detectable": st.column_config.NumberColumn("Detectable", format="%.4f", help="Nats."),
+    "trainings": "Trainings",
+    "runs": "Runs",
+    "seeds": "Seeds",
+}
+DAMPINGS: widgets.Columns = {
+    **PLACE,
+    "damping": st.column_config.NumberColumn("Damping", format="%g"),
+    "own": st.column_config.NumberColumn("Run's damping", format="%g"),
+    "signed": st.column_config.NumberColumn("ρ, Eq. 2", format="%.3f", help="Spearman's correlation, signed."),
+    "absolute": st.column_config.NumberColumn("ρ, Eq. 3", format="%.3f", help="Of the absolute values."),
+    "k": "k",
+    "signed_top": st.column_config.NumberColumn("Same top, Eq. 2", help="Of k labels."),
+    "absolute_top": st.column_config.NumberColumn("Same top, Eq. 3", help="Of k labels."),
+    "chance": st.column_config.NumberColumn("By chance", format="%.1f"),
+    "iterations": st.column_config.NumberColumn("CG iterations", format="localized"),
+    "residual": st.column_config.NumberColumn("CG residual", format="%.1e"),
+    "failed": "Not known, because",
+}
+
+
+def influence(here: frame.Here, chosen: list[str]) -> None:
+    """The ladder of bounds, and Table 2 of Wang et al. 2022, per cycle; and whether the influence comes true."""
     st.caption(
         "What labelling an image does to the loss on held-out images, to first order (Target), and what gradient-norm strategies "
         "replace it by: its absolute value (Approx-1), the product of two norms (Approx-2, a bound of it), and the same by the "
@@ -125,6 +169,13 @@ def influence(here: frame.Here) -> None:
         widgets.figure(bounds.figure(here.run, ladder), f"{here.run.id}-influence")
     for row in table[table["failed"] != ""].itertuples():
         st.warning(f"Candidates of cycle {row.cycle}: {frame.plain(row.failed)}")
+    if len(table):
+        table_2(here, table)
+    removed(here, chosen)
+
+
+def table_2(here: frame.Here, table: pd.DataFrame) -> None:
+    """Table 2 of Wang et al. 2022 per cycle, with its controls."""
     st.subheader("Do bound and influence choose the same images?")
     st.caption(f"{frame.plain(bounds.DEFINITION)} {frame.plain(bounds.paper())}")
     st.dataframe(
@@ -156,6 +207,34 @@ def influence(here: frame.Here) -> None:
         },
     )
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-influence")
+
+
+def removed(here: frame.Here, chosen: list[str]) -> None:
+    """What removing labels did to the held-out loss, against what influence predicted."""
+    st.subheader("Is the prediction true?")
+    near = [run for run in peers.same_experiment(here.run) if run.id in chosen]
+    found = removal.studies([here.run, *near])
+    if all(run.id != here.run.id for run, _ in found):
+        whose = "a run of your own" if here.run.is_example else "this run"
+        st.caption(f"Not measured. This removes labels of the last cycle of {whose}, retrains and compares:")
+        st.code(removals.command(here.run), language=None)
+        return
+    st.caption(frame.plain(removal.DEFINITIONS["removal"]))
+    widgets.figure(removal.figure(found), f"{here.run.id}-removal")
+    changes = removal.table(found)
+    st.dataframe(changes, hide_index=True, placeholder="—", column_config=CHANGES)
+    widgets.table_export(lambda: changes, len(changes), f"{here.run.id}-removal")
+    if len(found) > 1:
+        over = removal.pooled(found)
+        st.caption(f"Over the runs. {frame.plain(removal.DEFINITIONS['removal-pooled'])}")
+        st.dataframe(over, hide_index=True, placeholder="—", column_config=CHANGES)
+        widgets.table_export(lambda: over, len(over), f"{here.run.id}-removal-pooled")
+    dampings = removal.dampings(found)
+    if len(dampings):
+        st.subheader("Do the ranks depend on the damping?")
+        st.caption(frame.plain(removal.DEFINITIONS["dampings"]))
+        st.dataframe(dampings, hide_index=True, placeholder="—", column_config=DAMPINGS)
+        widgets.table_export(lambda: dampings, len(dampings), f"{here.run.id}-dampings")
 
 
 def unknown(here: frame.Here) -> None:
@@ -192,13 +271,10 @@ def show(here: frame.Here) -> None:
         help="Runs of the same task on the same data and noise. Runs that differ only in their seed are averaged.",
     )
     simulable = here.config.question.checks and curves.simulable(here.run, here.dataset)
+    influenced = bounds.measured(here.run.cycles()) or removals.there(here.run)
     kind = st.segmented_control(
         "Curves",
-        [
-            one
-            for one in KINDS
-            if {"policies": simulable, "influence": bounds.measured(here.run.cycles())}.get(one, True)
-        ],
+        [one for one in KINDS if {"policies": simulable, "influence": influenced}.get(one, True)],
         default="policies" if simulable and here.config.static else "curves",
         required=True,
         format_func=lambda one: KINDS[one],
@@ -210,7 +286,7 @@ def show(here: frame.Here) -> None:
     if kind == "budget":
         return bought(here, chosen)
     if kind == "influence":
-        return influence(here)
+        return influence(here, chosen)
     widgets.figure(widgets.run_figure(here, here.key, "curves", tuple(chosen)), f"{here.run.id}-curves")
     table = widgets.areas(here, here.key, tuple(chosen)).dropna(axis=1, how="all")
     if "auc" not in table:  # without ground truth there is no curve to measure

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.analysis import figures, labelling, samples
+from core.analysis import figures, labelling, removal, samples
 from core.cli.options import Parser, add_choice
 from core.cli.printing import file_format, print_options, write_figure
 from core.cli.shared import finished_cycle, load
@@ -26,6 +26,9 @@ TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
     "relabels": lambda run, cycle: labelling.relabels(run, load(run), labelling.through(run, cycle)),
     "cleaned": lambda run, cycle: labelling.cleaned(run, load(run), cycle),
     "issues": lambda run, cycle: labelling.issues(run, load(run), cycle),
+    "removal": lambda run, cycle: removal.table(removal.of_cycle(run, cycle)),
+    "dampings": lambda run, cycle: removal.dampings(removal.of_cycle(run, cycle)),
+    "influence": lambda run, cycle: removal.labels(removal.of_cycle(run, cycle)),
 }
 
 

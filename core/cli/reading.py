@@ -6,10 +6,11 @@ import math
 import sys
 from pathlib import Path
 
-from core.analysis import budget, diff, figures, peers
+from core.analysis import budget, diff, figures, peers, removal
 from core.cli.options import Parser
 from core.cli.printing import print_options, write_figure
 from core.cli.shared import finished_cycle, load, print_summary
+from core.runs import removal as removals
 from core.runs import run, study
 from data.errors import UserError
 
@@ -109,6 +110,9 @@ def show(options: argparse.Namespace) -> None:
         if found.config.parent is not None:
             print(f"Branched from {found.config.parent} at cycle {found.config.branched_at}.")
     print_summary(found, load(found), options.json)
+    if not options.json:
+        for one in removals.of_run(found):
+            print(removal.sentence(one))
 
 
 def difference(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Commands that set several runs side by side: compare, evaluate."""
+"""Commands that set several runs side by side: compare, evaluate, influence."""
 
 import argparse
 import dataclasses
@@ -7,17 +7,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from core.analysis import comparison, policies, published
+from core.analysis import comparison, policies, published, removal
 from core.analysis.figures import BANDS, policy_figure
 from core.cli.options import Parser, add_choice
 from core.cli.printing import print_layout, print_options
-from core.cli.shared import load, named, tell
+from core.cli.shared import INTERRUPTED, finished_cycle, load, named, tell
 from core.files import export
+from core.runs import removal as removals
 from core.runs import spec
 from core.runs.run import Run
 from data.errors import UserError
 
 SHOWN_ROWS = 200  # of a table that is printed
+DAMPINGS = (0.001, 0.01, 0.1, 1.0)  # of the curvature, which `influence` compares
 
 
 def compare_options(sub: Parser) -> None:
@@ -55,6 +57,40 @@ def evaluate_options(sub: Parser) -> None:
         action="store_true",
         help="choose among classifiers on noisy and on cleaned validation labels",
     )
+
+
+def influence_options(sub: Parser) -> None:
+    """Options of `influence`."""
+    sub.set_defaults(command=influence)
+    sub.add_argument(
+        "what",
+        nargs="+",
+        metavar="STUDY|RUN",
+        help="a study of active learning, or runs, with the weights of the cycle",
+    )
+    sub.add_argument("--cycle", type=int, help="whose labels are removed (default: the last)")
+    sub.add_argument(
+        "--share",
+        type=float,
+        default=0.05,
+        help="share of the labels to remove: those of highest influence, of lowest, and as many at random (default: 0.05)",
+    )
+    sub.add_argument(
+        "--trainings", type=int, default=5, help="retrainings of each of these, and with all labels (default: 5)"
+    )
+    sub.add_argument(
+        "--dampings",
+        type=float,
+        nargs="*",
+        default=list(DAMPINGS),
+        help="dampings of the curvature under which the ranks of the labels are compared with those of the run's (default: "
+        f"{' '.join(f'{damping:g}' for damping in DAMPINGS)})",
+    )
+    sub.add_argument("--json", action="store_true", help="print one object per run")
+    sub.add_argument(
+        "--out", type=Path, help="a folder for the tables as CSV, the figure as PNG, and how they were made"
+    )
+    print_options(sub)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -147,4 +183,42 @@ def evaluate(options: argparse.Namespace) -> None:
     print(policies.before_after(members).to_string(index=False, float_format="%.2f"))
 
 
-COMMANDS = {"compare": compare_options, "evaluate": evaluate_options}
+def influence(options: argparse.Namespace) -> int:
+    """Remove labels by their influence, retrain, and set the predicted change of the held-out loss against the realised one."""
+    from core.engine import loop
+    from core.engine.removal import study
+
+    loop.stop_on_signals()
+    studies, members = named(options.what)
+    found: list[removal.Study] = []
+    try:
+        for member in members:
+            cycle, dataset = finished_cycle(member, options.cycle), load(member)
+            tell(f"run {member.id}, cycle {cycle}")
+            settings = {name: getattr(options, name) for name in ("share", "trainings", "dampings")}
+            found.append((member, study(member, dataset, cycle, **settings, report=tell)))
+            if options.json:
+                print(json.dumps(removals.as_object(*found[-1])), flush=True)
+    except KeyboardInterrupt:
+        tell("nextlabel: interrupted; finished trainings are kept, and the same command goes on.")
+        return INTERRUPTED
+    tables = removal.tables(found)
+    if not options.json:
+        for name, table in tables.items():
+            if name in removal.PRINTED and len(table):
+                print(f"# {removal.TITLES[name]}\n{removal.DEFINITIONS[name]}")
+                print(f"{table.to_string(index=False, float_format='%.4g', na_rep='—')}\n")
+    if options.out is not None:
+        about = {
+            "studies": [{"id": one.id, "title": one.title, "command": portable(one.command)} for one in studies],
+            "runs": [member.id for member in members],
+            "machines": sorted({str(member.log.fact("machine")) for member in members}),
+            "tables": {name: removal.DEFINITIONS[name] for name in tables},
+        }
+        drawn = {"removal": removal.figure(found)}
+        for path in export.write_folder(options.out, tables, drawn, about, print_layout(options)):
+            print(path, file=sys.stderr)
+    return 0
+
+
+COMMANDS = {"compare": compare_options, "evaluate": evaluate_options, "influence": influence_options}

@@ -1,4 +1,4 @@
-"""What labels are worth: the influence of candidates on a held-out loss, and its bounds (Wang et al. 2022).
+"""What labels are worth: the influence of images on a held-out loss, and its bounds (Wang et al. 2022).
 
 `terms` is evidence alone: of the candidates of the cycle before, with their labels, on the loss of a half of the test images;
 nothing that ranks or selects reads it. `expected` is a score: of the candidates as they are, on the loss of a validation split.
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from core.engine.inference import SCORE_BATCH, Scorer
 from core.engine.learner import WHOLE, Learner, weights
+from core.gradnorm import sample_loss
 from core.influence import Solution, Vector, gradient_dots, influence, inverse_hvp, loss_gradient
 from core.models.batches import Images
 from core.models.forward import at_once
-from core.relabel import Floats, Ints
+from core.relabel import Floats, Ints, Labels
 from core.store.cache import digest
 from data import votes
 from data.errors import UserError
@@ -112,41 +113,44 @@ def terms(cycle: "Scoring") -> Terms | None:
     rows = np.flatnonzero(ranked & (dataset.labels >= 0))
     k = min(len(rows), int((cycle.run.log.labels(cycle.cycle)["cycle"] == cycle.cycle).sum()))
     nothing, failed = np.full(len(rows), np.nan), ""
-    held_out = _held_out(learner)
+    held_out = half_of_test(learner)
     if not len(rows) or not len(held_out.rows):
         why = "No candidate has a reference label." if not len(rows) else "No held-out image can be read."
         return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, why)
     before = _before(cycle, learner)
     if before is None:
         failed = f"The weights of cycle {cycle.cycle - 1} are not here, so that Eq. 5 is not known."
-    known = np.flatnonzero(cycle.state.majority >= 0)
-    known = known[dataset.readable(known)]
-    known = known[learner.learnt(len(known), learner.seed(cycle.cycle, 1))]
+    learnt = learnt_labels(learner, cycle.state, cycle.cycle)
     try:
-        found = _computed(
+        found = values(
             cycle.scorer,
-            before,
             Labelled(learner.pool, rows, dataset.labels),
-            Labelled(learner.pool, known, cycle.state.majority),
+            learnt,
             held_out,
+            before=before,
             damping=config.damping,
-            weight_decay=learner.settings(cycle.cycle, len(known)).weight_decay,
+            weight_decay=learner.settings(cycle.cycle, len(learnt.rows)).weight_decay,
         )
     except ValueError as error:  # what a model or its curvature has not: the run goes on without it
         return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, str(error))
-    (residual, iterations, converged), values = found[0], found[1:]
-    if not converged:
-        failed = _unconverged(residual, iterations)
-    target, bound, earlier = values.T
-    return Terms(rows, k, target, bound, earlier, float(residual), int(iterations), failed)
+    if found.why:
+        failed = f"{found.why} start a run with more --damping."
+    return Terms(rows, k, found.target, found.bound, found.before, found.residual, found.iterations, failed)
 
 
-def _held_out(learner: Learner) -> Labelled:
-    """A seeded half of the test images, of those that can be read and have a label."""
+def half_of_test(learner: Learner) -> Labelled:
+    """What the held-out loss is of: a seeded half of the test images, of those that can be read and have a label."""
     right = learner.dataset.test_labels
     usable = np.flatnonzero(learner.dataset.readable_test() & (right >= 0))
     half = votes.random_order(len(usable), learner.seed(0, HALVED)) < -(-len(usable) // 2)
     return Labelled(learner.test, usable[half], right)
+
+
+def learnt_labels(learner: Learner, state: Labels, cycle: int) -> Labelled:
+    """The labels that a cycle's model was fitted to: all that are known, less those that early stopping held out."""
+    rows = np.flatnonzero(state.majority >= 0)
+    rows = rows[learner.dataset.readable(rows)]
+    return Labelled(learner.pool, rows[learner.learnt(len(rows), learner.seed(cycle, 1))], state.majority)
 
 
 def _before(cycle: "Scoring", learner: Learner) -> Scorer | None:
@@ -156,6 +160,62 @@ def _before(cycle: "Scoring", learner: Learner) -> Scorer | None:
         return None
     strategy = cycle.task.strategy
     return learner.scorers(folder, cycle.cycle - 1, 0.0 if strategy is None else strategy.dropout)[WHOLE]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Influences of n images on the summed held-out loss.
+
+    residual, iterations, converged: of the conjugate gradients · target: Eq. 2, signed · bound: Eq. 4 · before: Eq. 5; float64
+    [n] each, NaN where it did not converge, and of Eq. 5 without the model before.
+    """
+
+    residual: float
+    iterations: int
+    converged: bool
+    target: Floats
+    bound: Floats
+    before: Floats
+
+    @property
+    def why(self) -> str:
+        """That it did not converge, as the beginning of a sentence that says what to do; "" where it did."""
+        if self.converged:
+            return ""
+        return _unconverged(self.residual, self.iterations)
+
+
+def values(
+    scorer: Scorer,
+    images: Labelled,
+    learnt: Labelled,
+    held_out: Labelled,
+    *,
+    before: Scorer | None = None,
+    damping: float,
+    weight_decay: float,
+) -> Values:
+    """What labelled images are worth to a model that has learnt `learnt`, computed once for equal content.
+
+    before: the model of the cycle before, for Eq. 5. Raises `ValueError` as `core.influence` does.
+    """
+    found = _computed(scorer, before, images, learnt, held_out, damping=damping, weight_decay=weight_decay)
+    residual, iterations, converged = found[0]
+    target, bound, earlier = found[1:].T
+    return Values(float(residual), int(iterations), bool(converged), target, bound, earlier)
+
+
+def losses(scorer: Scorer, held_out: Labelled) -> Floats:
+    """Cross-entropy of each held-out image, nats, float64 [n]; computed once for equal content."""
+
+    def compute() -> NDArray[np.float64]:
+        model, parts = scorer.model.eval(), []
+        with torch.inference_mode():
+            for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
+                parts.append(sample_loss(model(x), "label", held_out.targets(at)).double().cpu().numpy())
+        return np.concatenate(parts)
+
+    return scorer.cache.get({**scorer.key, "score": "held-out loss", "held out": held_out.key}, compute)
 
 
 def _computed(
@@ -168,10 +228,8 @@ def _computed(
     damping: float,
     weight_decay: float,
 ) -> NDArray[np.float64]:
-    """Float64 [1 + n, 3]: (residual, iterations, whether it converged), then of each candidate (Eq. 2, Eq. 4, Eq. 5).
-
-    What did not converge has NaN for every candidate. Raises `ValueError` as `core.influence` does.
-    """
+    """`values` as the cache keeps them, float64 [1 + n, 3]: (residual, iterations, whether it converged), then of each image
+    (Eq. 2, Eq. 4, Eq. 5)."""
     model, images = scorer.model, scorer.images
 
     def compute() -> NDArray[np.float64]:
@@ -228,7 +286,7 @@ def expected(cycle: "Scoring", validation: Ints) -> Floats:
     def compute() -> NDArray[np.float64]:
         solution = _solution(scorer, train, held_out, config.damping, weight_decay)
         if not solution.converged:
-            raise UserError(_unconverged(solution.residual, solution.iterations))
+            raise UserError(f"{_unconverged(solution.residual, solution.iterations)} start a run with more --damping.")
         parts, done = [], 0
         for at, x in scorer.images.batches(rows, at_once(scorer.model, scorer.images, SCORE_BATCH)):
             parts.append(gradient_dots(scorer.model, x, solution.vector, loss="egl").double().cpu().numpy())
@@ -268,8 +326,5 @@ def _solution(scorer: Scorer, learnt: Labelled, held_out: Labelled, damping: flo
     return inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
 
 
-def _unconverged(residual: float, iterations: float) -> str:
-    return (
-        f"Conjugate gradients did not converge: the relative residual is {residual:.2g} after {int(iterations):,} "
-        "iterations; start a run with more --damping."
-    )
+def _unconverged(residual: float, iterations: int) -> str:
+    return f"Conjugate gradients did not converge: the relative residual is {residual:.2g} after {iterations:,} iterations;"

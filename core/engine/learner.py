@@ -4,6 +4,7 @@ A selector may be several models: one for each fold, which has not seen the samp
 ensemble. Such a model is called a part, (fold, member).
 """
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -56,10 +57,14 @@ class Learner:
         self.cache, self.trained = ScoreCache(home / ".cache"), Trainings(home)
         self.parts = list(itertools.product(range(config.folds), range(config.ensemble)))
         self.done, self.trainings = 0, len(self.parts)
-        # A sample stays in its fold for the whole run, so that no fine-tuned model has ever seen those it is asked about
-        order = votes.random_order(len(dataset), config.seed)
-        self.fold_of = np.empty(len(dataset), dtype=np.int64)
-        self.fold_of[order] = np.arange(len(dataset)) % config.folds
+        self.fold_of = _folds(config, len(dataset))
+
+    def reseeded(self, seed: int) -> "Learner":
+        """The same with another seed; images and what is kept are shared."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, seed=seed)
+        other.fold_of = _folds(other.config, len(self.dataset))
+        return other
 
     @property
     def fixed(self) -> bool:
@@ -429,6 +434,14 @@ class Learner:
         """Posterior of the test images, [M, C]: the mean over all parts."""
         parts = [scorer.probs_of(self.test, "test").astype(np.float64) for scorer in found.values()]
         return np.asarray(sum(parts) / len(parts))
+
+
+def _folds(config: Config, n: int) -> Ints:
+    """The fold of each of n samples: the same for the whole run, so that no fine-tuned model has ever seen those it is asked
+    about."""
+    found = np.empty(n, dtype=np.int64)
+    found[votes.random_order(n, config.seed)] = np.arange(n) % config.folds
+    return found
 
 
 def seed_of(config: Config, cycle: int, purpose: int, part: Part = WHOLE) -> int:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core import methods
-from core.runs import imported, settle, spec
+from core.runs import imported, removal, settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
 from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
@@ -53,7 +53,8 @@ MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, 
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
-    rf"{CYCLE}/(ranking\.parquet|(posterior|embedding|imported|imported-embeddings)\.npy|weights(-\d+-\d+|-validation)?\.safetensors)"
+    rf"{CYCLE}/(ranking\.parquet|removal\.json|(posterior|embedding|imported|imported-embeddings)\.npy|"
+    rf"weights(-\d+-\d+|-validation)?\.safetensors)"
 )
 EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
 RANKING = {"sample_id", "rank", "label", "suggested", "confidence", "status", "n_votes"}
@@ -103,7 +104,14 @@ def write(
                     np.save(entry, np.asarray(array), allow_pickle=False)
         for cycle in range(n_cycles):
             here = run.cycle_path(cycle)
-            kept = ["ranking.parquet", "posterior.npy", "embedding.npy", imported.PROBS, imported.EMBEDDINGS]
+            kept = [
+                "ranking.parquet",
+                "posterior.npy",
+                "embedding.npy",
+                imported.PROBS,
+                imported.EMBEDDINGS,
+                removal.FILE,
+            ]
             kept += [path.name for path in sorted(here.glob("weights*.safetensors"))] if weights else []
             for name in kept:
                 if (here / name).is_file():  # a ranking that did not train has no embedding
@@ -255,6 +263,8 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     for cycle in done:
         name = f"cycle-{cycle:03d}"
         _cycle(raw / name, target / name, ids, n_classes)
+        if (raw / name / removal.FILE).is_file():
+            _removal(raw / name / removal.FILE, Run(target), cycle, set(ids))
     events = _events(raw / "events.parquet", set(ids), n_classes)
     facts = _facts(json.loads((raw / "facts.json").read_text()))
     if manifest["images"] == LEFT_OUT and (target / "data").is_dir():
@@ -351,7 +361,8 @@ def _phase(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError
     scored = found["phase"] == "score"
     for key, value in result.items():
-        if not (_is_measure(value) or (not scored and isinstance(value, str))) or not isinstance(key, str):
+        worded = isinstance(value, str) and (not scored or key == "influence_failed")
+        if not (_is_measure(value) or worded) or not isinstance(key, str):
             raise ValueError
     if scored and not isinstance(result["n_labels"], int):
         raise ValueError
@@ -416,6 +427,13 @@ def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
         except SafetensorError as error:
             raise ValueError from error
         shutil.copyfile(path, target / path.name)
+
+
+def _removal(path: Path, run: Run, cycle: int, ids: set[str]) -> None:
+    found = removal.parsed(path.read_bytes())
+    if found.cycle != cycle or not set(found.sample_ids) <= ids:
+        raise ValueError
+    removal.write(run, found)
 
 
 def _table(path: Path, rows: int | None) -> pd.DataFrame:

@@ -207,6 +207,60 @@ def differences(table: pd.DataFrame, note: str) -> go.Figure:
     return figure.update_layout(height=bottom + 40 + 34 * max(3, len(table)), margin={"l": left}, showlegend=False)
 
 
+CHOICES = {  # of labels that are removed: colour and symbol
+    "top": (style.BLUE, "triangle-up"),
+    "bottom": (style.VERMILLION, "triangle-down"),
+    "random": (style.GREY, "circle"),
+}
+
+
+def realised(table: pd.DataFrame, note: str) -> go.Figure:
+    """Predicted against realised change of a loss, a point a run and choice of labels with its 95 % interval, and y = x.
+
+    table: choice (of `CHOICES`), run, seed, n_removed, predicted, realised, low, high, in nats; low and high may be missing.
+    """
+    figure = go.Figure()
+    ends = table["predicted"].min(), table["predicted"].max()
+    pad = 0.08 * (ends[1] - ends[0]) or abs(ends[0]) or 1.0
+    line = [ends[0] - pad, ends[1] + pad]
+    figure.add_trace(
+        go.Scatter(
+            x=line,
+            y=line,
+            name="as predicted (y = x)",
+            mode="lines",
+            line={"color": style.GREY, "dash": "dash", "width": 1.5},
+            hoverinfo="skip",
+        )
+    )
+    for choice, (colour, symbol) in CHOICES.items():
+        part = table[table["choice"] == choice]
+        between = ["" if np.isnan(row.low) else f" [{row.low:+.4f}, {row.high:+.4f}]" for row in part.itertuples()]
+        figure.add_trace(
+            go.Scatter(
+                x=part["predicted"],
+                y=part["realised"],
+                name=choice,
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 11},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": part["high"] - part["realised"],
+                    "arrayminus": part["realised"] - part["low"],
+                    "width": 6,
+                    "thickness": 2,
+                },
+                customdata=np.stack([between, part["seed"], part["n_removed"]], axis=1),
+                hovertemplate="predicted %{x:+.4f}, realised %{y:+.4f}%{customdata[0]}<br>%{customdata[2]} labels removed, seed "
+                "%{customdata[1]}<extra>" + choice + "</extra>",
+            )
+        )
+    figure.add_hline(y=0, line={"color": style.GREY, "dash": "dot", "width": 1})
+    style.finish(figure, "Predicted change of the held-out loss (nats)", "Realised change (nats)", note, legend_rows=2)
+    return figure
+
+
 def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, note: str) -> go.Figure:
     """Share of correct labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle."""
     figure = go.Figure()

@@ -1,5 +1,6 @@
 """A run as one file: opened elsewhere it shows the same figures; what is no bundle, or a dangerous one, is refused."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,10 +19,11 @@ from core.analysis.figures import FIGURES, figure
 from core.cli.shared import load
 from core.engine import loop
 from core.files import bundle
-from core.runs import run, settle
+from core.runs import removal, run, settle
 from core.runs.spec import Config
 from data.errors import UserError
 from data.files import packed
+from tests.core.runs.test_removal import of_values
 
 EXAMPLES = run.EXAMPLES
 SMALL = {"width": 4, "epochs": 1, "batch_size": 16, "cycles": 2}
@@ -324,6 +326,33 @@ def test_odd_settings_are_refused(home, good, name, changes, match):
         refused(home, zipped({**good, name: b"[" * 100_000}), "do not fit")
     else:
         refused(home, zipped(changed(good, name, **changes)), match)
+
+
+def with_removal(files, **changes):
+    """The files with a removal study of the second cycle."""
+    ids = load(example_run("random")).ids[:4]
+    found = dataclasses.asdict(dataclasses.replace(of_values([1, -2, 3, 4], [1]), sample_ids=ids, cycle=1))
+    return {**files, "cycle-001/removal.json": json.dumps({**found, **changes}).encode()}
+
+
+def test_a_removal_study_travels_with_the_run(home, good):
+    here = bundle.opened(zipped(with_removal(good)))
+    found = removal.read(here, 1)
+    assert found.influence == [1, -2, 3, 4]
+    again = zipfile.ZipFile(io.BytesIO(bundle.to_bytes(here, load(here)))).read("cycle-001/removal.json")
+    assert removal.parsed(again) == found
+
+
+@pytest.mark.parametrize("changes", [{"cycle": 0}, {"sample_ids": list("abcd")}, {"losses": ["1", "2"]}, {"more": 1}])
+def test_a_removal_study_that_does_not_fit_is_refused(home, good, changes):
+    refused(home, zipped(with_removal(good, **changes)), "do not fit")
+
+
+def test_why_influence_is_not_known_is_the_one_text_among_measures(home, good):
+    phases = json.loads(good["phases.json"])
+    phases[-1]["result"]["influence_failed"] = "The curvature is singular."
+    here = bundle.opened(zipped({**good, "phases.json": json.dumps(phases).encode()}))
+    assert here.cycles()["influence_failed"].iloc[-1] == "The curvature is singular."
 
 
 @pytest.mark.parametrize("value", [10**29, float("inf"), "text"])
