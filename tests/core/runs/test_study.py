@@ -123,7 +123,7 @@ def test_compare_prints_the_tables_and_writes_a_folder(home, capsys, tmp_path, m
     capsys.readouterr()
     assert main(["compare", made.id, "--json"]) == 0
     tables = json.loads(capsys.readouterr().out)
-    assert set(tables) == {"accuracy", "verdicts", "high-gradient", "gap", "fell", "correlations"}
+    assert set(tables) == {"accuracy", "verdicts", "high-gradient", "gap", "fell", "influence", "correlations"}
     (verdict,) = tables["verdicts"]
     assert (verdict["method"], verdict["baseline"], verdict["n_seeds"]) == ("entropy-gradnorm", "random", 2)
     assert main(["compare", *[one.id for one in made.runs]]) == 0
