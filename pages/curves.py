@@ -5,7 +5,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.analysis import bounds, budget, curves, figures, labelling, peers
 from core.runs import run as runs
-from pages.ui import frame, widgets
+from pages.ui import attribution, frame, widgets
 
 KINDS = {
     "curves": "As the runs went",
@@ -156,6 +156,7 @@ def influence(here: frame.Here) -> None:
         },
     )
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-influence")
+    attribution.examples(here)
 
 
 def unknown(here: frame.Here) -> None:

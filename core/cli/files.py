@@ -12,7 +12,7 @@ from core.cli.options import Parser, add_choice
 from core.cli.printing import file_format, print_options, write_figure
 from core.cli.shared import finished_cycle, load
 from core.files import bundle, export, handout, report
-from core.runs import run
+from core.runs import attribution, run
 from core.runs.run import Run
 from data.errors import UserError
 
@@ -26,6 +26,10 @@ TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
     "relabels": lambda run, cycle: labelling.relabels(run, load(run), labelling.through(run, cycle)),
     "cleaned": lambda run, cycle: labelling.cleaned(run, load(run), cycle),
     "issues": lambda run, cycle: labelling.issues(run, load(run), cycle),
+    "influence": lambda run, cycle: attribution.effect_table(
+        attribution.kept(run, load(run), cycle).values(), run.about["class_names"]
+    ),
+    "influence-layers": lambda run, cycle: attribution.layer_table(attribution.kept(run, load(run), cycle).values()),
 }
 
 

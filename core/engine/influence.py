@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from core.engine.inference import SCORE_BATCH, Scorer
 from core.engine.learner import WHOLE, Learner, weights
-from core.influence import Vector, influence, inverse_hvp, loss_gradient
+from core.influence import Solution, Vector, influence, inverse_hvp, loss_gradient
 from core.models.batches import Images
 from core.models.forward import at_once
-from core.relabel import Floats, Ints
+from core.relabel import Floats, Ints, Labels
 from core.store.cache import digest
 from data import votes
 
@@ -110,25 +110,23 @@ def terms(cycle: "Scoring") -> Terms | None:
     rows = np.flatnonzero(ranked & (dataset.labels >= 0))
     k = min(len(rows), int((cycle.run.log.labels(cycle.cycle)["cycle"] == cycle.cycle).sum()))
     nothing, failed = np.full(len(rows), np.nan), ""
-    held_out = _held_out(learner)
+    held_out = half_of_test(learner)
     if not len(rows) or not len(held_out.rows):
         why = "No candidate has a reference label." if not len(rows) else "No held-out image can be read."
         return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, why)
     before = _before(cycle, learner)
     if before is None:
         failed = f"The weights of cycle {cycle.cycle - 1} are not here, so that Eq. 5 is not known."
-    known = np.flatnonzero(cycle.state.majority >= 0)
-    known = known[dataset.readable(known)]
-    known = known[learner.learnt(len(known), learner.seed(cycle.cycle, 1))]
+    learnt = learnt_labels(learner, cycle.state, cycle.cycle)
     try:
         found = _computed(
             cycle.scorer,
             before,
             Labelled(learner.pool, rows, dataset.labels),
-            Labelled(learner.pool, known, cycle.state.majority),
+            learnt,
             held_out,
             damping=config.damping,
-            weight_decay=learner.settings(cycle.cycle, len(known)).weight_decay,
+            weight_decay=learner.settings(cycle.cycle, len(learnt.rows)).weight_decay,
         )
     except ValueError as error:  # what a model or its curvature has not: the run goes on without it
         return Terms(rows, k, nothing, nothing, nothing, np.nan, 0, str(error))
@@ -142,12 +140,19 @@ def terms(cycle: "Scoring") -> Terms | None:
     return Terms(rows, k, target, bound, earlier, float(residual), int(iterations), failed)
 
 
-def _held_out(learner: Learner) -> Labelled:
-    """A seeded half of the test images, of those that can be read and have a label."""
+def half_of_test(learner: Learner) -> Labelled:
+    """What the held-out loss is of: a seeded half of the test images, of those that can be read and have a label."""
     right = learner.dataset.test_labels
     usable = np.flatnonzero(learner.dataset.readable_test() & (right >= 0))
     half = votes.random_order(len(usable), learner.seed(0, HALVED)) < -(-len(usable) // 2)
     return Labelled(learner.test, usable[half], right)
+
+
+def learnt_labels(learner: Learner, state: Labels, cycle: int) -> Labelled:
+    """The labels that a cycle's model was fitted to: all that are known, less those that early stopping held out."""
+    rows = np.flatnonzero(state.majority >= 0)
+    rows = rows[learner.dataset.readable(rows)]
+    return Labelled(learner.pool, rows[learner.learnt(len(rows), learner.seed(cycle, 1))], state.majority)
 
 
 def _before(cycle: "Scoring", learner: Learner) -> Scorer | None:
@@ -176,12 +181,7 @@ def _computed(
     model, images = scorer.model, scorer.images
 
     def compute() -> NDArray[np.float64]:
-        vector: Vector = {}
-        for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
-            part = loss_gradient(model, x, held_out.targets(at))
-            vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
-        x, y = images[learnt.rows], learnt.targets(learnt.rows)
-        solution = inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
+        solution = s_test(scorer, learnt, held_out, damping=damping, weight_decay=weight_decay)
         rows = [np.array([[solution.residual, solution.iterations, solution.converged]], dtype=np.float64)]
         if not solution.converged:
             return np.concatenate([*rows, np.full((len(candidates.rows), 3), np.nan)])
@@ -212,3 +212,13 @@ def _computed(
         "weight decay": weight_decay,
     }
     return scorer.cache.get(key, compute)
+
+
+def s_test(scorer: Scorer, learnt: Labelled, held_out: Labelled, *, damping: float, weight_decay: float) -> Solution:
+    """H⁻¹ Σ_j ∇L(x_j) over the held-out images (Koh & Liang 2017). Raises `ValueError` as `core.influence.inverse_hvp`."""
+    model, vector = scorer.model, Vector()
+    for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
+        part = loss_gradient(model, x, held_out.targets(at))
+        vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
+    x, y = scorer.images[learnt.rows], learnt.targets(learnt.rows)
+    return inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)

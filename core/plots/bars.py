@@ -1,0 +1,49 @@
+"""Bars of what adds up, signed: DataFrame → plotly Figure."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.plots import style
+
+MOST = 40  # bars that are drawn; of a deeper network those of least weight are one bar
+
+
+def layers(table: pd.DataFrame, note: str) -> go.Figure:
+    """What each layer adds to an influence, from the first above to the last below: to the right what helps, in blue, to the left
+    what harms, in orange and hatched.
+
+    table: name, influence (nats), parameters.
+    """
+    if len(table) > MOST:
+        least = table["influence"].abs().nsmallest(len(table) - MOST + 1).index
+        others = table.loc[least, ["influence", "parameters"]].sum()
+        table = pd.concat([table.drop(least), pd.DataFrame([{"name": f"{len(least)} others", **others}])])
+    figure = go.Figure()
+    for name, part, colour, pattern in (
+        ("helps", table[table["influence"] >= 0], style.BLUE, ""),
+        ("harms", table[table["influence"] < 0], style.ORANGE, "/"),
+    ):
+        figure.add_bar(
+            x=part["influence"],
+            y=style.escape(part["name"].tolist()),
+            name=name,
+            orientation="h",
+            marker={"color": colour, "pattern": {"shape": pattern}},
+            customdata=part["parameters"],
+            hovertemplate="%{x:+.3g} nats, %{customdata:,} parameters<extra>%{y}</extra>",
+        )
+    names = style.escape(table["name"].tolist())
+    figure.update_yaxes(
+        autorange="reversed",
+        categoryorder="array",
+        categoryarray=names,
+        tickmode="array",
+        tickvals=names,
+        ticktext=[style.short(name) for name in table["name"]],
+    )
+    style.finish(
+        figure, "Influence (nats)", "", note, note_width=style.NOTE_WIDTH * 2 // 3
+    )  # beside the names is less room
+    figure.add_vline(x=0, line={"color": style.GREY, "width": 1})
+    height = 68 + int(figure.layout.margin.b) + 22 * max(3, len(table))
+    return figure.update_layout(height=height, barmode="relative")
