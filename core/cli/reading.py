@@ -236,7 +236,7 @@ def influence(options: argparse.Namespace) -> None:
     for one in all_of_them:
         print(f"{one.sample_id}, reference label {dataset.class_names[one.label]}: {attribution.sentence(one)}")
         effects = attribution.effect_table([one], dataset.class_names).drop(columns=["sample_id", "reference", "total"])
-        layers = attribution.layer_table([one])[["layer", "parameters", "influence"]]
+        layers = attribution.layer_table([one])[["layer", "kind", "parameters", "influence"]]
         print(f"\n{effects.to_string(index=False, float_format='%.3g')}")
         print(f"\n{layers.to_string(index=False, float_format='%.3g')}\n")
 

@@ -147,10 +147,12 @@ class _Asked:
             _check_converged(solution)
             effects = self._effects(solution) / n
         layers = []
-        for module, of in itertools.groupby(gradient, lambda name: name.rpartition(".")[0] or name):
+        for module, of in itertools.groupby(gradient, lambda name: name.rpartition(".")[0]):
             names = list(of)
+            kind = type(model.get_submodule(module)).__name__ if module else ""
             part = sum(float((gradient[name].double() * self.s_test.vector[name].double()).sum()) for name in names) / n
-            layers.append(Layer(module, sum(gradient[name].numel() for name in names), part))
+            size = sum(gradient[name].numel() for name in names)
+            layers.append(Layer(module or ", ".join(names), kind, size, part))
         order = np.argsort(-effects, kind="stable")
         helpful, harmful = order[effects[order] > 0], order[effects[order] < 0][::-1]
         return Attribution(

@@ -6,18 +6,19 @@ import plotly.graph_objects as go
 from core.plots import style
 
 MOST = 40  # bars that are drawn; of a deeper network those of least weight are one bar
+NAME = 22  # characters beside a bar
 
 
 def layers(table: pd.DataFrame, note: str) -> go.Figure:
     """What each layer adds to an influence, from the first above to the last below: to the right what helps, in blue, to the left
     what harms, in orange and hatched.
 
-    table: name, influence (nats), parameters.
+    table: name, kind, parameters, influence (nats).
     """
     if len(table) > MOST:
         least = table["influence"].abs().nsmallest(len(table) - MOST + 1).index
         others = table.loc[least, ["influence", "parameters"]].sum()
-        table = pd.concat([table.drop(least), pd.DataFrame([{"name": f"{len(least)} others", **others}])])
+        table = pd.concat([table.drop(least), pd.DataFrame([{"name": f"{len(least)} others", "kind": "", **others}])])
     figure = go.Figure()
     for name, part, colour, pattern in (
         ("helps", table[table["influence"] >= 0], style.BLUE, ""),
@@ -29,8 +30,8 @@ def layers(table: pd.DataFrame, note: str) -> go.Figure:
             name=name,
             orientation="h",
             marker={"color": colour, "pattern": {"shape": pattern}},
-            customdata=part["parameters"],
-            hovertemplate="%{x:+.3g} nats, %{customdata:,} parameters<extra>%{y}</extra>",
+            customdata=part[["kind", "parameters"]],
+            hovertemplate="%{x:+.3g} nats, %{customdata[1]:,} parameters<extra>%{y} %{customdata[0]}</extra>",
         )
     names = style.escape(table["name"].tolist())
     figure.update_yaxes(
@@ -39,7 +40,7 @@ def layers(table: pd.DataFrame, note: str) -> go.Figure:
         categoryarray=names,
         tickmode="array",
         tickvals=names,
-        ticktext=[style.short(name) for name in table["name"]],
+        ticktext=[style.short(f"{row.name} {row.kind}".rstrip(), NAME) for row in table.itertuples(index=False)],
     )
     style.finish(
         figure, "Influence (nats)", "", note, note_width=style.NOTE_WIDTH * 2 // 3

@@ -38,9 +38,10 @@ class Effect:
 
 @pydantic.dataclass(frozen=True, config=WHOLE)
 class Layer:
-    """What a module with so many parameters adds to the influence, in nats."""
+    """What a module with so many parameters adds to the influence, in nats. kind: its class, "" for a parameter of the whole."""
 
     name: str
+    kind: str
     parameters: int
     influence: float
 
@@ -77,7 +78,7 @@ class Attribution:
 
     @property
     def by_layer(self) -> pd.DataFrame:
-        """Layers in the order of the network: name, parameters, influence."""
+        """Layers in the order of the network: name, kind, parameters, influence."""
         return pd.DataFrame(
             map(dataclasses.asdict, self.layers), columns=[one.name for one in dataclasses.fields(Layer)]
         )
@@ -148,9 +149,9 @@ def effect_table(found: Iterable[Attribution], class_names: list[str]) -> pd.Dat
 
 
 def layer_table(found: Iterable[Attribution]) -> pd.DataFrame:
-    """One row an image and layer: sample_id, total, layer, parameters, influence."""
+    """One row an image and layer: sample_id, total, layer, kind, parameters, influence."""
     parts = [one.by_layer.assign(sample_id=one.sample_id, total=one.influence) for one in found]
-    columns = ["sample_id", "total", "name", "parameters", "influence"]
+    columns = ["sample_id", "total", "name", "kind", "parameters", "influence"]
     table = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
     return table.rename(columns={"name": "layer"})
 

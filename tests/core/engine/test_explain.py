@@ -105,6 +105,7 @@ def test_the_layers_add_up_to_eq_2_of_the_ranking(one, pool):
         assert [layer.name for layer in found.layers] == list(
             dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
         )
+        assert [layer.kind for layer in found.layers][-2:] == ["BatchNorm2d", "Linear"]
         assert sum(layer.parameters for layer in found.layers) == sum(p.numel() for p in model.parameters())
 
 

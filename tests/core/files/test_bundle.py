@@ -155,7 +155,9 @@ def test_influences_that_were_computed_travel_along(home, folder, elsewhere):
     there = own(folder)
     pool = load(there)
     effects = (Effect(2, 1, 0, 0.75, -0.5),)
-    found = Attribution(pool.ids[4], 1, -0.25, 10, 6, 2, 4, (), effects, (Layer("head", 3, -0.25),), 0.01, 1e-4, 5)
+    found = Attribution(
+        pool.ids[4], 1, -0.25, 10, 6, 2, 4, (), effects, (Layer("head", "Linear", 3, -0.25),), 0.01, 1e-4, 5
+    )
     attribution.write(there, 1, 4, found)
     content = bundle.to_bytes(there, pool)
     elsewhere()

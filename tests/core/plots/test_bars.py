@@ -9,7 +9,7 @@ from core.plots import bars, style
 
 def table(values):
     names = [f"layer{i}" for i in range(len(values))]
-    return pd.DataFrame({"name": names, "parameters": 10, "influence": values})
+    return pd.DataFrame({"name": names, "kind": "Conv2d", "parameters": 10, "influence": values})
 
 
 def test_what_helps_and_what_harms_differ_in_side_colour_and_pattern():
@@ -23,6 +23,7 @@ def test_what_helps_and_what_harms_differ_in_side_colour_and_pattern():
 def test_layers_stand_in_the_order_of_the_network():
     figure = bars.layers(table([0.5, -0.25, 0.125]), "note")
     assert list(figure.layout.yaxis.categoryarray) == ["layer0", "layer1", "layer2"]
+    assert list(figure.layout.yaxis.ticktext) == ["layer0 Conv2d", "layer1 Conv2d", "layer2 Conv2d"]
     assert figure.layout.yaxis.autorange == "reversed"
     assert figure.layout.xaxis.title.text == "Influence (nats)"
 

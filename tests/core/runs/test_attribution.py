@@ -17,7 +17,7 @@ from data.errors import UserError
 def found(sample_id="a", label=1):
     helps = (Effect(5, 1, 1, 0.9, 0.25), Effect(3, 2, 1, 0.5, 0.125))
     harms = (Effect(4, 0, 1, 0.75, -0.5),)
-    layers = (Layer("stem", 9, 0.5), Layer("head", 20, -0.625))
+    layers = (Layer("stem", "Conv2d", 9, 0.5), Layer("head", "Linear", 20, -0.625))
     return Attribution(sample_id, label, -0.125, 40, 500, 300, 199, helps, harms, layers, 0.01, 1e-4, 12)
 
 
