@@ -7,6 +7,7 @@ from core.plots import style
 
 MOST = 40  # bars that are drawn; of a deeper network those of least weight are one bar
 NAME = 22  # characters beside a bar
+LEFT = 152  # pixels that these take
 
 
 def layers(table: pd.DataFrame, note: str) -> go.Figure:
@@ -46,5 +47,7 @@ def layers(table: pd.DataFrame, note: str) -> go.Figure:
         figure, "Influence (nats)", "", note, note_width=style.NOTE_WIDTH * 2 // 3
     )  # beside the names is less room
     figure.add_vline(x=0, line={"color": style.GREY, "width": 1})
+    figure.update_yaxes(automargin=False, tickfont={"size": 12})
+    figure.update_annotations(xshift=8 - LEFT)  # the small print needs the whole width
     height = 68 + int(figure.layout.margin.b) + 22 * max(3, len(table))
-    return figure.update_layout(height=height, barmode="relative")
+    return figure.update_layout(height=height, barmode="relative", margin={"l": LEFT})
