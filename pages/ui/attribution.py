@@ -14,7 +14,7 @@ from data.words import count
 from pages.ui import filters, widgets
 from pages.ui.frame import Here, errors, plain, sentence
 
-SIDE = 80  # pixels of a thumbnail: four in a row of the card, and of a phone
+SIDE = 80  # pixels of a thumbnail: four in a row of the card, three on a phone
 
 
 def card(here: Here, row: pd.Series) -> None:
