@@ -36,7 +36,10 @@ COMMANDS = {  # name: (module of core.cli, what it does)
     "evaluate": ("studies", "what cleaned labels are worth: train classifiers before and after"),
     "influence": ("studies", "whether influence predicts what labels are worth: remove some, retrain, compare"),
     "import": ("files", "import labels that people gave: Label Studio's export, or a table of annotations"),
-    "explain": ("reading", "the gradient norm of one sample, layer by layer"),
+    "explain": (
+        "reading",
+        "the gradient norm of one sample, layer by layer, or what its label does to each test image",
+    ),
     "list": ("reading", "list runs and studies, the newest first"),
     "export": ("files", "write a figure or a table of a run to a file"),
     "budget": ("reading", "what a budget buys and what a target costs, by every policy"),

@@ -8,7 +8,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from core.analysis import bounds, budget, curves, figures, labelling, peers, removal
 from core.runs import removal as removals
 from core.runs import run as runs
-from pages.ui import frame, widgets
+from pages.ui import attribution, frame, widgets
 
 KINDS = {
     "curves": "As the runs went",
@@ -207,6 +207,7 @@ def table_2(here: frame.Here, table: pd.DataFrame) -> None:
         },
     )
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-influence")
+    attribution.examples(here)
 
 
 def removed(here: frame.Here, chosen: list[str]) -> None:

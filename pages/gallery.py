@@ -14,7 +14,7 @@ from core import methods
 from core.analysis import figures
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from pages.ui import assets, filters, frame, tiles, widgets
+from pages.ui import assets, attribution, filters, frame, tiles, widgets
 
 POINTS = 4_000  # of the map: what a browser draws in no time
 CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
@@ -321,7 +321,11 @@ def card(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, row: pd.S
         st.button("← Close", key="gallery-close", on_click=pick, args=(here, None), help="Back to the map")
         if st.button("Enlarge", key="gallery-enlarge", help="A double click on an image does the same"):
             open_large(here, samples, kept, wish, row["sample_id"])
-    widgets.card(here, row)
+    image, influence = st.tabs(["Image", "Influence"])
+    with image:
+        widgets.card(here, row)
+    with influence:
+        attribution.card(here, row)
 
 
 def open_large(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, sample_id: str) -> None:

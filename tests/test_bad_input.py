@@ -124,6 +124,13 @@ def weights_that_are_gone(here: Situation) -> list[str]:
     return ["step", one.id]
 
 
+def influence_on_a_model_that_is_gone(here: Situation) -> list[str]:
+    one, pool = here.a_run(cycles=1), data.load("fashion", limit=300)
+    loop.work(one, pool)
+    (one.cycle_path(0) / "weights.safetensors").unlink()
+    return ["explain", one.id, pool.ids[0], "--influence"]
+
+
 def more_votes_than_people(here: Situation) -> list[str]:
     root = here.pictures(cat=4, dog=4)
     lines = [f"{c}/{i}.png,{c},1e30,2" for c in ("cat", "dog") for i in range(4)]
@@ -673,6 +680,10 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_name_too_long_for_a_file, r"line 2 .* add it or drop the line"),
         (home_that_is_a_file, r"is no folder: set NEXTLABEL_HOME"),
         (weights_that_are_gone, r"weights of the cycle before, which are not here: .* --with-weights"),
+        (
+            influence_on_a_model_that_is_gone,
+            r"needs the weights of cycle 0 .*: choose another run or cycle, or restore",
+        ),
         (unknown_run, r'no run "no-such-run" .*: `python -m core list`'),
         (a_path_for_a_run, r"no run"),
         (damaged_configuration, r"config.json is damaged: restore it or delete"),

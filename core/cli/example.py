@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.runs import attribution
 from core.runs.run import EXAMPLES, Run
 from core.store.atomic import write_array
 
@@ -61,6 +62,8 @@ def _thin(run: Run, cycle: int, target: Path, *, whole: bool) -> None:
     write_array(target / "posterior.npy", posterior.astype(np.float16))
     for file in ("embedding.npy", "weights.safetensors") if whole else ():
         shutil.copyfile(run.cycle_path(cycle) / file, target / file)
+    for path in run.cycle_path(cycle).glob(attribution.FILES):
+        shutil.copyfile(path, target / path.name)
 
 
 def digest(run: Run) -> str:

@@ -12,7 +12,7 @@ from core.cli.options import Parser, add_choice
 from core.cli.printing import file_format, print_options, write_figure
 from core.cli.shared import finished_cycle, load
 from core.files import bundle, export, handout, report
-from core.runs import run
+from core.runs import attribution, run
 from core.runs.run import Run
 from data.errors import UserError
 
@@ -29,6 +29,10 @@ TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
     "removal": lambda run, cycle: removal.table(removal.of_cycle(run, cycle)),
     "dampings": lambda run, cycle: removal.dampings(removal.of_cycle(run, cycle)),
     "influence": lambda run, cycle: removal.labels(removal.of_cycle(run, cycle)),
+    "attribution": lambda run, cycle: attribution.effect_table(
+        attribution.kept(run, load(run), cycle).values(), run.about["class_names"]
+    ),
+    "attribution-layers": lambda run, cycle: attribution.layer_table(attribution.kept(run, load(run), cycle).values()),
 }
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from core.analysis import budget, diff, figures, peers, removal
 from core.cli.options import Parser
 from core.cli.printing import print_options, write_figure
-from core.cli.shared import finished_cycle, load, print_summary
+from core.cli.shared import finished_cycle, load, print_summary, tell
+from core.runs import attribution, live, run, study
 from core.runs import removal as removals
-from core.runs import run, study
 from data.errors import UserError
 
 
@@ -57,8 +57,19 @@ def explain_options(sub: Parser) -> None:
     """Options of `explain`."""
     sub.set_defaults(command=explain_sample)
     sub.add_argument("run")
-    sub.add_argument("sample", help="its id, as in the table ranking")
+    sub.add_argument("sample", nargs="?", help="its id, as in the table ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
+    sub.add_argument(
+        "--influence",
+        action="store_true",
+        help="instead: which test images its label helps and harms most, and through which layers; kept with the cycle",
+    )
+    sub.add_argument(
+        "--extremes",
+        type=int,
+        metavar="N",
+        help="with --influence, instead of a sample: the N candidates of largest influence and the N of smallest",
+    )
     sub.add_argument("--json", action="store_true")
 
 
@@ -191,9 +202,15 @@ def plan_budget(options: argparse.Namespace) -> None:
 
 
 def explain_sample(options: argparse.Namespace) -> None:
-    """Print the gradient norms of one sample."""
+    """Print the gradient norms of one sample, or its influence."""
     from core.engine import explain
 
+    if options.extremes is not None and not options.influence:
+        raise UserError("--extremes chooses samples by their influence: give it with --influence.")
+    if (options.sample is None) == (options.extremes is None):
+        raise UserError("Give the id of one sample, or choose some by --influence --extremes 3.")
+    if options.influence:
+        return influence(options)
     found = run.find(options.run)
     table = explain.layer_norms(found, load(found), finished_cycle(found, options.cycle), options.sample)
     if options.json:
@@ -201,6 +218,31 @@ def explain_sample(options: argparse.Namespace) -> None:
         return
     print(table.to_string(index=False, float_format="%.4g"))
     print(f"sum {table['norm'].sum():.4g}: the entropy gradient norm")
+
+
+def influence(options: argparse.Namespace) -> None:
+    """Print which test images the label of a sample helps and harms, and through which layers."""
+    from core.engine import explain
+
+    found = run.find(options.run)
+    cycle = finished_cycle(found, options.cycle)
+    samples = [options.sample]
+    if options.extremes is not None:
+        if options.extremes < 1:
+            raise UserError(f"--extremes is {options.extremes}: give a number of samples, 1 or more.")
+        samples = explain.extremes(found, cycle, options.extremes)
+    with live.noting_error(attribution.folder(found), found.log):  # the dashboard may have started this process
+        dataset = load(found)
+    all_of_them = explain.influence(found, dataset, cycle, samples, tell)
+    if options.json:
+        print(json.dumps([json.loads(attribution.to_json(one)) for one in all_of_them]))
+        return
+    for one in all_of_them:
+        print(f"{one.sample_id}, reference label {dataset.class_names[one.label]}: {attribution.sentence(one)}")
+        effects = attribution.effect_table([one], dataset.class_names).drop(columns=["sample_id", "reference", "total"])
+        layers = attribution.layer_table([one])[["layer", "kind", "parameters", "influence"]]
+        print(f"\n{effects.to_string(index=False, float_format='%.3g')}")
+        print(f"\n{layers.to_string(index=False, float_format='%.3g')}\n")
 
 
 COMMANDS = {

@@ -233,7 +233,7 @@ def _computed(
     model, images = scorer.model, scorer.images
 
     def compute() -> NDArray[np.float64]:
-        solution = _solution(scorer, learnt, held_out, damping, weight_decay)
+        solution = s_test(scorer, learnt, held_out, damping=damping, weight_decay=weight_decay)
         rows = [np.array([[solution.residual, solution.iterations, solution.converged]], dtype=np.float64)]
         if not solution.converged:
             return np.concatenate([*rows, np.full((len(candidates.rows), 3), np.nan)])
@@ -284,7 +284,7 @@ def expected(cycle: "Scoring", validation: Ints) -> Floats:
     weight_decay = learner.settings(cycle.trained, len(learnt)).weight_decay
 
     def compute() -> NDArray[np.float64]:
-        solution = _solution(scorer, train, held_out, config.damping, weight_decay)
+        solution = s_test(scorer, train, held_out, damping=config.damping, weight_decay=weight_decay)
         if not solution.converged:
             raise UserError(f"{_unconverged(solution.residual, solution.iterations)} start a run with more --damping.")
         parts, done = [], 0
@@ -315,14 +315,13 @@ def expected(cycle: "Scoring", validation: Ints) -> Floats:
     return found
 
 
-def _solution(scorer: Scorer, learnt: Labelled, held_out: Labelled, damping: float, weight_decay: float) -> Solution:
-    """H⁻¹ Σ_j ∇L(x_j) over the held-out images, H the curvature of what the model has learnt. Raises as `core.influence` does."""
-    model = scorer.model
-    vector: Vector = {}
+def s_test(scorer: Scorer, learnt: Labelled, held_out: Labelled, *, damping: float, weight_decay: float) -> Solution:
+    """H⁻¹ Σ_j ∇L(x_j) over the held-out images (Koh & Liang 2017). Raises `ValueError` as `core.influence.inverse_hvp`."""
+    model, vector = scorer.model, Vector()
     for at, x in held_out.images.batches(held_out.rows, at_once(model, held_out.images, SCORE_BATCH)):
         part = loss_gradient(model, x, held_out.targets(at))
         vector = {name: vector[name] + tensor if vector else tensor for name, tensor in part.items()}
-    x, y = learnt.images[learnt.rows], learnt.targets(learnt.rows)
+    x, y = scorer.images[learnt.rows], learnt.targets(learnt.rows)
     return inverse_hvp(model, x, y, vector, damping=damping, weight_decay=weight_decay)
 
 

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core import methods
-from core.runs import imported, removal, settle, spec
+from core.runs import attribution, imported, removal, settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
 from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
@@ -54,7 +54,7 @@ CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
     rf"{CYCLE}/(ranking\.parquet|removal\.json|(posterior|embedding|imported|imported-embeddings)\.npy|"
-    rf"weights(-\d+-\d+|-validation)?\.safetensors)"
+    rf"weights(-\d+-\d+|-validation)?\.safetensors|influence-\d{{6,9}}\.json)"
 )
 EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
 RANKING = {"sample_id", "rank", "label", "suggested", "confidence", "status", "n_votes"}
@@ -116,6 +116,8 @@ def write(
             for name in kept:
                 if (here / name).is_file():  # a ranking that did not train has no embedding
                     out.add(f"{here.name}/{name}", (here / name).read_bytes())
+            for row, one in attribution.kept(run, dataset, cycle).items():
+                out.add(f"{here.name}/{attribution.file(run, cycle, row).name}", attribution.to_json(one))
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -420,6 +422,12 @@ def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
         if name == imported.PROBS:
             predictions.check(array, name, ids)
         write_array(target / name, np.asarray(array))
+    for path in sorted(raw.glob(attribution.FILES)):
+        found = attribution.of_json(path.read_bytes())
+        classes = {found.label, *(one for each in (*found.helps, *found.harms) for one in (each.label, each.suggested))}
+        if max(classes) >= n_classes or found.sample_id != ids[int(path.stem.removeprefix("influence-"))]:
+            raise ValueError
+        write_atomically(target / path.name, attribution.to_json(found))
     for path in sorted(raw.glob("weights*.safetensors")):
         try:
             with safe_open(path, framework="numpy"):

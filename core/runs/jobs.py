@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.runs import live, spec
+from core.runs import attribution, live, spec
 from core.runs.live import Live
 from core.runs.run import TAKE, Run, home
 from core.runs.study import Study
@@ -33,7 +33,7 @@ def start(run: Run, *, until: int | None = None, labels: int | None = None) -> N
     if until is not None:
         take(run, labels)
         run.log.set_fact("target", max(run.target(), until))
-    _spawn(run.path, now, *([] if until is None else ["--until", str(until)]))
+    _resume(run.path, now, *([] if until is None else ["--until", str(until)]))
 
 
 def take(run: Run, labels: int | None) -> None:
@@ -66,17 +66,34 @@ def start_study(study: Study) -> None:
     now = study.live()
     if now.running:
         raise UserError(f"Study {study.id} is being worked on already: wait for it, or pause it first.")
-    _spawn(study.path, now)
+    _resume(study.path, now)
 
 
-def _spawn(path: Path, last: Live, *options: str) -> None:
-    """Resume the run or study in this folder in a process of its own; what it prints goes to `worker.log` there."""
+def start_influence(run: Run, cycle: int, sample_id: str) -> None:
+    """Let a worker compute what `core.engine.explain.influence` finds of a sample; `core.runs.attribution` reads it.
+
+    Raises `UserError` if one is at it for this run, and as `Run.check_work`.
+    """
+    run.check_work()
+    now = attribution.worker(run)
+    if now.running or now.is_starting:
+        raise UserError(f"The influence of an image of run {run.id} is being computed: wait for it.")
+    starting = Live(starting=time.time(), cycle=cycle, sample=sample_id)
+    _spawn(attribution.folder(run), starting, "explain", "--cycle", str(cycle), "--influence", "--", run.id, sample_id)
+
+
+def _resume(path: Path, last: Live, *options: str) -> None:
+    """Let a worker go on with the run or study in this folder."""
     (path / live.PAUSE).unlink(missing_ok=True)
-    starting = Live(starting=time.time(), deaths=last.deaths)
+    _spawn(path, Live(starting=time.time(), deaths=last.deaths), "resume", path.name, *options)
+
+
+def _spawn(path: Path, starting: Live, *words: str) -> None:
+    """Start a command whose live state is in this folder; what it prints goes to `worker.log` there."""
     live.write(path, starting)  # before there is a worker, which has the last word from then on
     with writing(path), (path / "worker.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "core", "resume", path.name, *options],
+            [sys.executable, "-m", "core", *words],
             cwd=ROOT,
             env={**os.environ, "NEXTLABEL_HOME": str(home())},
             stdin=subprocess.DEVNULL,

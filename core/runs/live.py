@@ -25,6 +25,7 @@ from core.store.log import Log
 from data.errors import UserError
 
 PHASES = ("label", "train", "score")  # of a cycle
+EXPLAIN = "explain"  # what a worker does that explains one sample, in a folder of its own
 FILE, LOCK, PAUSE, CRASH = "live.json", "worker.lock", "pause", "crash.txt"
 EARLIER = ("progress.json", "worker.pid")  # files that said parts of it in earlier versions
 FACTS = ("error", "waiting", "starting", "deaths")  # and facts of the run that did
@@ -57,7 +58,8 @@ class Live:
     seconds_left: of it, None where unknown · waiting: which labels people have to give first · error: what ended the last worker,
     one sentence · starting: when a worker was asked for that has not begun yet, in seconds since the epoch, else 0 · began: when
     it did · pid, pid_start: the worker's process, and when the system started it, since numbers are used again · deaths: of
-    all workers that the system ended · running, asked_to_pause: as found at this moment, not kept in the file.
+    all workers that the system ended · sample: that is explained, "" where none is · running, asked_to_pause: as found at this
+    moment, not kept in the file.
     """
 
     phase: str = ""
@@ -71,6 +73,7 @@ class Live:
     pid: int | None = None
     pid_start: str = ""
     deaths: tuple[Death, ...] = ()
+    sample: str = ""
     running: bool = False
     asked_to_pause: bool = False
 
@@ -133,10 +136,10 @@ class Worker:
         """Whether somebody wants it to stop."""
         return (self.folder / PAUSE).exists()
 
-    def begin(self, cycle: int, phase: str) -> None:
+    def begin(self, cycle: int, phase: str, sample: str = "") -> None:
         """Say that a phase begins."""
         self.began = time.monotonic()
-        self.live = dataclasses.replace(self.live, cycle=cycle, phase=phase)
+        self.live = dataclasses.replace(self.live, cycle=cycle, phase=phase, sample=sample)
         self._report(0.0)
 
     def seconds(self) -> float:
@@ -300,7 +303,7 @@ def _parsed(found: dict[str, Any]) -> Live:
     known = {field.name for field in dataclasses.fields(Live)}
     try:
         live = Live(**{name: value for name, value in found.items() if name in known})
-        if live.phase not in ("", *PHASES):
+        if live.phase not in ("", *PHASES, EXPLAIN):
             return Live()
         return dataclasses.replace(
             live,

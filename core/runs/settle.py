@@ -245,26 +245,30 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
         )
 
 
+def no_influence(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Why no influence can be computed under these options, whatever the data, and the option to leave out for it, if one is.
+
+    ("", "") where it can; what is said follows the word "influence".
+    """
+    if spec.QUESTIONS[settings["task"]].checks:
+        return "says what newly labelled images are worth, which is a question of active learning", ""
+    if settings.get("freeze"):
+        why = "inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a penalty "
+        return f"{why}of its own", "freeze"
+    if settings.get("predictions") is not None or settings.get("imported") is not None:
+        return "needs the gradients of a model that is trained here, and imported predictions replace it", "predictions"
+    if settings.get("annotator") == "person":
+        return "needs to know every label, which people have yet to give", ""
+    return "", ""
+
+
 def _check_influence(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
     """Raise `UserError` where no influence can be computed, whatever the data."""
-    asked = f"{before}{spell('evidence')} influence"
-    if spec.QUESTIONS[settings["task"]].checks:
-        raise UserError(
-            f"{asked} says what newly labelled images are worth, which is a question of active learning: give "
-            f"{spell('evidence')} without it."
-        )
-    if settings.get("freeze"):
-        raise UserError(
-            f"{asked} inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a "
-            f"penalty of its own: leave {spell('freeze')} out, or give {spell('evidence')} without it."
-        )
-    if settings.get("predictions") is not None or settings.get("imported") is not None:
-        raise UserError(
-            f"{asked} needs the gradients of a model that is trained here, and {spell('predictions')} replace it: leave one of "
-            "them out."
-        )
-    if settings.get("annotator") == "person":
-        raise UserError(f"{asked} needs to know every label, which people have yet to give: leave it out.")
+    why, option = no_influence(settings)
+    if why:
+        evidence = spell("evidence")
+        leave = f"leave {spell(option)} out, or " if option else ""
+        raise UserError(f"{before}{evidence} influence {why}: {leave}give {evidence} without it.")
 
 
 def _check_predictions(settings: Mapping[str, Any]) -> None:

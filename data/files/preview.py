@@ -15,6 +15,7 @@ from PIL import Image
 
 from data.dataset import ImageDataset
 from data.files import decode, imagefile
+from data.files.packed import GREY, PLACEHOLDER
 from data.lazy import LazyImages
 
 EXACT = 1_000_000  # values of an image, up to which its URL holds every pixel as it is
@@ -104,6 +105,15 @@ def shown(dataset: ImageDataset, row: int, root: str | Path | None, most: int) -
     """An image as its file has it, else as the pool has it, uint8 [H, W, C], no side above `most` pixels."""
     found = file_pixels(dataset, row, root, most)
     return small(dataset.images, (row,), most)[0] if found is None else found
+
+
+def test_image(dataset: ImageDataset, row: int, most: int) -> Pixels:
+    """A test image as `shown` has one of the pool; an even grey where a bundle has left the test images out."""
+    images = dataset.test_images
+    if row >= len(images):
+        return np.full((PLACEHOLDER, PLACEHOLDER, 1), GREY, dtype=np.uint8)
+    found = images.whole(row, most) if isinstance(images, LazyImages) else None
+    return small(images, (row,), most)[0] if found is None else found
 
 
 def cells(dataset: ImageDataset, rows: Sequence[int], root: str | Path | None, side: int) -> Pixels:

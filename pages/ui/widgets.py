@@ -148,7 +148,7 @@ def whole_run(here: Here) -> None:
                 else f"More than the {most >> 20:,} MB that a bundle holds.",
             )
         weights = st.checkbox(
-            "With the models", key=f"bundle-weights-{run.id}", help="Gradient norms by layer need them."
+            "With the models", key=f"bundle-weights-{run.id}", help="Gradient norms by layer, and influence, need them."
         )
         st.download_button(
             "Bundle",

@@ -169,7 +169,7 @@ def test_the_measures_by_hand():
         ({"task": "label-cleaning", "method": "cleaning", "folds": 5}, "which is a question of active learning"),
         ({"task": "label-cleaning", "method": "cleaning", "ensemble": 2}, "which is a question of active learning"),
         ({"model": "torchvision:resnet18", "freeze": True}, "leave --freeze out"),
-        ({"predictions": "/there.npy"}, "--predictions replace it"),
+        ({"predictions": "/there.npy"}, "leave --predictions out"),
         ({"annotator": "person"}, "which people have yet to give"),
     ],
 )

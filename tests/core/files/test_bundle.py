@@ -19,7 +19,8 @@ from core.analysis.figures import FIGURES, figure
 from core.cli.shared import load
 from core.engine import loop
 from core.files import bundle
-from core.runs import removal, run, settle
+from core.runs import attribution, removal, run, settle
+from core.runs.attribution import Attribution, Effect, Layer
 from core.runs.spec import Config
 from data.errors import UserError
 from data.files import packed
@@ -150,6 +151,21 @@ def test_the_command_line_bundles_opens_and_draws(home, elsewhere, folder, tmp_p
 def test_equal_runs_make_equal_bundles(home):
     there = example_run("random")
     assert bundle.to_bytes(there, load(there)) == bundle.to_bytes(there, load(there))
+
+
+def test_influences_that_were_computed_travel_along(home, folder, elsewhere):
+    there = own(folder)
+    pool = load(there)
+    effects = (Effect(2, 1, 0, 0.75, -0.5),)
+    found = Attribution(
+        pool.ids[4], 1, -0.25, 10, 6, 2, 4, (), effects, (Layer("head", "Linear", 3, -0.25),), 0.01, 1e-4, 5
+    )
+    attribution.write(there, 1, 4, found)
+    content = bundle.to_bytes(there, pool)
+    elsewhere()
+    opened = bundle.opened(io.BytesIO(content))
+    assert attribution.kept(opened, load(opened), 1) == {4: found}
+    assert attribution.kept(opened, load(opened), 0) == {}
 
 
 def test_too_many_images_are_named(home, monkeypatch, folder):
@@ -360,6 +376,21 @@ def test_measures_that_no_table_holds_are_refused(home, good, value):
     phases = json.loads(good["phases.json"])
     phases[-1]["result"]["accuracy"] = value
     refused(home, zipped({**good, "phases.json": json.dumps(phases).encode()}), "do not fit")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b'{"sample_id": "x"}',
+        attribution.to_json(Attribution("another", 1, 0.0, 1, 1, 0, 0, (), (), (), 0.01, 0.0, 0)),
+        attribution.to_json(Attribution("first", 99, 0.0, 1, 1, 0, 0, (), (), (), 0.01, 0.0, 0)),
+    ],
+)
+def test_influences_that_are_none_are_refused(home, good, content):
+    first = pd.read_parquet(io.BytesIO(good["cycle-000/ranking.parquet"]))["sample_id"][0]
+    content = content.replace(b'"first"', json.dumps(first).encode())
+    refused(home, zipped({**good, "cycle-001/influence-000000.json": content}), "its contents do not fit together")
 
 
 def test_images_of_a_huge_shape_that_are_not_there_cost_nothing(home, elsewhere, folder):

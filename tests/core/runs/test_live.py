@@ -56,6 +56,13 @@ def test_what_is_cut_off_or_of_another_kind_says_nothing(one, content):
     assert one.live() == Live()
 
 
+def test_a_worker_that_explains_a_sample_says_which(one):
+    with one.lock, live.working(one.path) as worker:
+        worker.begin(1, live.EXPLAIN, "odd, name")
+        assert (one.live().phase, one.live().sample, one.live().running) == ("explain", "odd, name", True)
+    assert (one.live().phase, one.live().sample, one.live().running) == ("", "odd, name", False)
+
+
 def test_a_worker_is_followed_from_phase_to_phase(one):
     with one.lock, live.working(one.path, one.log) as worker:
         worker.begin(1, "train")
