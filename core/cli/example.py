@@ -12,23 +12,30 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from core.runs import attribution
+from core.runs import attribution, removal
 from core.runs.run import EXAMPLES, Run
 from core.store.atomic import write_array
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ["--dataset", "fashion", "--limit", "1500", "--width", "8", "--seed", "0"]
 LEARNING = ["--task", "active-learning", *DATA, "--initial", "100", "--budget", "100", "--cycles", "4"]
-LEARNING += ["--epochs", "40", "--evidence", "influence"]
+LEARNING += ["--epochs", "40"]
 COMMANDS = {  # what follows `python -m core run`
-    "example-active-learning": [*LEARNING, "--strategy", "entropy-gradnorm"],
+    "example-active-learning": [*LEARNING, "--strategy", "entropy-gradnorm", "--evidence", "influence"],
     "example-label-cleaning": ["--task", "label-cleaning", *DATA, "--noise", "0.15", "--epochs", "15", "--cycles", "4"],
-    "example-random": [*LEARNING, "--strategy", "random"],
+    "example-random": [*LEARNING, "--strategy", "random", "--evidence"],
+}
+AFTERWARDS = {  # what follows `python -m core`, the run being named after the first word
+    "example-active-learning": [
+        ["explain", "--influence", "--extremes", "3", "--cycle", "3"],
+        ["influence", "--trainings", "3", "--dampings", "0.1", "1"],
+    ],
 }
 WHOLE = ("example-active-learning", "example-label-cleaning")  # with weights and embeddings; the other is for its curve
 LIMIT = 3_000_000  # bytes of all of them
@@ -36,11 +43,13 @@ THREADS = {"OMP_NUM_THREADS": "2"}  # sums depend on how many share them
 
 
 def make(name: str, folder: Path) -> Run:
-    """Run the command of an example, and put what pages show of it at `folder / name`."""
+    """Run the commands of an example, and put what pages show of it at `folder / name`."""
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "core", "run", *COMMANDS[name]]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **THREADS, "NEXTLABEL_HOME": home}, check=True)
+        core = partial(subprocess.run, cwd=ROOT, env={**os.environ, **THREADS, "NEXTLABEL_HOME": home}, check=True)
+        core([sys.executable, "-m", "core", "run", *COMMANDS[name]])
         (made,) = (Run(path.parent) for path in Path(home).glob("*/config.json"))
+        for word, *options in AFTERWARDS.get(name, ()):
+            core([sys.executable, "-m", "core", word, made.id, *options])
         target = folder / name
         target.mkdir(parents=True)
         for cycle in range(len(made.cycles())):
@@ -62,7 +71,7 @@ def _thin(run: Run, cycle: int, target: Path, *, whole: bool) -> None:
     write_array(target / "posterior.npy", posterior.astype(np.float16))
     for file in ("embedding.npy", "weights.safetensors") if whole else ():
         shutil.copyfile(run.cycle_path(cycle) / file, target / file)
-    for path in run.cycle_path(cycle).glob(attribution.FILES):
+    for path in (*run.cycle_path(cycle).glob(attribution.FILES), *run.cycle_path(cycle).glob(removal.FILE)):
         shutil.copyfile(path, target / path.name)
 
 
