@@ -86,6 +86,7 @@ def test_learn_goes_through_both_papers(newcomer):
     expect(newcomer.page.get_by_text("Step 7 of 7")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_play_goes_through_the_cycles_and_stops_at_the_last(newcomer):
     newcomer.open("/rankings?run=example-active-learning&cycle=1")
     expect(newcomer.page.get_by_role("button", name="Play")).to_be_enabled()

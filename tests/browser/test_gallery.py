@@ -181,6 +181,7 @@ def test_groups_come_by_size_and_one_can_be_seen_whole(guest, gallery, cleaned):
     assert f"given={pairs['given'][0]}".replace(" ", "+") in guest.page.url
 
 
+@pytest.mark.slow
 def test_arrows_move_between_tiles_and_enter_shows_the_card(guest, gallery):
     """And the cycle stays the same: outside of the tiles the arrows would change it."""
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}&cycle=1")

@@ -101,6 +101,7 @@ def test_a_link_brings_filters_along_and_all_are_cleared_at_once(visitor, cleani
     assert "given" not in visitor.page.url
 
 
+@pytest.mark.slow
 def test_a_box_on_the_histogram_becomes_a_range(visitor, cleaning):
     drag(visitor, 0.4, 0.2, 0.98, 0.8, visitor.page.get_by_role("button", name=re.compile("^Cleaning score")))
     visitor.page.wait_for_url(re.compile("range=cleaning"))

@@ -62,6 +62,7 @@ def aside(guest, name, role="button"):
     return guest.page.get_by_test_id("stSidebar").get_by_role(role, name=name, exact=True)
 
 
+@pytest.mark.slow
 def test_first_and_last(guest, finished):
     guest.open(f"/rankings?run={finished.id}&cycle=1")
     aside(guest, "First").click()

@@ -88,6 +88,7 @@ def test_select_in_the_gallery(visitor, server):
     expect(visitor.page.get_by_text(re.compile("the model says"))).to_be_visible()
 
 
+@pytest.mark.slow
 def test_select_on_the_map(visitor, server):
     """A box drawn over the whole map keeps all images in the grid, one over its upper half only the noisy ones."""
     visitor.open(f"/gallery?run={latest(server, 'vanilla')}&cycle=0")
@@ -123,6 +124,7 @@ def test_every_figure_format_and_table_format(visitor, server):
     assert csv["sample_id"].tolist() == parquet["sample_id"].tolist()
 
 
+@pytest.mark.slow
 def test_pause_and_cancel(visitor, server):
     visitor.open("/new")
     visitor.types("Seed", "7")
