@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from core import strategies
-from core.runs import run
+from core.runs import run, study
 from core.runs.spec import Config
 from core.store import atomic
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
@@ -184,11 +184,12 @@ def test_where_nothing_was_started_the_example_is_compared_and_a_study_starts(ch
         visitor.open("/compare")
         expect(page.get_by_text("2 of 2 runs on these data share budget, model and training")).to_be_visible()
         page.get_by_text("Start a study").click()
+        names = study.read("fashion").arms
         visitor.types("Number of seeds", "1")
-        expect(page.get_by_text(f"{len(strategies.CATALOGUE)} runs, one after another")).to_be_visible()
+        expect(page.get_by_text(f"{len(names)} runs, one after another")).to_be_visible()
         page.get_by_role("button", name="Start study").click()
         expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
         assert "study=" in page.url
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Resume to go on")).to_be_visible()
-        assert len(list((tmp_path / "home").glob("*/config.json"))) == len(strategies.CATALOGUE)
+        assert len(list((tmp_path / "home").glob("*/config.json"))) == len(names)

@@ -60,7 +60,7 @@ FIGURES = {  # of each page and view: so many on the example
     f"pool?{RUN}": 0,
     f"curves?{RUN}": 1,
     f"curves?{LEARNING}": 1,
-    f"curves?{LEARNING}&kind=Influence%20and%20its%20bounds": 1,
+    f"curves?{LEARNING}&kind=Influence%20and%20its%20bounds": 2,
     f"compare?{LEARNING}": 4,
     f"diff?{RUN}": 1,
     f"rankings?{RUN}": 1,
