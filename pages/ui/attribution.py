@@ -27,7 +27,6 @@ def card(here: Here, row: pd.Series) -> None:
         left, right = st.columns([1, 3], vertical_alignment="center")
         left.image(preview.png(preview.shown(here.dataset, position, here.config.root, 2 * SIDE), SIDE), width=SIDE)
         right.markdown("**Influence on the test images**")
-        right.caption(plain(sample_id))
         found = attribution.read(here.run, here.cycle, position, sample_id)
         if found is None:
             _compute(here, position, sample_id)
