@@ -100,6 +100,7 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     expect(guest.page.get_by_role("heading", name="What each cycle did")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_labels_are_checked_blind_or_with_guidance_and_two_people_are_compared(guest, desk, chromium):
     one = of(desk, "vanilla")
     ranked = one.ranking(0).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()

@@ -70,6 +70,7 @@ def test_the_example_is_branched_not_changed(newcomer, fresh):
     assert run.Run(path.parent).config.parent == "example-label-cleaning"
 
 
+@pytest.mark.slow
 def test_learn_goes_through_both_papers(newcomer):
     newcomer.open("/learn")
     seen = []

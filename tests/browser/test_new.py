@@ -87,6 +87,7 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     assert Path(config.root).parent == fresh.home.parent / "data" / "uploads"
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_said_before_a_run_and_in_it(guest, fresh, images):
     """Images are known by their content; what is none is counted, in an uploaded zip file as in a folder."""
     for path in (images / "dark").iterdir():

@@ -62,6 +62,7 @@ def test_every_page_asks_for_the_password(chromium, tmp_path):
             assert someone.page.get_by_test_id("stSidebar").count() == 0
 
 
+@pytest.mark.slow
 def test_a_password_lets_in_and_a_wrong_one_has_to_wait(chromium, tmp_path):
     environment = {password.VARIABLE: password.hashed("correct horse battery")}
     with (

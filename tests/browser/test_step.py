@@ -86,6 +86,7 @@ def test_a_step_from_any_page_is_followed_to_its_end(guest, finished):
     assert len(finished.cycles()) == before + 1
 
 
+@pytest.mark.slow
 def test_the_top_of_the_ranking_is_seen_before_it_is_taken(guest, finished):
     before = len(finished.cycles())
     spent = int(finished.cycles()["n_labels"].iloc[-1])
