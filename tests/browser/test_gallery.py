@@ -295,4 +295,5 @@ def test_a_pruned_cache_is_made_again(guest, gallery):
     guest.page.reload()
     guest.settled()
     guest.chooses("High first")
+    expect(tiles(guest).first).to_have_attribute("title", before[0])
     assert shown(guest, 20) == before

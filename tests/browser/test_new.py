@@ -74,6 +74,8 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
         "8",
         "2",
     )
+    # What is still on its way when the page is drawn anew is no longer there
+    guest.page.wait_for_function("() => [...document.images].every((image) => image.complete)")
     guest.types("Labels per cycle", "8")
     guest.types("Cycles", "1")
     guest.trains_briefly()
