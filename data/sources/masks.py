@@ -101,7 +101,7 @@ def _check_binary(found: Found, legend: Legend) -> None:
     if looked is None or looked.pixels is None or not legend.assumed:
         return
     shown = looked.pixels.sum(axis=0) > 0
-    if shown[-1] and not shown[1:-1].any():
+    if shown[0] and shown[-1] and not shown[1:-1].any():
         raise UserError(
             f"the masks in {found.root} hold no class but {found.class_names[0]!r}, and 255, which stands for unknown; if 255 is "
             f"a class, write the lines 0,{found.class_names[0]} and 255,{found.class_names[1]} into {TABLES[0]}"

@@ -115,6 +115,13 @@ def test_an_empty_mask_counts_as_none_and_is_named(root: Path) -> None:
     assert "1 mask is empty, without a pixel of any class, those of images/04.png: these images count" in said(root)
 
 
+def test_all_masks_may_be_empty(root: Path) -> None:
+    for file in (root / "masks").iterdir():
+        save(file, np.full((12, 16), 255, np.uint8))
+    assert len(unlabelled(everything(root))) == N
+    assert "10 masks are empty, without a pixel of any class, those of" in said(root)
+
+
 def test_a_damaged_mask_of_a_large_pool_is_named_when_it_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.files.look.VERIFIED", 100)
     save(root / "masks/04.png", np.full((12, 16), 9, np.uint8))
