@@ -79,7 +79,7 @@ def _scenes(
     look = drawn(LOOK, 16)
     coarse, fine = _texture(drawn(LOOK + 16, 4, 4)), _texture(drawn(LOOK + 32, 12, 12))
     blend = (0.6 * coarse + 0.4 * fine)[..., None]
-    below, above = 30 + 200 * look[:, None, None, 0:3], 30 + 200 * look[:, None, None, 3:6]
+    below, above = 20 + 130 * look[:, None, None, 0:3], 20 + 130 * look[:, None, None, 3:6]
     picture = below + (above - below) * blend
     count = 2 + np.floor(3 * look[:, 6]).astype(np.int64)
     owner = np.zeros((len(scenes), SIDE, SIDE), np.int64)  # which garment a pixel shows, counted from 1
@@ -88,14 +88,14 @@ def _scenes(
         grey = _placed(garments[order[scenes, k]], drawn(GARMENT + 32 * k, 5))
         shown = (grey >= THRESHOLD) & (k < count)[:, None, None]
         style = drawn(GARMENT + 32 * k + 8, 4)[:, None, None]
-        tint, contrast = 90 + 165 * style[..., :3], 0.5 + 0.5 * style[..., 3:]
+        tint, contrast = 140 + 115 * style[..., :3], 0.6 + 0.4 * style[..., 3:]
         painted = contrast * (0.3 + 0.7 * (grey / 255)[..., None]) * tint + (1 - contrast) * picture
         picture = np.where(shown[..., None], painted, picture)
         owner = np.where(shown, k + 1, owner)
         mask = np.where(shown, (labels[order[scenes, k]] + 1).astype(np.uint8)[:, None, None], mask)
     noise = drawn(NOISE, 2, SIDE, SIDE)
-    amount = (4 + 36 * look[:, 7])[:, None, None]
-    light = (0.65 + 0.45 * look[:, 8])[:, None, None]
+    amount = (4 + 20 * look[:, 7])[:, None, None]
+    light = (0.7 + 0.4 * look[:, 8])[:, None, None]
     picture = light[..., None] * picture + (amount * (noise[:, 0] + noise[:, 1] - 1))[..., None]
     mask[_borders(owner)] = VOID
     return np.clip(np.floor(picture + 0.5), 0, 255).astype(np.uint8), mask
@@ -113,10 +113,10 @@ def _texture(grid: Floats) -> Floats:
 def _placed(garments: NDArray[np.uint8], u: Floats) -> Floats:
     """Garments [n,28,28] somewhere in scenes, [n,64,64], by five numbers each: place, scale, angle, mirrored or not."""
     x, y = 10 + 44 * u[:, 0], 10 + 44 * u[:, 1]
-    scale = 0.75 + 0.75 * u[:, 2]
+    scale = 0.9 + 0.5 * u[:, 2]
     half = (
-        0.5 * u[:, 3] - 0.25
-    )  # the tangent of half the angle, which is at most 28 degrees; no sine, which libraries round
+        0.2 * u[:, 3] - 0.1
+    )  # the tangent of half the angle, which is at most 12 degrees; no sine, which libraries round
     cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     mirrored = np.where(u[:, 4] < 0.5, -1.0, 1.0)
     across = np.arange(SIDE)[None, None, :] - x[:, None, None]
