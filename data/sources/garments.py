@@ -114,9 +114,8 @@ def _placed(garments: NDArray[np.uint8], u: Floats) -> Floats:
     """Garments [n,28,28] somewhere in scenes, [n,64,64], by five numbers each: place, scale, angle, mirrored or not."""
     x, y = 10 + 44 * u[:, 0], 10 + 44 * u[:, 1]
     scale = 0.9 + 0.5 * u[:, 2]
-    half = (
-        0.2 * u[:, 3] - 0.1
-    )  # the tangent of half the angle, which is at most 12 degrees; no sine, which libraries round
+    # The tangent of half the angle, which is at most 12 degrees: sines are not rounded alike everywhere
+    half = 0.2 * u[:, 3] - 0.1
     cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     mirrored = np.where(u[:, 4] < 0.5, -1.0, 1.0)
     across = np.arange(SIDE)[None, None, :] - x[:, None, None]
