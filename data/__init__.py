@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.dataset import ImageDataset, stratified
+from data.dataset import Answer, ImageDataset, stratified
 from data.errors import UserError
 from data.files import packed
 from data.files.cache import home
@@ -29,9 +29,9 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
 
     root: where its files lie, by default $NEXTLABEL_DATA, else ~/.cache/nextlabel; for "folder" the folder itself. One that
     the bundle of a run brought (`data.files.packed`) is taken as it is, whatever the options.
-    limit: so many images of the pool only, drawn by class with a fixed seed, in the pool's order. options: what the source
-    takes (`data.sources`), such as size of "cifar10h" (images in the pool) and of "noisycxr" (pixels a side). Raises UserError
-    for a name, option or limit that does not exist, and when the files are absent or damaged.
+    limit: so many images of the pool only, drawn by class (where labels are masks, by group) with a fixed seed, in the pool's
+    order. options: what the source takes (`data.sources`), such as size of "cifar10h" (images in the pool) and of "noisycxr"
+    (pixels a side). Raises UserError for a name, option or limit that does not exist, and when the files are absent or damaged.
     """
     source = CATALOGUE.named(name)
     unknown = sorted(set(options) - set(source.options))
@@ -47,14 +47,16 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
         return dataset
     if not 1 <= limit <= len(dataset):
         raise UserError(f"a limit of {limit} images does not fit {name!r}; choose from 1 to {len(dataset)}")
-    return dataset.subset(stratified(dataset.labels, limit, seed=0))
+    return dataset.subset(stratified(dataset.strata, limit, seed=0))
 
 
-def available(root: str | Path | None = None) -> list[Available]:
-    """Every data set, and what is missing for it under `root`. Looks at file names only: no image is read."""
+def available(root: str | Path | None = None, *, answer: Answer = "class") -> list[Available]:
+    """Every data set with such labels, and what is missing for it under `root`. Looks at file names only: no image is read."""
     place = home() if root is None else Path(root).expanduser()
     rows = []
     for name, source in CATALOGUE.items():
+        if source.answer != answer:
+            continue
         reason = source.missing(place)
         rows.append(Available(name, source.title, not reason, reason, source.n_images))
     return rows

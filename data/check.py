@@ -8,6 +8,7 @@ import pandas as pd
 
 from data.files import dicom, skipped
 from data.files.decode import DEEP, GREY
+from data.files.masklook import MaskLook
 from data.lazy import Fit, LazyImages, odd_shapes
 from data.sources.own import Found
 
@@ -38,7 +39,8 @@ class Finding:
 class Check:
     """Tables of what is there, and what follows from them.
 
-    classes: name, pool, test (images) · unreadable: file, reason, of all that is left out · duplicates: group, file, label,
+    classes: name, pool, test (images; of masks, those that show the class, and pixels, its share of the known ones; where not all
+    masks were decoded, the names alone) · unreadable: file, reason, of all that is left out · duplicates: group, file, label,
     part ("pool", "test"), of images whose decoded pixels are equal · sizes: width, height, images, the most frequent first ·
     odd: file, width, height, of images whose size or shape is unusual here · modes: kind, images.
     """
@@ -72,9 +74,15 @@ def check(found: Found, class_names: list[str] | None = None, *, votes: bool = F
             "part": ["test" if entry.test else "pool" for entry in found.entries],
         }
     )
-    names = sorted(set(images["label"].dropna()) | set(class_names or found.columns))
-    counts = pd.crosstab(images["label"], images["part"]).reindex(index=names, columns=["pool", "test"], fill_value=0)
-    classes = counts.rename_axis(index="name", columns=None).reset_index()
+    if found.mask_look is not None and found.masks is not None:
+        classes, unlabelled = _shown(found, found.mask_look), int(found.masks.blank.sum())
+    else:
+        names = sorted(set(images["label"].dropna()) | set(class_names or found.columns))
+        counts = pd.crosstab(images["label"], images["part"]).reindex(
+            index=names, columns=["pool", "test"], fill_value=0
+        )
+        classes = counts.rename_axis(index="name", columns=None).reset_index()
+        unlabelled = int(images["label"].isna().sum())
     duplicates = _duplicates(images, found.digests)
     known = found.shapes[:, 0] > 0
     shapes, number = np.unique(found.shapes[known], axis=0, return_counts=True)
@@ -93,11 +101,22 @@ def check(found: Found, class_names: list[str] | None = None, *, votes: bool = F
         modes.value_counts().rename_axis("kind").rename("images").reset_index(),
         int((images["part"] == "pool").sum()),
         int((images["part"] == "test").sum()),
-        int(images["label"].isna().sum()),
+        unlabelled,
         [],
     )
-    made.findings.extend([*_labels(made, images, votes), *_files(made, found)])
+    about = _labels(made, images, votes) if found.mask_look is None else _masks(made, images, found.mask_look)
+    made.findings.extend([*about, *_held_out(made), *_files(made, found)])
     return made
+
+
+def _shown(found: Found, looked: MaskLook) -> pd.DataFrame:
+    classes = pd.DataFrame({"name": found.class_names})
+    if looked.pixels is None:
+        return classes
+    known, test = looked.pixels[:, :-1], np.array([entry.test for entry in found.entries])
+    classes["pool"], classes["test"] = (known[~test] > 0).sum(axis=0), (known[test] > 0).sum(axis=0)
+    classes["pixels"] = known.sum(axis=0) / max(1, known.sum())
+    return classes
 
 
 def _duplicates(images: pd.DataFrame, digests: np.ndarray) -> pd.DataFrame:
@@ -140,16 +159,50 @@ def _labels(made: Check, images: pd.DataFrame, votes: bool) -> list[Finding]:
                 f"reflect {large}.",
             )
         )
-    if made.n_test:
+    return found
+
+
+def _masks(made: Check, images: pd.DataFrame, looked: MaskLook) -> list[Finding]:
+    classes, found = made.classes, []
+    empty = images["file"][looked.empty].tolist()
+    if without := made.n_unlabelled - len(empty):
+        found.append(Finding("look", f"{_are(without)} without a mask: people can give one, image by image."))
+    if empty:
         found.append(
             Finding(
-                "fine",
-                f"{_are(made.n_test)} held out to test the model, and neither ranked nor checked.",
+                "look",
+                f"{_n(len(empty), 'mask')} {'is' if len(empty) == 1 else 'are'} empty, without a pixel of any class, those of "
+                f"{_few(empty)}: these images count as images without a label; draw their masks, or take them out.",
             )
         )
-    elif made.n_pool:
-        found.append(Finding("look", "There is no test set, so no test accuracy will be shown."))
+    if "pixels" not in classes:
+        return found
+    shown = classes["pixels"] > 0
+    absent = classes["name"][~shown].tolist()
+    if absent and shown.any():
+        found.append(Finding("look", f"{_list(absent)} without a pixel so far."))
+    if shown.sum() > 1:
+        share = classes["pixels"][shown]
+        large, small = share.idxmax(), share.idxmin()
+        if share[large] >= UNEVEN * share[small]:
+            found.append(
+                Finding(
+                    "look",
+                    f"The classes are uneven: {share[large]:.1%} of the known pixels are {classes['name'][large]}, "
+                    f"{share[small]:.1%} {classes['name'][small]}. Pixel accuracy will mostly reflect "
+                    f"{classes['name'][large]}; mean IoU counts every class alike.",
+                )
+            )
     return found
+
+
+def _held_out(made: Check) -> list[Finding]:
+    if made.n_test:
+        said = f"{_are(made.n_test)} held out to test the model, and neither ranked nor checked."
+        return [Finding("fine", said)]
+    if made.n_pool:
+        return [Finding("look", "There is no test set, so no test accuracy will be shown.")]
+    return []
 
 
 def _files(made: Check, found: Found) -> list[Finding]:
@@ -165,6 +218,9 @@ def _files(made: Check, found: Found) -> list[Finding]:
             )
         )
         contradict = int((groups["label"].nunique() > 1).sum())
+        if found.mask_look is not None and found.mask_look.digests is not None:
+            masks = pd.Series([digest.tobytes() for digest in found.mask_look.digests], [e.id for e in found.entries])
+            contradict = int((twice["file"].map(masks).groupby(twice["group"]).nunique() > 1).sum())
         if contradict:
             said.append(
                 Finding("look", f"In {contradict:,} of these groups the labels contradict: at least one is wrong.")
@@ -231,5 +287,8 @@ def _are(n: int) -> str:
 
 def _list(names: list[str]) -> str:
     """Class "a", or classes "a", "b" and 3 more."""
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-    return f"Class{'es' * (len(names) > 1)} {shown}"
+    return f"Class{'es' * (len(names) > 1)} {_few(names)}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

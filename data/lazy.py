@@ -1,8 +1,8 @@
-"""Images that are not in memory: what a data set and all who use it ask of them. `data.files.ondemand` has ours."""
+"""Images and masks that are not in memory: what a data set and all who use it ask of them. `data.files.ondemand` has ours."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,25 +31,56 @@ def odd_shapes(shapes: NDArray[np.int32]) -> NDArray[np.bool_]:
     return odd
 
 
-class LazyImages(ABC):
-    """Images uint8 [N, H, W, C] that are decoded when they are read; one that cannot be is an even grey, and named."""
+class Lazy(ABC):
+    """Rows that are decoded from files when they are read, indexed as an array of them would be; one that cannot be is named."""
 
-    dtype, ndim = np.dtype(np.uint8), 4
+    dtype: np.dtype[Any]
+    ndim: int
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, key: Any) -> Any:
-        """A slice: a view, which decodes nothing · an index: pixels [H, W, C] · indices or a mask: pixels [n, H, W, C]."""
+        """A slice: a view, which decodes nothing · an index: one row · indices or a mask: these rows, an array."""
 
     @abstractmethod
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """All pixels at once."""
+        """All rows at once."""
 
     @abstractmethod
-    def view(self, rows: NDArray[np.int64]) -> "LazyImages":
-        """The images of these rows, in this order; decodes nothing."""
+    def view(self, rows: NDArray[np.int64]) -> Self:
+        """These rows, in this order; decodes nothing."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all of them as one array."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them as one array."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Hex digest of all that the values follow from, known without decoding them."""
+
+    @abstractmethod
+    def readable(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+        """Whether these rows, by default all, can be read, bool [n]; decodes those that never were."""
+
+    @property
+    @abstractmethod
+    def unreadable(self) -> dict[int, str]:
+        """The rows that turned out not to be readable so far, and why."""
+
+
+class LazyImages(Lazy):
+    """Images uint8 [N, H, W, C]; one that cannot be read is an even grey."""
+
+    dtype, ndim = np.dtype(np.uint8), 4
 
     @property
     @abstractmethod
@@ -57,28 +88,9 @@ class LazyImages(ABC):
         """(N, H, W, C)."""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all pixels."""
-        return int(np.prod(self.shape))
-
-    @property
     @abstractmethod
     def fit(self) -> Fit:
         """How images of another shape are brought to H × W."""
-
-    @property
-    @abstractmethod
-    def version(self) -> str:
-        """Hex digest of all that the pixels follow from, known without decoding them."""
-
-    @abstractmethod
-    def readable(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
-        """Whether the images of these rows, by default all, can be read, bool [n]; decodes those that never were."""
-
-    @property
-    @abstractmethod
-    def unreadable(self) -> dict[int, str]:
-        """The rows that turned out not to be readable so far, and why."""
 
     @abstractmethod
     def whole(self, row: int, most: int) -> NDArray[np.uint8] | None:
@@ -91,3 +103,20 @@ class LazyImages(ABC):
     @abstractmethod
     def original(self, row: int) -> Path | bytes | None:
         """The path or content of the file of an image; None where there is none, or it may not be read."""
+
+
+class LazyMasks(Lazy):
+    """Masks int64 [N, H, W]: a class in 0 … `n_classes` - 1 a pixel, -1 for unknown; one that cannot be read is all unknown."""
+
+    dtype, ndim = np.dtype(np.int64), 3
+    n_classes: int
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+
+    @property
+    @abstractmethod
+    def blank(self) -> NDArray[np.bool_]:
+        """Which of them have no known pixel, bool [N], as far as that is known without decoding them."""

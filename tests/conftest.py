@@ -17,7 +17,7 @@ SHARED = ROOT.parent / "shared" / "data" / "unpack.py"
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10, CIFAR-10H and chest X-rays in their public layouts: $NEXTLABEL_TEST_DATA, or unpacked beside the checkout."""
+    """CIFAR-10, CIFAR-10H, CamVid and chest X-rays in public layouts: $NEXTLABEL_TEST_DATA, or unpacked beside the checkout."""
     if given := os.environ.get("NEXTLABEL_TEST_DATA"):
         return Path(given)
     if not SHARED.exists():
@@ -25,7 +25,9 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "needs the real data sets: NEXTLABEL_TEST_DATA names a folder with cifar-10-batches-py/ and cifar10h-counts.npy"
         )
     folder = tmp_path_factory.mktemp("real-data")
-    subprocess.run([sys.executable, str(SHARED), str(folder), "cifar10", "chest_xray"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(SHARED), str(folder), "cifar10", "camvid", "chest_xray"], check=True, capture_output=True
+    )
     return folder
 
 

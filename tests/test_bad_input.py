@@ -470,6 +470,10 @@ def csv_of_files_that_are_gone(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "csv", "--root", str(here.tmp_path / "x.csv")]
 
 
+def a_data_set_of_masks(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "garments"]
+
+
 def compressed_shards(here: Situation) -> list[str]:
     with tarfile.open(here.tmp_path / "x.tar", "w:gz") as archive:
         archive.add(here.pictures(cat=1), "cat")
@@ -655,6 +659,10 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (no_folder, r"nowhere"),
         (folder_with_no_image, r"no image"),
         (folder_with_one_class, r"one class.*at least two"),
+        (
+            a_data_set_of_masks,
+            r'--dataset is "garments", whose labels are masks: segmentation is not available yet; choose one of fashion',
+        ),
         (label_outside_the_classes, r"bird"),
         (budget_larger_than_the_pool, r"asks for 8,000 labels .* the pool holds 4,000 .*: lower the budget"),
         (limit_larger_than_the_pool, r"limit of 5000 .* choose from 1 to 4000"),

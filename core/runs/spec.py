@@ -60,8 +60,8 @@ QUESTIONS: dict[str, Question] = {
 
 
 def datasets() -> Sequence[str]:
-    """Data sets that NextLabel knows."""
-    return list(data.CATALOGUE)
+    """Data sets that NextLabel knows, of which a label is a class."""
+    return [name for name, source in data.CATALOGUE.items() if source.answer == "class"]
 
 
 def strategies() -> Sequence[str]:
@@ -850,6 +850,11 @@ def check(
         one = OPTIONS[name]
         named = task is not None and value is not None and not isinstance(value, bool)
         if named and (names := one.choices(task)) and value not in names:
+            if name == "dataset" and value in data.CATALOGUE:
+                raise UserError(
+                    f"{before}{spell(name)} is {_shown(value)}, whose labels are masks: segmentation is not available yet; "
+                    f"{_choose(names)}"
+                )
             also, others = one.option.also or (lambda text: False, "")
             if not also(value):
                 raise UserError(

@@ -133,14 +133,28 @@ def whole(file: File, depth: int = 16, most: int | None = None) -> np.ndarray | 
 
 
 def _sized(image: Image.Image, height: int, width: int, fit: Fit) -> np.ndarray:
-    if image.size != (width, height):
-        if fit == "crop":
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-        elif fit == "pad":
-            image = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR)
-        else:
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, -1)
+    return np.asarray(fitted(image, height, width, fit)).reshape(height, width, -1)
+
+
+def fitted(
+    image: Image.Image,
+    height: int,
+    width: int,
+    fit: Fit,
+    method: Image.Resampling = Image.Resampling.BILINEAR,
+    colour: int | None = None,
+) -> Image.Image:
+    """A picture at this size; an image and its mask, of one size, become so pixel for pixel.
+
+    colour: of what "pad" puts around it, by default black.
+    """
+    if image.size == (width, height):
+        return image
+    if fit == "crop":
+        return ImageOps.fit(image, (width, height), method)
+    if fit == "pad":
+        return ImageOps.pad(image, (width, height), method, colour)
+    return image.resize((width, height), method)
 
 
 @contextmanager

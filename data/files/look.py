@@ -56,11 +56,20 @@ class Look:
     verified: bool
 
 
-def look(files: Encoded, source: str, root: Path, size: int | None, fit: Fit, progress: Progress | None = None) -> Look:
+def look(
+    files: Encoded,
+    source: str,
+    root: Path,
+    size: int | tuple[int, int] | None,
+    fit: Fit,
+    progress: Progress | None = None,
+    *,
+    whole: bool = False,
+) -> Look:
     """Look at encoded images, or take what was found before from $NEXTLABEL_DATA/decoded.
 
-    source, root: what they belong to · size: height and width that they are to have, by default as `usual` says · progress:
-    told how many of how many were looked at.
+    source, root: what they belong to · size: side of a square, or height and width, that they are to have, by default as `usual`
+    says · progress: told how many of how many were looked at · whole: as of `usual`.
     """
     stamps = files.stamps()
     place = hashlib.blake2b(str(root).encode(), digest_size=8).hexdigest()
@@ -80,7 +89,9 @@ def look(files: Encoded, source: str, root: Path, size: int | None, fit: Fit, pr
     modes = names[parts["modes"]]
     known = shapes[:, 0] > 0
     grey = bool(np.isin(modes[known & read], list(decode.GREY)).all())
-    height, width = (size, size) if size is not None else usual(shapes[known & read])
+    if size is None:
+        size = usual(shapes[known & read], whole)
+    height, width = (size, size) if isinstance(size, int) else size
     kept = np.flatnonzero(read)
     images = OnDemand(
         files if len(kept) == len(files) else files.take(kept),
@@ -103,15 +114,17 @@ def look(files: Encoded, source: str, root: Path, size: int | None, fit: Fit, pr
     )
 
 
-def usual(shapes: NDArray[np.int32]) -> tuple[int, int]:
+def usual(shapes: NDArray[np.int32], whole: bool = False) -> tuple[int, int]:
     """Height and width at which a model sees images of these heights and widths, int [n,2], unless somebody says otherwise.
 
-    Their own where all agree and it is at most `SMALL`; else a square, of the median of all sides, at most `USUAL`.
+    Their own where all agree and it is at most `SMALL`; else a square, of the median of all sides, at most `USUAL`. whole: images
+    that all have one shape keep it, scaled to at most `USUAL` a side, as suits those whose every pixel has a class.
     """
     if len(shapes) == 0:
         return SMALL, SMALL
-    if (shapes == shapes[0]).all() and shapes[0].max() <= SMALL:
-        return int(shapes[0, 0]), int(shapes[0, 1])
+    if (shapes == shapes[0]).all() and (whole or shapes[0].max() <= SMALL):
+        scale = min(1.0, USUAL / int(shapes[0].max()))
+        return max(1, round(scale * int(shapes[0, 0]))), max(1, round(scale * int(shapes[0, 1])))
     side = max(1, min(USUAL, round(float(np.median(shapes)))))
     return side, side
 

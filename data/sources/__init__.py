@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.catalogue import Catalogue, Description
-from data.dataset import ImageDataset
+from data.dataset import Answer, ImageDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,8 @@ class Source(Description):
     """load(root, **options): the data set whose files lie under `root`, a `Path`."""
     missing: Callable[[Path], str] = lambda root: ""
     """root → what the user must do first, empty when nothing. Looks at file names only."""
+    answer: Answer = "class"
+    """What a label of an image is."""
     n_images: int | None = None
     """How many images are in the pool, None where that takes a look at the files."""
     find: Callable[..., Any] | None = None
@@ -25,4 +27,4 @@ class Source(Description):
     """Whether `root` must be given: there is no usual place for the user's own images."""
 
 
-CATALOGUE = Catalogue(Source, "data set", "SOURCE", "data.sources", "sources", helpers=("make_fashion", "own"))
+CATALOGUE = Catalogue(Source, "data set", "SOURCE", "data.sources", "sources", helpers=("make_fashion", "own", "pairs"))

@@ -189,7 +189,7 @@ def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: P
     splits = _splits(root)
     entries = []
     for prefix, is_test in splits:
-        for id in _files(root, prefix, skipped, used, dicom):
+        for id in files(root, prefix, skipped, used, dicom):
             label, deeper, _ = id[len(prefix) :].partition("/")
             if not deeper and (needs_label or is_test):
                 skipped.append((id, LOOSE))
@@ -198,7 +198,7 @@ def _walk(root: Path, skipped: list[tuple[str, str]], needs_label: bool, used: P
     if len(splits) > 1:
         names = [prefix[:-1] for prefix, _ in splits]
         read = {path for name in names for path in (root / name, (root / name).resolve())}
-        rest = _files(root, "", skipped, used, dicom, read)
+        rest = files(root, "", skipped, used, dicom, read)
         skipped += [(id, f"it lies neither in {names[0]} nor in {names[1]}") for id in rest]
     return entries
 
@@ -232,7 +232,7 @@ def _leads_out(root: Path, path: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(root)  # Path.resolve raises for a ring of links
 
 
-def _files(
+def files(
     root: Path,
     prefix: str,
     skipped: list[tuple[str, str]],

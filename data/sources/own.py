@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from data.dataset import UNKNOWN, ImageDataset, Pixels, stratified
 from data.errors import UserError
 from data.files import look
 from data.files.encoded import Encoded, Links
-from data.lazy import FITS, Fit
+from data.files.masklook import MaskLook
+from data.lazy import FITS, Fit, LazyMasks
 
 HELD_OUT = 0.2
 UNLABELLED = {"", "-1", "nan"}
@@ -31,6 +33,14 @@ class Entry:
     votes: dict[str, int] | None = None
     place: int = 0
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it has a label."""
+        return self.label is not None
+
+
+E = TypeVar("E", bound=Entry)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -40,7 +50,8 @@ class Found:
     the header was not read · modes: str [n], Pillow's, empty there · clear: bool [n], with transparent parts · digests: uint8
     [n,16], alike where images are the same · depth: bits that the 16-bit images use · table: of labels, None for class folders ·
     columns: its classes that have votes · looked: how many headers were read, None for all · verified: whether all images were
-    decoded, so that none that is damaged is among them · class_names: in the order that the source gives them, where it does.
+    decoded, so that none that is damaged is among them · class_names: in the order that the source gives them, where it does ·
+    masks: of the n images, where masks are their labels, and mask_look: what was found of them.
     """
 
     root: Path
@@ -58,6 +69,8 @@ class Found:
     looked: int | None = None
     verified: bool = True
     class_names: tuple[str, ...] = ()
+    masks: LazyMasks | None = None
+    mask_look: MaskLook | None = None
 
 
 def check_options(size: int | None, fit: Fit | None, test_share: float | None) -> None:
@@ -218,14 +231,14 @@ def _source(found: Found, counted: bool, given: annotations.Annotations | None, 
     return f"Only the labels in {found.table or found.root}; no separate annotations."
 
 
-def pool_then_test(entries: list[Entry], share: float | None) -> list[Entry]:
+def pool_then_test(entries: list[E], share: float | None) -> list[E]:
     """The pool's entries before the test set's, each in the order given; holds a test set out where there is none.
 
     Where there is to be no test set the order stays that of the usual split, so that the decoded images serve both.
     """
     if not any(entry.test for entry in entries):
         entries = list(entries)
-        labelled = [i for i, entry in enumerate(entries) if entry.label is not None]
+        labelled = [i for i, entry in enumerate(entries) if entry.labelled]
         if labelled:
             _, classes = np.unique([str(entries[i].label) for i in labelled], return_inverse=True)
             held_out = stratified(classes, max(1, round((share or HELD_OUT) * len(labelled))), seed=0)

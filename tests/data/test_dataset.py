@@ -9,6 +9,7 @@ import pytest
 from data.annotations import Annotations
 from data.dataset import ImageDataset, stratified
 from data.errors import UserError
+from data.masks import ByteMasks, narrowed
 
 
 def dataset(**changes: Any) -> ImageDataset:
@@ -129,3 +130,88 @@ def test_stratified_keeps_the_balance_and_the_order() -> None:
     np.testing.assert_array_equal(chosen, stratified(labels, 100, seed=0))
     assert set(chosen) != set(stratified(labels, 100, seed=1))
     assert [len(stratified(labels, n, seed=0)) for n in (1, 7, 999, 1000)] == [1, 7, 999, 1000]
+
+
+MASKS = np.random.default_rng(1).integers(-1, 2, (6, 4, 4))
+TEST_MASKS = np.random.default_rng(2).integers(-1, 2, (2, 4, 4))
+
+
+def masked(**changes: Any) -> ImageDataset:
+    """Six images whose every pixel is one of two classes, or unknown."""
+    parts = {"labels": MASKS, "test_labels": TEST_MASKS, "label_counts": None, "annotators": "none"}
+    return dataset(**(parts | changes))
+
+
+def in_bytes(masks: np.ndarray) -> ByteMasks:
+    return ByteMasks(narrowed(masks), 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": MASKS[:, :3]}, r"the labels must be int64 \[6,4,4\], got int64 with shape \(6, 3, 4\)"),
+        ({"labels": MASKS[:5]}, r"int64 \[6,4,4\]"),
+        ({"labels": MASKS.astype(np.int8)}, "got int8"),
+        ({"labels": np.where(MASKS == 1, 2, MASKS)}, "label 2 is outside the 2 classes"),
+        ({"labels": ByteMasks(narrowed(MASKS), 3)}, "label 2 is outside the 2 classes"),
+        ({"test_labels": np.array([0, 1])}, r"the test labels must be int64 \[2,4,4\]"),
+        ({"noisy_labels": MASKS[:, :, :2]}, r"the noisy labels must be int64 \[6,4,4\]"),
+        ({"label_counts": np.ones((6, 2), np.int64)}, "annotations are of whole images"),
+        ({"annotations": VOTES}, "annotations are of whole images"),
+        ({"groups": ["a"] * 5}, "every image needs a group"),
+    ],
+)
+def test_masks_that_do_not_fit_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        masked(**changes)
+
+
+def test_a_label_is_a_class_or_a_mask() -> None:
+    assert dataset().answer == "class"
+    assert dataset().labelled.tolist() == [True, True, True, True, False, True]
+    void = np.where(np.arange(6)[:, None, None] == 3, -1, np.abs(MASKS))
+    for labels in (void, in_bytes(void)):
+        assert masked(labels=labels).answer == "mask"
+        assert masked(labels=labels).labelled.tolist() == [True, True, True, False, True, True]
+
+
+def test_a_subset_keeps_masks_and_groups() -> None:
+    for labels in (MASKS, in_bytes(MASKS)):
+        part = masked(labels=labels, noisy_labels=labels, groups=list("aabbcc")).subset(np.array([4, 1]))
+        np.testing.assert_array_equal(part.labels, MASKS[[4, 1]])
+        np.testing.assert_array_equal(part.noisy_labels, MASKS[[4, 1]])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(part.test_labels, TEST_MASKS)
+        assert part.groups == ["c", "a"]
+
+
+def test_the_fingerprint_follows_masks_and_groups() -> None:
+    turned = MASKS.copy()
+    turned[5, 3, 3] = (turned[5, 3, 3] + 2) % 3 - 1
+    for kind in (np.asarray, in_bytes):
+        whole = masked(labels=kind(MASKS), test_labels=kind(TEST_MASKS))
+        same = masked(labels=kind(MASKS.copy()), test_labels=kind(TEST_MASKS))
+        assert same.fingerprint == whole.fingerprint
+        changed = [
+            replace(whole, labels=kind(turned)),
+            replace(whole, test_labels=kind(TEST_MASKS[::-1])),
+            replace(whole, noisy_labels=kind(MASKS)),
+            replace(whole, noisy_labels=kind(turned)),
+            replace(whole, groups=list("aabbcc")),
+            replace(whole, groups=list("aabbcd")),
+            whole.subset(np.array([1, 0, 2, 3, 4, 5])),
+        ]
+        assert len({d.fingerprint for d in [whole, *changed]}) == 1 + len(changed)
+
+
+def test_what_a_sample_keeps_the_shares_of() -> None:
+    np.testing.assert_array_equal(dataset().strata, dataset().labels)
+    void = np.where(np.arange(6)[:, None, None] == 3, -1, np.abs(MASKS))
+    assert masked(labels=void).strata.tolist() == [0, 0, 0, -1, 0, 0]
+    assert masked(labels=void, groups=list("aabbcc")).strata.tolist() == [0, 0, 1, -1, 2, 2]
+
+
+def test_all_that_is_in_memory_is_readable() -> None:
+    whole = masked(labels=in_bytes(MASKS))
+    assert whole.readable(np.array([2, 0])).tolist() == [True, True]
+    assert whole.readable_test().tolist() == [True, True]
+    assert whole.unreadable == []

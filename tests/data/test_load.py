@@ -60,11 +60,18 @@ def test_available(tmp_path: Path) -> None:
     assert "cifar-10-batches-py" in rows["cifar10h"].reason
 
 
+def test_data_sets_with_masks_are_listed_apart(tmp_path: Path) -> None:
+    rows = {row.name: row for row in data.available(tmp_path, answer="mask")}
+    assert list(rows) == ["garments", "camvid", "voc", "cityscapes", "masks"]
+    assert [name for name, row in rows.items() if row.available] == ["garments", "masks"]
+    assert not set(rows) & {row.name for row in data.available(tmp_path)}
+
+
 def test_available_finds_what_is_there(real_data: Path) -> None:
     assert all(row.available and not row.reason for row in data.available(real_data) if row.name != "noisycxr")
 
 
 def test_the_package_imports_neither_torch_nor_sklearn() -> None:
-    code = "import data, sys; data.available(); data.load('fashion'); "
+    code = "import data, sys; data.available(); data.load('fashion'); data.load('garments'); "
     code += "assert not {'torch', 'torchvision', 'sklearn', 'core'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(data.__file__).parents[1])

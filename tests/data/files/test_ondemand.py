@@ -9,7 +9,9 @@ from PIL import Image
 
 from data.files import decode
 from data.files.encoded import Paths
-from data.files.ondemand import FILL, OnDemand
+from data.files.maskfile import Legend
+from data.files.ondemand import FILL, OnDemand, OnDemandMasks
+from data.masks import VOID
 
 N = 12
 
@@ -140,3 +142,75 @@ def test_the_file_behind_an_image_is_there_in_its_own_shape(folder: Path) -> Non
     np.testing.assert_array_equal(images.whole(0, 100), np.asarray(Image.open(folder / "04.png")))
     assert images.whole(0, 7).shape == (5, 7, 3)
     assert images.original(0) == folder / "04.png"
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+LEGEND = Legend({0: 0, 1: 1, 2: 2, 9: VOID}, 3, "classes.csv")
+
+
+@pytest.fixture
+def codes(folder: Path) -> np.ndarray:
+    """A mask for every image but the fifth, in a folder of their own: [12, 10, 14] of classes, -1 for unknown."""
+    codes = np.random.default_rng(1).integers(-1, 3, (N, 10, 14))
+    (folder / "masks").mkdir()
+    for i in range(N):
+        if i != 5:
+            Image.fromarray(np.where(codes[i] < 0, 9, codes[i]).astype(np.uint8)).save(folder / f"masks/{i:02d}.png")
+    codes[5] = -1
+    return codes
+
+
+def lazy_masks(folder: Path, shape: tuple[int, int] = (10, 14), **options: int) -> OnDemandMasks:
+    images = Paths(folder, [f"{i:02d}.png" for i in range(N)], [folder])
+    masks = Paths(folder, [f"masks/{i:02d}.png" for i in range(N) if i != 5], [folder])
+    place = np.array([-1 if i == 5 else i - (i > 5) for i in range(N)])
+    return OnDemandMasks(masks, place, images, LEGEND, shape, fit="resize", blank=place < 0, **options)
+
+
+def test_masks_are_indexed_like_an_array(folder: Path, codes: np.ndarray) -> None:
+    masks = lazy_masks(folder)
+    assert (masks.shape, masks.dtype, masks.ndim, len(masks)) == ((N, 10, 14), "int64", 3, N)
+    assert masks.nbytes == codes.nbytes
+    for key in (3, np.int64(5), -1, np.array([4, 4, 0]), [2, 1], codes[:, 0, 0] > 1):
+        np.testing.assert_array_equal(masks[key], codes[key])
+        assert masks[key].dtype == np.int64
+    for key in (slice(2, 7), slice(None, None, 3), slice(0, 0)):
+        np.testing.assert_array_equal(np.asarray(masks[key]), codes[key])
+    np.testing.assert_array_equal(masks.view(np.array([7, 1]))[1:][0], codes[1])
+    assert masks.view(np.array([7, 5])).blank.tolist() == [False, True]
+
+
+def test_the_memory_of_masks_is_a_byte_a_pixel(folder: Path, codes: np.ndarray) -> None:
+    masks = lazy_masks(folder, memory=4 * 10 * 14)
+    assert masks._store.kept.nbytes == 4 * 10 * 14
+    for _ in range(3):
+        np.testing.assert_array_equal(masks[np.arange(N)], codes)
+
+
+def test_masks_are_scaled_by_the_nearest_pixel(folder: Path, codes: np.ndarray) -> None:
+    np.testing.assert_array_equal(lazy_masks(folder, (5, 7))[3], codes[3][1::2, 1::2])
+    np.testing.assert_array_equal(lazy_masks(folder, (20, 28))[3], np.repeat(np.repeat(codes[3], 2, axis=0), 2, axis=1))
+
+
+def test_a_mask_that_cannot_be_read_is_named_and_unknown(folder: Path, codes: np.ndarray) -> None:
+    masks = lazy_masks(folder)
+    (folder / "masks/03.png").write_bytes((folder / "masks/03.png").read_bytes()[:60])
+    Image.new("L", (14, 10), 7).save(folder / "masks/04.png")
+    Image.new("L", (3, 3)).save(folder / "masks/06.png")
+    (folder / "masks/07.png").unlink()
+    assert (masks[np.array([3, 4, 6, 7])] == -1).all()
+    assert masks.readable(np.arange(2, 8)).tolist() == [True, False, False, True, False, False]
+    said = masks.unreadable
+    assert said[4].startswith("its mask holds the value 7, which classes.csv does not name")
+    assert said[6].startswith("its mask has 3 × 3 pixels")
+    assert said[7] == "its mask: No such file or directory"
+
+
+def test_the_version_of_masks_follows_files_rows_and_meaning(folder: Path, codes: np.ndarray) -> None:
+    masks = lazy_masks(folder)
+    assert lazy_masks(folder).version == masks.version
+    others = [masks[1:], masks.view(np.array([1, 0])), lazy_masks(folder, (5, 7))]
+    Image.new("L", (14, 10)).save(folder / "masks/04.png")
+    others.append(lazy_masks(folder))
+    assert len({masks.version, *(other.version for other in others)}) == 5

@@ -1,0 +1,87 @@
+"""Masks that are arrays: a class a pixel in one byte, read as int64 [N, H, W] with -1 for unknown."""
+
+import copy
+import hashlib
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.lazy import LazyMasks
+
+VOID = 255
+"""The byte of a pixel whose class is unknown; so masks have at most this many classes."""
+CHUNK = 64  # masks gone over at a time, so that a memory map is never held whole
+
+
+def widened(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Classes of one byte, `VOID` for unknown, as int64 with -1."""
+    found = codes.astype(np.int64)
+    found[codes == VOID] = -1
+    return found
+
+
+def narrowed(masks: Any) -> NDArray[np.uint8]:
+    """Masks int [N, H, W], an array or `LazyMasks`, of at most 255 classes, as bytes with `VOID` for unknown."""
+    found = np.empty(masks.shape, np.uint8)
+    for start in range(0, len(found), CHUNK):
+        rows = np.asarray(masks[start : start + CHUNK])
+        found[start : start + CHUNK] = np.where(rows < 0, VOID, rows)
+    return found
+
+
+class ByteMasks(LazyMasks):
+    """Masks in an array or memory map of bytes. codes: uint8 [N, H, W], `VOID` for unknown · n_classes: how many there are.
+
+    Raises ValueError for a code that is neither a class nor `VOID`.
+    """
+
+    def __init__(self, codes: NDArray[np.uint8], n_classes: int) -> None:
+        self.n_classes = n_classes
+        self._codes, self._rows = codes, np.arange(len(codes))
+        self._blank = np.empty(len(codes), np.bool_)
+        for start in range(0, len(codes), CHUNK):
+            part = codes[start : start + CHUNK]
+            if ((part >= n_classes) & (part != VOID)).any():
+                raise ValueError(f"a mask holds a class outside of the {n_classes} there are")
+            self._blank[start : start + CHUNK] = (part == VOID).all(axis=(1, 2))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        rows = self._rows[key]
+        return self._at(rows) if isinstance(key, slice) else widened(self._codes[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return widened(self._codes[self._rows]).astype(np.int64 if dtype is None else dtype, copy=False)
+
+    def view(self, rows: NDArray[np.int64]) -> Self:
+        return self._at(self._rows[rows])
+
+    def _at(self, rows: NDArray[np.int64]) -> Self:
+        made = copy.copy(self)
+        made._rows = rows
+        return made
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (len(self), *self._codes.shape[1:])
+
+    @property
+    def version(self) -> str:
+        digest = hashlib.blake2b(repr((self.shape, self.n_classes)).encode(), digest_size=16)
+        for start in range(0, len(self), CHUNK):
+            digest.update(self._codes[self._rows[start : start + CHUNK]].tobytes())
+        return digest.hexdigest()
+
+    @property
+    def blank(self) -> NDArray[np.bool_]:
+        return self._blank[self._rows]
+
+    def readable(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+        return np.ones(len(self if rows is None else rows), np.bool_)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        return {}
