@@ -257,7 +257,7 @@ def test_an_image_and_its_mask_move_together():
     void = (found < 0).flatten(1).float().mean(dim=1)
     assert 0.3 < (void > 0).float().mean() < 0.6  # those that were shrunk
     assert void.max() < 0.5
-    assert (moved[:, 0][found < 0] == 0).float().mean() > 0.9  # but for half a pixel at the edge
+    assert (moved[:, 0][found < 0] == 0).float().mean() > 0.8  # but for half a pixel at the edge
     steps = moved[:, 1, 15, 20] - moved[:, 1, 15, 19]
     assert 10 < (steps < 0).sum() < 54  # mirrored
     assert steps.abs().min() > 0.66
