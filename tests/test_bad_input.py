@@ -349,6 +349,10 @@ def a_model_with_a_misspelt_name(here: Situation) -> list[str]:
     return [*LEARN, "--limit", "300", "--model", "resnet-18"]
 
 
+def a_model_of_masks_for_classes(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--model", "small-unet"]
+
+
 def labels_of_another_project(here: Situation) -> list[str]:
     pool = data.load("fashion", limit=300)
     pool = dataclasses.replace(pool, label_counts=None, annotators="none")
@@ -541,6 +545,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_factory_that_is_no_module, r"made a int, and must return a torch.nn.Module: correct it"),
         (a_factory_with_other_classes, r"must give logits \[N, 10\].*gave shape \[2, 7\] for two images: correct it"),
         (a_model_with_a_misspelt_name, r'--model is "resnet-18": choose one of small-cnn, .*MODULE:FACTORY'),
+        (a_model_of_masks_for_classes, r'--model is "small-unet": choose one of small-cnn, .*MODULE:FACTORY'),
         (labels_of_another_project, r"export.json is of another project"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
         (nobody_left_to_ask, r"All 100 images of the pool have a label.*give --initial"),
