@@ -34,6 +34,7 @@ MEASUREMENTS = {
     "own-predictions": own_predictions.measure,
     "gradient-norms": gradient_norms.measure,
     "networks": gradient_norms.measure_networks,
+    "masks": gradient_norms.measure_masks,
     "influence": influence.measure,
     "prices": prices.measure,
     "core-set": core_set.measure,

@@ -206,22 +206,31 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         for w in (4, 16, 64)
     },
     **{name: getattr(torchvision.models, name) for name in REAL},
+    **{
+        f"U-Net, width {w}": functools.partial(architectures.build, "small-unet", 3, 11, w, seed=0) for w in (8, 16, 32)
+    },
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: a network of `NETWORKS` on a batch of square images."""
+    """What is measured: a network of `NETWORKS` on a batch of images, square ones unless their width is said."""
 
     network: str
     side: int
     batch: int
     device: str
     bfloat16: bool = False
+    width: int | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.side, self.width or self.side
 
     def __str__(self) -> str:
         precision = ", bfloat16" if self.bfloat16 else ""
-        return f"{self.network}, {self.side} × {self.side}, batch {self.batch}, {self.device}{precision}"
+        return f"{self.network}, {self.sides[0]} × {self.sides[1]}, batch {self.batch}, {self.device}{precision}"
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, torch.bfloat16) if self.bfloat16 else nullcontext()
@@ -233,7 +242,7 @@ def prepare(way: Way, case: Case) -> Callable[[], dict[str, Any]]:
     device = torch.device(case.device)
     torch.manual_seed(0)
     model = NETWORKS[case.network]().eval().to(device)
-    x = torch.randn(case.batch, 3, case.side, case.side, generator=torch.Generator().manual_seed(0)).to(device)
+    x = torch.randn(case.batch, 3, *case.sides, generator=torch.Generator().manual_seed(0)).to(device)
     with case.autocast():
         call = way(model, x)
         sample_loss(model(x[:1]), "entropy", None).sum().backward()  # libraries load their kernels
@@ -395,6 +404,12 @@ def measure_networks() -> None:
         for name in names:
             if "error" in found[name]:
                 print(f"    {name}: {found[name]['error']}")
+
+
+def measure_masks() -> None:
+    """U-Nets on images of CamVid's size in our data: logits of 11 classes for each of 12,288 pixels."""
+    for width in (8, 16, 32):
+        compare(Case(f"U-Net, width {width}", 96, 8, pick_device().type, width=128), [FLOOR, OURS, LOOP])
 
 
 def measure_many() -> None:

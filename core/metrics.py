@@ -1,5 +1,6 @@
 """Figures of merit: pure functions on arrays, float64."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -75,6 +76,64 @@ def label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.bool_]:
     counted = confident_classes(given, p)
     own = p[np.arange(len(p)), given]
     return np.asarray((counted >= 0) & (counted != given) & (own < p.max(axis=1)))
+
+
+def confusion(reference: ArrayLike, predicted: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Pixels of every image by class, int64 [N, K, K]: rows are the reference, columns the prediction; both int [N, H, W].
+
+    Pixels where either is −1 (void, or not predicted) are left out. The sum over images is the matrix of a data set, which may be
+    added up batch by batch. Raises `UserError` for shapes that differ and classes out of range.
+    """
+    true, given = np.asarray(reference), np.asarray(predicted)
+    if true.shape != given.shape:
+        raise UserError(
+            f"Reference masks of shape {true.shape} and predicted ones of shape {given.shape} cannot be compared: give both at "
+            "one size."
+        )
+    for masks in (true, given):
+        if masks.size and not (masks.min() >= -1 and masks.max() < n_classes):
+            raise UserError(
+                f"Masks must hold classes from 0 to {n_classes - 1}, or −1 where unknown, and these hold {masks.min()} to "
+                f"{masks.max()}: correct them."
+            )
+    n, known = len(true), (true >= 0) & (given >= 0)
+    image = np.repeat(np.arange(n), known.reshape(n, math.prod(true.shape[1:])).sum(axis=1))
+    cell = (image * n_classes + true[known]) * n_classes + given[known]
+    return np.bincount(cell, minlength=n * n_classes**2).reshape(n, n_classes, n_classes)
+
+
+def iou(confusion: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union of each class in [0, 1], matrices [..., K, K] → [..., K]; NaN for a class in neither.
+
+    TP / (TP + FP + FN), the Jaccard index, of Pascal VOC and Cityscapes.
+    """
+    m = np.asarray(confusion, dtype=np.float64)
+    hits = np.diagonal(m, axis1=-2, axis2=-1)
+    union = m.sum(axis=-1) + m.sum(axis=-2) - hits
+    return _share(hits, union)
+
+
+def mean_iou(confusion: ArrayLike) -> NDArray[np.float64]:
+    """Mean of `iou` over the classes that reference or prediction has, matrices [..., K, K] → [...]; NaN without a known pixel.
+
+    Of a data set it is that of the sum of its matrices, as Pascal VOC and Cityscapes have it, not the mean over images. A class
+    that is predicted and never right counts as 0; one that nothing has is left out, as in scikit-learn and Keras.
+    """
+    each = iou(confusion)
+    there = np.isfinite(each)
+    return _share(np.where(there, each, 0.0).sum(axis=-1), there.sum(axis=-1))
+
+
+def pixel_accuracy(confusion: ArrayLike) -> NDArray[np.float64]:
+    """Share of the known pixels whose class is right in [0, 1], matrices [..., K, K] → [...]; NaN without a known pixel."""
+    m = np.asarray(confusion, dtype=np.float64)
+    return _share(np.trace(m, axis1=-2, axis2=-1), m.sum(axis=(-2, -1)))
+
+
+def _share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+    """part / whole, NaN where the whole is 0."""
+    p, w = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(p, w, out=np.full(w.shape, np.nan), where=w > 0)
 
 
 def share_interval(hits: int, drawn: int, population: int, level: float = 0.95) -> tuple[float, float]:

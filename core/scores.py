@@ -4,6 +4,8 @@ Classes stand on dimension 1; what follows them (pixels) is averaged, so that se
 Every score is **high first**: the higher, the sooner the sample is taken.
 """
 
+from typing import NoReturn
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,12 +27,16 @@ def check_probs(probs: ArrayLike) -> Array:
     p = np.asarray(probs, dtype=np.float64)
     bad = ~np.isfinite(p) | (p < 0)
     if bad.any():
-        rows = bad.reshape(len(p), -1).any(axis=1)
-        raise UserError(
-            f"The posterior is not a probability (NaN, infinite or negative) for {rows.sum()} of {len(p)} samples, "
-            f"first at row {int(rows.argmax())}: training probably diverged; lower the learning rate and run again."
-        )
+        refuse(np.asarray(bad.reshape(len(p), -1).any(axis=1)))
     return p
+
+
+def refuse(rows: NDArray[np.bool_]) -> NoReturn:
+    """Raise `UserError` for the samples, bool [N], whose posterior is none."""
+    raise UserError(
+        f"The posterior is not a probability (NaN, infinite or negative) for {rows.sum()} of {len(rows)} samples, "
+        f"first at row {int(rows.argmax())}: training probably diverged; lower the learning rate and run again."
+    )
 
 
 def total_votes(label_counts: ArrayLike) -> Array:

@@ -28,7 +28,7 @@ TITLES = {
     "pages": "app.py, pages",
     "core.cli": "core.cli, python -m core",
     "core.gradnorm": "core.gradnorm, core.influence",
-    "core": "core: scores, relabel, metrics, graph, tsne",
+    "core": "core: scores, masks, relabel, metrics, graph, tsne",
     "data": "data: load, check",
     "data.dataset": "data: dataset, annotations, votes, errors",
 }

@@ -411,6 +411,10 @@ def a_model_with_a_misspelt_name(here: Situation) -> list[str]:
     return [*LEARN, "--limit", "300", "--model", "resnet-18"]
 
 
+def a_model_of_masks_for_classes(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--model", "small-unet"]
+
+
 def labels_of_another_project(here: Situation) -> list[str]:
     pool = data.load("fashion", limit=300)
     pool = dataclasses.replace(pool, label_counts=None, annotators="none")
@@ -619,6 +623,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (damping_below_zero, r"--damping is -1.*: give at least 0"),
         (influence_on_no_test_image, r"measured on the loss of test images.*: hold some out with --test-share"),
         (a_model_with_a_misspelt_name, r'--model is "resnet-18": choose one of small-cnn, .*MODULE:FACTORY'),
+        (a_model_of_masks_for_classes, r'--model is "small-unet": choose one of small-cnn, .*MODULE:FACTORY'),
         (labels_of_another_project, r"export.json is of another project"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
         (nobody_left_to_ask, r"All 100 images of the pool have a label.*give --initial"),

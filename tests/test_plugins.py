@@ -198,7 +198,7 @@ def test_what_is_no_plug_in_is_named_and_the_rest_works(
     (tmp_path / "models" / "good.py").write_text(GOOD.format(name="good"))
     monkeypatch.setenv("NEXTLABEL_PLUGINS", str(tmp_path))
     found = Catalogue(Architecture, "model", "MODEL", "core.models", "models", helpers=models.CATALOGUE.helpers)
-    assert list(found) == ["small-cnn", "resnet18", "good"]
+    assert list(found) == ["small-cnn", "resnet18", "small-unet", "good"]
     (sentence,) = found.refused
     assert said in sentence
     assert str(tmp_path / "models" / "a_bad.py") in sentence

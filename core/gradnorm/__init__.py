@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.gradnorm import checks, engine, slow
-from core.gradnorm.losses import Loss, mean_probs, sample_loss
+from core.gradnorm.losses import Draws, Loss, mean_probs, sample_loss
 from core.gradnorm.rules import RULES, Unsupported
 
 __all__ = ["Loss", "Reduction", "Scope", "gradient_norms", "sample_loss"]
@@ -36,6 +36,8 @@ def gradient_norms(
     targets: Tensor | None = None,
     reduction: Reduction = "sum",
     scope: Scope = "all",
+    draws: int | None = None,
+    seed: int = 0,
 ) -> Tensor:
     """‖∇θ L(x)‖ of every sample by itself, the model in eval mode.
 
@@ -48,7 +50,7 @@ def gradient_norms(
     loss
         "entropy": L = −Σ p ln p (Eq. 7) · "expected": L = Σ p · CE with p attached to the graph (Eq. 6, as the
         authors' code), which **is** the entropy term by term; with p detached its gradient vanishes ·
-        "egl": Σ_y p_y ‖∇ CE(·, y)‖, an expectation of norms (Settles & Craven 2008), K backward passes ·
+        "egl": Σ_y p_y ‖∇ CE(·, y)‖, an expectation of norms (Settles & Craven 2008), K backward passes; see `draws` ·
         "label": CE with `targets` int [N] (or [N, …] for dense logits), −1 where unknown: the loss is the mean over
         the known positions of the sample, and a sample without any has a loss and a norm of zero (where
         `F.cross_entropy` with ignore_index would have NaN).
@@ -58,20 +60,29 @@ def gradient_norms(
         expectation is taken of the reduced norms.
     scope
         "all": every trainable parameter · "head": the last linear layer alone; nothing below it is derived.
+    draws
+        Of "egl" alone: the mean of the norms over so many labels drawn from the posterior with `seed`, an unbiased
+        estimate by as many backward passes. Dense logits [N, K, H, W] have K^(H·W) label maps, over which the expectation
+        has no closed form: every position draws its own label y ~ p. All samples share their uniform numbers, so that a
+        norm does not depend on the others of its call. Without draws dense logits get one class at all positions,
+        weighted by its mean probability, which is K label maps of the K^(H·W).
 
     Returns a Tensor [N] (or [N, tensors]) on the device of the images, float64 for a model in float64 and float32
     otherwise, ≥ 0. The model is left as it was found: mode, gradients, hooks; so are the random numbers.
 
-    Raises `ValueError` for an unknown option, missing or misplaced targets or targets out of range, images that the
-    model cannot take, logits of a single class, a model without trainable parameters or in half precision (autocast is
-    fine), batch normalisation that would use the statistics of the batch, and a loss that is not finite;
-    `RuntimeError` under `torch.inference_mode`.
+    Raises `ValueError` for an unknown option, draws below 1 or of another loss, missing or misplaced targets or targets
+    out of range, images that the model cannot take, logits of a single class, a model without trainable parameters or in
+    half precision (autocast is fine), batch normalisation that would use the statistics of the batch, and a loss that is
+    not finite; `RuntimeError` under `torch.inference_mode`.
     """
     checks.check_call(images, loss, targets)
     if reduction not in ("sum", "l2", "none"):
         raise ValueError(f'Unknown reduction "{reduction}": give "sum", "l2" or "none".')
     if scope not in ("all", "head"):
         raise ValueError(f'Unknown scope "{scope}": give "all" or "head".')
+    if draws is not None and (loss != "egl" or draws < 1):
+        raise ValueError('Draws are of loss="egl" and at least 1: leave them out, or correct them.')
+    drawn = None if draws is None else Draws(draws, seed)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, which hides the functions that the engine watches
     targets = None if targets is None else targets.long()
     parameters = _head(model) if scope == "head" else checks.trainable(model)
@@ -81,7 +92,8 @@ def gradient_norms(
         if not len(images):
             return images.new_zeros((0, len(parameters)) if reduction == "none" else (0,), dtype=torch.float32)
         known = _plans.get(model, {}).get(_way(model, parameters, images))
-        losses = checks.losses(loss, targets, checks.answer(model, images[:1]) if known is None else known.logits)
+        shape = checks.answer(model, images[:1]) if known is None else known.logits
+        losses = checks.losses(loss, targets, shape, drawn)
         plan = _plan(model, parameters, images)
         values, norms, start = [], [], 0
         while start < len(images):
@@ -94,10 +106,10 @@ def gradient_norms(
                 else:
                     logits, each = slow.passes(model, parameters, x, own, losses)
                 reduced = (_reduced(tensors, reduction) for tensors in each)
-                norms.append(_expected(mean_probs(logits), reduced) if loss == "egl" else next(reduced))
+                norms.append(_over_labels(logits, reduced, draws) if loss == "egl" else next(reduced))
             except Unsupported as reason:
                 _give_up(model, parameters, images, reason)
-                plan, losses = None, checks.losses(loss, targets, checks.answer(model, images[:1]))
+                plan, losses = None, checks.losses(loss, targets, checks.answer(model, images[:1]), drawn)
                 continue
             values.append(sample_loss(logits, "label" if loss == "label" else "entropy", own))
             start += size
@@ -152,8 +164,11 @@ def _reduced(tensors: Tensor, reduction: Reduction) -> Tensor:
     return tensors.sum(dim=1) if reduction == "sum" else torch.linalg.vector_norm(tensors, dim=1)
 
 
-def _expected(p: Tensor, norms: Iterator[Tensor]) -> Tensor:
-    """Σ_y p_y · (norms for class y), p [n, K]."""
+def _over_labels(logits: Tensor, norms: Iterator[Tensor], draws: int | None) -> Tensor:
+    """The mean of norms over drawn labels; without draws Σ_y p_y · (norms for class y)."""
+    if draws is not None:
+        return torch.stack(list(norms)).mean(dim=0)
+    p = mean_probs(logits)
     total = torch.zeros((), device=p.device, dtype=p.dtype)
     for y, each in enumerate(norms):
         total = total + each * p[:, y].view(-1, *(1,) * (each.ndim - 1))

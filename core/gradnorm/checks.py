@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core.gradnorm.losses import Loss, LossFunction, to_differentiate
+from core.gradnorm.losses import Draws, Loss, LossFunction, to_differentiate
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def answer(model: nn.Module, image: Tensor) -> torch.Size:
     return logits.shape[1:]
 
 
-def losses(loss: Loss, targets: Tensor | None, shape: torch.Size) -> list[LossFunction]:
+def losses(loss: Loss, targets: Tensor | None, shape: torch.Size, draws: Draws | None = None) -> list[LossFunction]:
     """What is derived of logits [n, *shape]. Raises `ValueError` for a single class, and for targets that do not fit."""
     if shape[0] < 2:
         raise ValueError(
@@ -76,7 +76,7 @@ def losses(loss: Loss, targets: Tensor | None, shape: torch.Size) -> list[LossFu
         )
     if targets is not None:
         check_targets(targets, shape)
-    return to_differentiate(loss, shape[0])
+    return to_differentiate(loss, shape, draws)
 
 
 def check_targets(targets: Tensor, shape: torch.Size) -> None:

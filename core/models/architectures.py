@@ -1,4 +1,7 @@
-"""Architectures: [N, C, H, W] floats → logits [N, K]. Each is stages, an embedding and its last linear layer, `head`."""
+"""Architectures: [N, C, H, W] floats → logits [N, K]. Each is stages, an embedding and its last linear layer, `head`.
+
+Those of masks, [N, C, H, W] → [N, K, H, W], are in `core.models.segmenters`.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,18 +26,22 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """What the head sees, [N, D]."""
+        """The embedding of every image, [N, D]: what the head sees, unless `head_input` is something else."""
+
+    def head_input(self, x: Tensor) -> Tensor:
+        """What the head sees: the embedding [N, D], in a network of masks a map [N, F, H', W']."""
+        return self.embed(x)
 
     @abstractmethod
     def classify(self, embedding: Tensor) -> Tensor:
-        """Logits [N, K] of embeddings [N, D]."""
+        """Logits [N, K] of embeddings [N, D], in a network of masks [N, K, H', W'] of maps."""
 
     def pixels(self, height: int, width: int) -> int:
         """Pixels of such an image as a deep network sees it; 0 of a network so small that any number of images will do."""
         return 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.embed(x))
+        return self.classify(self.head_input(x))
 
 
 class Headed(Model):
@@ -58,6 +65,11 @@ class Classifier(Headed):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.stages(x)[-1].mean(dim=(2, 3))
+
+    def with_stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [N, K], and the output of every stage."""
+        stages = self.stages(x)
+        return self.classify(stages[-1].mean(dim=(2, 3))), stages
 
 
 class SmallCNN(Classifier):
@@ -301,14 +313,15 @@ def build(
 ) -> Model:
     """A fresh model of this name; the same seed gives the same weights and leaves the global RNG alone.
 
-    A `Classifier` where `core.models.CATALOGUE` names it, else what `core.models.networks.build` makes. dropout: probability
-    before the head; it has no weights, so that models that differ in it alone can share theirs · weights: as there · side:
-    height and width of the images. Raises `UserError` for a name that is not there, and as `networks.build`.
+    A `Classifier` or, of masks, a `core.models.segmenters.Segmenter` where `core.models.CATALOGUE` names it, else what
+    `core.models.networks.build` makes. dropout: probability before the head; it has no weights, so that models that differ in it
+    alone can share theirs · weights: as there · side: height and width of the images. Raises `UserError` for a name that is not
+    there, and as `networks.build`.
     """
     from core.models import networks
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if not is_known(name) or name in CATALOGUE:
+        if name in CATALOGUE or not (is_known(name) or is_known(name, "mask")):
             return CATALOGUE.named(name).build(in_channels, n_classes, width, dropout)
         return networks.build(name, in_channels, n_classes, dropout, weights=weights, side=side)

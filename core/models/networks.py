@@ -1,6 +1,7 @@
-"""Networks from elsewhere: timm's, torchvision's, and what a function of the user's own makes.
+"""Networks from elsewhere: timm's, torchvision's, segmentation-models-pytorch's, and what a function of the user's own makes.
 
-Each is split into an embedding and its last linear layer, which is ours and fits the classes of the data.
+Each is split into an embedding and its last linear layer, which is ours and fits the classes of the data; those of masks into
+encoder, decoder and head.
 """
 
 import difflib
@@ -16,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.models import BACKBONES, RANDOM, TIMM, TORCHVISION, TRUSTED, is_factory
+from core.models import BACKBONES, RANDOM, SMP, TIMM, TORCHVISION, TRUSTED, is_factory
 from core.models import weights as files
 from core.models.architectures import SIDE, Backbone, Headed, Model, Whole
+from core.models.segmenters import Segmenter
 from data.dataset import Pixels
 from data.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
+UNIVERSAL = "tu-"  # begins the names of encoders that segmentation-models-pytorch takes from timm
 STRIDE = 32  # pixels that become one position of most networks: fewer leave nothing to be pooled
 Statistics = tuple[Tensor, Tensor]  # mean and standard deviation [C, 1, 1] on the 0 to 1 scale
 
@@ -40,6 +43,8 @@ def build(
         return _timm(name.removeprefix(TIMM), channels, n_classes, dropout, weights, side)
     if name.startswith(TORCHVISION):
         return _torchvision(name.removeprefix(TORCHVISION), channels, n_classes, dropout, weights)
+    if name.startswith(SMP):
+        return _smp(name.removeprefix(SMP), channels, n_classes, dropout, weights, side)
     if weights is not None:
         raise UserError(
             f"--weights belongs to timm and torchvision: let {name} load its own, and leave the option out."
@@ -54,7 +59,7 @@ def statistics(name: str, weights: str | None, channels: int) -> Statistics | No
     """
     if weights == RANDOM:
         return None
-    if name.startswith(TORCHVISION):
+    if name.startswith((TORCHVISION, SMP)):
         return of_channels(MEAN, STD, channels)
     if name.startswith(TIMM):
         found = _timm_named(name.removeprefix(TIMM)).get_pretrained_cfg(name.removeprefix(TIMM))
@@ -239,6 +244,89 @@ def _downloaded(name: str) -> dict[str, Any]:
             f"The ImageNet weights of {name} could not be downloaded, or what lies in torch's cache is damaged ({reason}): "
             f"fetch {found.url} and give the file with --weights, or train a small network: --model resnet18 --image-size 64."
         ) from error
+
+
+# segmentation-models-pytorch
+
+
+class _Smp(Segmenter):
+    """A network of segmentation-models-pytorch: its encoder, decoder and head."""
+
+    def __init__(self, network: Any, n_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.n_classes, self.stride = n_classes, network.encoder.output_stride
+        self.stage_widths = tuple(network.encoder.out_channels)
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = network.segmentation_head
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Those of the encoder; most begin with the images themselves."""
+        return self.encoder(x)
+
+    def decode(self, stages: list[Tensor]) -> Tensor:
+        return self.decoder(stages)
+
+
+def _smp(
+    name: str, channels: int, n_classes: int, dropout: float, weights: str | None, side: tuple[int, int]
+) -> Segmenter:
+    from data.torchvision_import import torchvision  # noqa: F401  # which it imports
+
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise UserError(
+            f"{SMP}{name} needs the package segmentation-models-pytorch: pip install segmentation-models-pytorch, or choose "
+            "--model small-unet."
+        ) from error
+    architecture, _, encoder = name.partition("/")
+    # dpt hands tokens from its encoder to its decoder, too
+    for word, given, known in (
+        ("architecture", architecture, sorted(set(smp.MODEL_ARCHITECTURES_MAPPING) - {"dpt"})),
+        ("encoder", encoder, smp.encoders.get_encoder_names()),
+    ):
+        if given not in known and not (given is encoder and given.startswith(UNIVERSAL)):
+            close = difflib.get_close_matches(given, known, 3, 0.0)
+            raise UserError(
+                f'segmentation-models-pytorch has no {word} "{given}": write {SMP}ARCHITECTURE/ENCODER with {word} '
+                f"{', '.join(close)} or another."
+            )
+    try:
+        network = smp.create_model(
+            architecture, encoder, "imagenet" if weights is None else None, in_channels=channels, classes=n_classes
+        )
+    except Exception as error:  # of the hub, the network, timm, the file system, and of parts that do not go together
+        if weights is not None:
+            raise UserError(
+                f"segmentation-models-pytorch cannot build {SMP}{name} ({_first_line(error)}): choose another network."
+            ) from error
+        raise UserError(
+            f"The weights of {SMP}{name} could not be downloaded ({_first_line(error)}): fetch those of its encoder elsewhere "
+            f"and give the file with --weights, or begin from random ones with --weights {RANDOM}."
+        ) from error
+    if weights not in (None, RANDOM):
+        _fill_encoder(smp, network, encoder, str(weights), channels)
+    model = _Smp(network, n_classes, dropout)
+    found = _answer(model, model, f"{SMP}{name}", channels, side)
+    if found.shape[1:] != (n_classes, *side):
+        raise UserError(f"{SMP}{name} gives no logits of pixels, but {_shape(found)}: choose another network.")
+    return model
+
+
+def _fill_encoder(smp: Any, network: Any, encoder: str, file: str, channels: int) -> None:
+    """Load the weights of an encoder from a file; a first layer for colours is brought to other channels as the package does."""
+    if encoder.startswith(UNIVERSAL):
+        raise UserError(
+            f"The weights of the encoder {encoder} cannot be read from a file: choose one of segmentation-models-pytorch's own, "
+            f"such as resnet18, or --weights {RANDOM}."
+        )
+    whole = smp.encoders.get_encoder(encoder, weights=None)
+    _loaded(
+        whole, files.read(Path(file)), f"the encoder {encoder}", file, "name the --model that they were trained for"
+    )
+    whole.set_in_channels(channels, pretrained=True)
+    network.encoder.load_state_dict(whole.state_dict())
 
 
 # A function of the user's own

@@ -310,7 +310,7 @@ def _check_model(settings: Mapping[str, Any], before: str, spell: Callable[[str]
         name: settings.get(name, spec.OPTIONS[name].default) for name in ("model", "weights", "freeze", "selector")
     }
     model, frozen = value["model"], spell("freeze")
-    checks, known = spec.QUESTIONS[settings["task"]].checks, methods.models.CATALOGUE
+    checks, known = spec.QUESTIONS[settings["task"]].checks, methods.models.listed()
     strategy = None if checks else methods.strategies.CATALOGUE.get(settings.get("method", ""))
     if not methods.models.is_known(model):
         return  # a plug-in that is not installed here: a run can be read without it

@@ -82,7 +82,7 @@ def selectors() -> Sequence[str]:
 def models() -> Sequence[str]:
     """Models that a list can offer; `methods.models.is_known` says which others there are."""
     elsewhere = [f"{methods.models.TORCHVISION}{name}" for name in methods.models.BACKBONES]
-    return [*methods.models.CATALOGUE, *elsewhere]
+    return [*methods.models.listed(), *elsewhere]
 
 
 def backbones() -> Sequence[str]:

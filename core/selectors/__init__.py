@@ -34,6 +34,8 @@ class Settings:
     nesterov: bool = True
     weight_decay: float = 5e-4
     augment: Literal["flip-crop", "flip", "crop", "none"] = "flip-crop"
+    steps: int | None = None  # gradient steps, exactly so many whatever the epochs; the last epoch may end early
+    class_weights: Literal["none", "inverse-frequency", "median-frequency"] = "none"  # of the pixels of masks
 
 
 @dataclass(frozen=True)

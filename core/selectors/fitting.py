@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,16 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.masks import VOID
 from core.models.batches import Images
 from core.models.forward import autocast
 from core.selectors import Progress, Settings
 from data.errors import UserError
 
 PADDING = 4  # of the random crop, for 32 × 32 images; scaled with the side
+SCALES = 0.75, 1.5  # of the random crop of images with masks
 
-Loss = Callable[[Tensor, Tensor, int, float], Tensor]
-"""Mean loss of a batch [n, C, H, W], given its positions among the rows int64 [n], the epoch, and the finished share."""
-Views = Callable[[Tensor, torch.Generator], Tensor]  # of a batch, for training
+V = TypeVar("V")
+Loss = Callable[[V, Tensor, int, float], Tensor]
+"""Mean loss of what `Views` makes of a batch, given its positions among the rows int64 [n], the epoch, and the finished share."""
+Views = Callable[[Tensor, Tensor, torch.Generator], V]
+"""What is learnt from: made of a batch [n, C, H, W] and its positions among the rows int64 [n]."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Training:
     epochs: int
     steps: int
     """Batches per epoch."""
+    total: int
+    """Batches of all epochs, of which the last may be shorter."""
     epoch: int = 0
     """Epochs that are finished."""
     step: int = 0
@@ -57,7 +63,7 @@ class Training:
     @property
     def share(self) -> float:
         """Finished share of all epochs, in [0, 1]."""
-        return (self.epoch * self.steps + self.step) / (self.epochs * self.steps)
+        return (self.epoch * self.steps + self.step) / self.total
 
 
 class Callback:
@@ -81,22 +87,22 @@ def run(
     images: Images,
     rows: NDArray[np.int64],
     settings: Settings,
-    loss_of: Loss,
+    loss_of: Loss[V],
     *,
     seed: int,
     callbacks: Sequence[Callback] = (),
-    views: Views | None = None,
+    views: Views[V] | None = None,
 ) -> float:
     """Minimise `loss_of` over the rows by SGD on the parameters of `parts`; returns the mean loss of the last epoch.
 
-    parts: everything that the training changes, buffers included · views: how a batch is varied, by default as the settings
-    say. The same seed gives the same weights, bit for bit, on one CPU. Raises `UserError` where there is nothing to
-    learn from or the loss is not finite.
+    parts: everything that the training changes, buffers included · views: what is made of a batch for `loss_of`, by default
+    the images, varied as the settings say. The same seed gives the same weights, bit for bit, on one CPU. Raises `UserError`
+    where there is nothing to learn from or the loss is not finite.
     """
     if len(rows) == 0:
         raise UserError("There is no labelled sample to train on: label some first.")
     steps = steps_per_epoch(len(rows), settings.batch_size)
-    used = min(len(rows), steps * settings.batch_size)
+    total = settings.epochs * steps if settings.steps is None else settings.steps
     optimiser = torch.optim.SGD(
         [p for part in parts for p in part.parameters() if p.requires_grad],
         lr=settings.lr,
@@ -104,9 +110,10 @@ def run(
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
     )
-    scheduler, generator = _scheduler(optimiser, settings, steps), torch.Generator().manual_seed(seed)
-    training = Training(parts, optimiser, scheduler, generator, images.device, settings.epochs, steps)
-    loss_sum, vary = torch.zeros((), device=images.device), views or partial(augment, how=settings.augment)
+    scheduler, generator = _scheduler(optimiser, settings, total), torch.Generator().manual_seed(seed)
+    training = Training(parts, optimiser, scheduler, generator, images.device, math.ceil(total / steps), steps, total)
+    loss_sum = torch.zeros((), device=images.device)
+    vary = views or cast("Views[V]", lambda x, _, generator: augment(x, generator, settings.augment))
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for callback in callbacks:
@@ -114,9 +121,10 @@ def run(
         while training.epoch < training.epochs and not training.stopped:
             order = torch.randperm(len(rows), generator=generator)
             loss_sum.zero_()
-            for step in range(steps):
+            ahead = min(steps, total - training.epoch * steps)
+            for step in range(ahead):
                 batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                x = vary(images[rows[batch.numpy()]], generator)
+                x = vary(images[rows[batch.numpy()]], batch, generator)
                 with autocast(images.device):
                     loss = loss_of(x, batch.to(images.device), training.epoch, training.share)
                 optimiser.zero_grad(set_to_none=True)
@@ -127,7 +135,7 @@ def run(
                 training.step = step + 1
                 for callback in callbacks:
                     callback.on_batch_end(training)
-            training.loss = float(loss_sum) / used
+            training.loss = float(loss_sum) / min(len(rows), ahead * settings.batch_size)
             if not math.isfinite(training.loss):
                 raise UserError(
                     f"Training diverged in epoch {training.epoch + 1} (the loss is not finite): use a lower learning rate than "
@@ -288,10 +296,88 @@ def augment(x: Tensor, generator: torch.Generator, how: str = "flip-crop") -> Te
     return picked.permute(0, 3, 1, 2)  # channels-last
 
 
+def augment_masks(
+    x: Tensor, masks: Tensor, generator: torch.Generator, how: str = "flip-crop"
+) -> tuple[Tensor, Tensor]:
+    """Random horizontal flip and scale crop of every image of [n, C, H, W] and its mask [n, H, W], on the images' own device.
+
+    Enlarged by a factor of 1 to 1.5 an image loses its margins, shrunk to 0.75 at least it gets margins of the mean colour, whose
+    pixels are void; where the crop lies is random. Images are interpolated bilinearly, masks take the nearest pixel. how, random
+    numbers: as of `augment`.
+    """
+    n, _, height, width = x.shape
+    least, most = (math.log(scale) for scale in SCALES)
+    flip = torch.rand(n, generator=generator) < 0.5
+    scale = torch.empty(n).uniform_(least, most, generator=generator).exp()
+    place = torch.rand(2, n, generator=generator)
+    if "flip" not in how:
+        flip[:] = False
+    if how == "none":
+        return x, masks
+    if "crop" not in how:
+        return torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x), torch.where(flip.view(-1, 1, 1), masks.flip(2), masks)
+
+    def source(side: int, place: Tensor) -> Tensor:
+        """Where each pixel of a side lies in the image, [n, side] in pixels, their centres at halves."""
+        window = side / scale
+        return (place * (side - window))[:, None] + (torch.arange(side) + 0.5) / scale[:, None]
+
+    down, right = source(height, place[0]), source(width, place[1])
+    right = torch.where(flip[:, None], width - right, right)
+    at, rows, columns = torch.arange(n)[:, None, None], down.floor().long(), right.floor().long()
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    picked = masks[
+        at.to(masks.device),
+        rows.clamp(0, height - 1)[:, :, None].to(masks.device),
+        columns.clamp(0, width - 1)[:, None, :].to(masks.device),
+    ]
+    across, along = (2 * right / width - 1)[:, None, :], (2 * down / height - 1)[:, :, None]
+    grid = torch.stack(torch.broadcast_tensors(across, along), dim=3).to(x.device, x.dtype)
+    varied = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return varied.contiguous(memory_format=torch.channels_last), picked.where(inside.to(masks.device), VOID)
+
+
+def sample_losses(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of every image in nats, [n]: the mean over its known pixels, 0 where none is known.
+
+    logits [n, K, H, W], masks int64 [n, H, W], −1 void. Every image counts the same, however much of it is void: it is the loss
+    whose gradient `core.gradnorm` measures. weights: of each class, [K]; the weighted losses, too, are divided by the number of
+    pixels, not by the sum of their weights, or an image of a single class would not feel its weight.
+    """
+    each = F.cross_entropy(logits.float(), masks, reduction="none", ignore_index=VOID)
+    if weights is not None:
+        each = each * weights[masks.clamp_min(0)]
+    known = (masks != VOID).flatten(1).sum(dim=1)
+    return each.flatten(1).sum(dim=1) / known.clamp_min(1)
+
+
+def class_weights(masks: NDArray[np.integer], n_classes: int, how: str) -> NDArray[np.float32] | None:
+    """The weight of each class in the loss, float32 [K]; None for "none". masks: int [n, H, W], −1 void.
+
+    how: "inverse-frequency": (known pixels) / (classes there · pixels of the class), whose mean over the known pixels is 1 ·
+    "median-frequency": median of the frequencies / frequency, that of a class being its share of the known pixels of the
+    images that have it (Eigen & Fergus, ICCV 2015; SegNet). A class without a pixel gets 0, which no loss meets.
+    """
+    if how == "none":
+        return None
+    count = np.zeros((len(masks), n_classes), dtype=np.int64)
+    for row, mask in zip(count, masks, strict=True):
+        row += np.bincount(mask[mask != VOID].astype(np.int64), minlength=n_classes)
+    there, pixels = count.sum(axis=0) > 0, count.sum(axis=0)
+    if how == "inverse-frequency":
+        share = pixels * there.sum() / max(1, pixels.sum())
+        found = np.divide(1.0, share, out=np.zeros(n_classes), where=there)
+    else:
+        among = ((count > 0) * count.sum(axis=1, keepdims=True)).sum(axis=0)
+        frequency = np.divide(pixels, among, out=np.zeros(n_classes), where=there)
+        middle = float(np.median(frequency[there])) if there.any() else 0.0
+        found = np.divide(middle, frequency, out=np.zeros(n_classes), where=there)
+    return found.astype(np.float32)
+
+
 def _scheduler(
-    optimiser: torch.optim.Optimizer, settings: Settings, steps: int
+    optimiser: torch.optim.Optimizer, settings: Settings, total: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    total = settings.epochs * steps
     if settings.schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=total + 1, pct_start=0.3)
     if settings.schedule == "step":  # a tenth after four fifths, as 160 of 200 epochs in Wang et al.

@@ -80,7 +80,7 @@ def prepare(
         loss_of,
         seed=seed,
         callbacks=callbacks,
-        views=views,
+        views=lambda x, _, generator: views(x, generator),
     )
 
 

@@ -1,4 +1,4 @@
-"""Plain supervised training: SGD with momentum on cross-entropy, flip and padded crop, nothing about noise."""
+"""Plain supervised training: SGD with momentum on cross-entropy, flip and crop, nothing about noise."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from core.models.architectures import Classifier, Model
     from core.models.batches import Images
+    from core.models.segmenters import Segmenter
     from core.selectors.fitting import Callback
 
 
@@ -48,8 +49,9 @@ def fit(
 ) -> float:
     """Train `model` in place on the rows `index` with `labels` int [n]; returns the mean loss of the last epoch in nats.
 
-    noise: not used · companion: a module trained with the model, its loss added to each batch's · frozen: train the
-    companion alone, beside a model that stays as it is. Raises as `core.selectors.fitting.run`.
+    Labels of a `core.models.segmenters.Segmenter` are masks int [n, H, W], −1 void; its loss is `fitting.sample_losses`, its
+    augmentation `fitting.augment_masks`. noise: not used · companion: a module trained with the model, its loss added to each
+    batch's · frozen: train the companion alone, beside a model that stays as it is. Raises as `core.selectors.fitting.run`.
     """
     import torch
     from torch.nn import functional as F
@@ -61,22 +63,37 @@ def fit(
     parts: list[nn.Module] = [] if frozen else [model]
     if companion is not None:
         parts.append(companion.to(images.device).train())
-    targets = torch.from_numpy(labels).to(images.device)
 
-    def loss_of(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
+    def answer(x: "Tensor") -> "tuple[Tensor, list[Tensor]]":
         with torch.set_grad_enabled(not frozen):
-            if companion is None:
-                logits, stages = model(x), []
-            else:
-                stages = cast("Classifier", model).stages(x)
-                logits = model.classify(stages[-1].mean(dim=(2, 3)))
-        losses = F.cross_entropy(logits.float(), targets[batch], reduction="none")
+            return (model(x), []) if companion is None else cast("Classifier | Segmenter", model).with_stages(x)
+
+    def joint(losses: "Tensor", stages: "list[Tensor]", done: float) -> "Tensor":
+        """The mean loss of a batch from each sample's own [n], with that of the companion."""
         loss = torch.zeros((), device=images.device) if frozen else losses.mean()
         if companion is not None:
             loss = loss + companion.loss(stages, losses.detach(), 1.0 if frozen else done)
         return loss
 
-    return fitting.run(parts, images, index, settings, loss_of, seed=seed, callbacks=callbacks)
+    def of_classes(x: "Tensor", batch: "Tensor", epoch: int, done: float) -> "Tensor":
+        logits, stages = answer(x)
+        return joint(F.cross_entropy(logits.float(), targets[batch], reduction="none"), stages, done)
+
+    def of_masks(given: "tuple[Tensor, Tensor]", batch: "Tensor", epoch: int, done: float) -> "Tensor":
+        x, masks = given
+        logits, stages = answer(x)
+        return joint(fitting.sample_losses(logits, masks, weights), stages, done)
+
+    def with_masks(x: "Tensor", batch: "Tensor", generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
+        masks = torch.from_numpy(labels[batch.numpy()].astype(np.int64)).to(images.device)
+        return fitting.augment_masks(x, masks, generator, settings.augment)
+
+    if labels.ndim == 1:
+        targets = torch.from_numpy(labels).to(images.device)
+        return fitting.run(parts, images, index, settings, of_classes, seed=seed, callbacks=callbacks)
+    found = fitting.class_weights(labels, cast("Segmenter", model).n_classes, settings.class_weights)
+    weights = None if found is None else torch.from_numpy(found).to(images.device)
+    return fitting.run(parts, images, index, settings, of_masks, seed=seed, callbacks=callbacks, views=with_masks)
 
 
 SELECTOR = Selector(

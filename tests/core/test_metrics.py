@@ -86,3 +86,53 @@ def test_kendall_tau_counts_pairs():
     assert metrics.kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
     assert metrics.kendall_tau([1, 2, 2], [1, 2, 3]) == pytest.approx(2 / np.sqrt(2 * 3))
     assert np.isnan(metrics.kendall_tau([1, 1, 1], [1, 2, 3]))
+
+
+REFERENCE = np.array([[[0, 0, 1], [1, 1, -1]], [[2, 2, 2], [2, -1, -1]]])
+PREDICTED = np.array([[[0, 1, 1], [1, 0, 0]], [[2, 2, 1], [2, 0, 2]]])
+
+
+def test_masks_are_compared_by_hand():
+    """Image 1: class 0 has 1 of 3 pixels in common, class 1 has 2 of 4. Image 2: class 2 has 3 of 4, class 1 none of 1."""
+    each = metrics.confusion(REFERENCE, PREDICTED, 4)
+    assert each.shape == (2, 4, 4)
+    assert each[0].tolist() == [[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert each[1].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 3, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(metrics.iou(each), [[1 / 3, 1 / 2, np.nan, np.nan], [np.nan, 0, 3 / 4, np.nan]])
+    np.testing.assert_allclose(metrics.mean_iou(each), [(1 / 3 + 1 / 2) / 2, 3 / 8])
+    np.testing.assert_allclose(metrics.pixel_accuracy(each), [3 / 5, 3 / 4])
+
+
+def test_a_data_set_is_the_sum_of_its_images():
+    whole = metrics.confusion(REFERENCE, PREDICTED, 4).sum(axis=0)
+    np.testing.assert_allclose(metrics.iou(whole), [1 / 3, 2 / 5, 3 / 4, np.nan])
+    assert float(metrics.mean_iou(whole)) == pytest.approx((1 / 3 + 2 / 5 + 3 / 4) / 3)
+    assert float(metrics.pixel_accuracy(whole)) == pytest.approx(6 / 9)
+    assert np.isnan(metrics.mean_iou(np.zeros((4, 4))))
+    assert np.isnan(metrics.pixel_accuracy(np.zeros((4, 4))))
+
+
+def test_masks_are_compared_as_scikit_learn_does():
+    from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+
+    rng = np.random.default_rng(0)
+    reference, predicted = (rng.integers(-1 if void else 0, 9, (3, 20, 30)) for void in (True, False))
+    predicted[predicted == 4] = 5
+    found, known = metrics.confusion(reference, predicted.astype(np.uint8), 12).sum(axis=0), reference >= 0
+    true, given = reference[known], predicted[known]
+    np.testing.assert_array_equal(found[:9, :9], confusion_matrix(true, given, labels=range(9)))
+    np.testing.assert_allclose(metrics.iou(found)[:9], jaccard_score(true, given, average=None, labels=range(9)))
+    assert float(metrics.mean_iou(found)) == pytest.approx(jaccard_score(true, given, average="macro"))
+    assert float(metrics.pixel_accuracy(found)) == pytest.approx(accuracy_score(true, given))
+
+
+def test_two_annotators_are_compared_where_both_say_something():
+    one, other = np.array([[[0, -1, 1, 1]]]), np.array([[[0, 0, -1, 1]]])
+    assert metrics.confusion(one, other, 2).tolist() == [[[1, 0], [0, 1]]]
+
+
+def test_masks_that_cannot_be_compared_are_the_users_error():
+    with pytest.raises(UserError, match="give both at one size"):
+        metrics.confusion(REFERENCE, PREDICTED[:, :1], 3)
+    with pytest.raises(UserError, match="from 0 to 1, or −1 where unknown, and these hold -1 to 2"):
+        metrics.confusion(REFERENCE, PREDICTED, 2)

@@ -12,7 +12,7 @@ from core.models import architectures
 from data.errors import UserError
 
 
-@pytest.mark.parametrize("name", models.CATALOGUE)
+@pytest.mark.parametrize("name", models.listed())
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (3, 64)])
 def test_logits_for_grey_and_colour_of_any_size(name, channels, side):
     model = architectures.build(name, channels, 7, 8, seed=0)
@@ -25,7 +25,7 @@ def test_resnet18_of_the_paper_has_its_number_of_parameters():
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
 
 
-@pytest.mark.parametrize("name", models.CATALOGUE)
+@pytest.mark.parametrize("name", models.listed())
 def test_a_model_is_its_stages_an_embedding_and_a_head(name):
     model, x = architectures.build(name, 3, 7, 4, seed=0, dropout=0.5).eval(), torch.randn(2, 3, 32, 32)
     stages = model.stages(x)
