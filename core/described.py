@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data.catalogue import Description
+from data.dataset import Answer
 from data.errors import UserError
 
 # Okabe & Ito (2008): told apart with every common form of colour blindness
@@ -44,6 +45,8 @@ COLUMNS = (
 class Method(Description):
     """A method that figures draw, the same way everywhere. Raises `ValueError` for a look that plotly does not know."""
 
+    answers: tuple[Answer, ...] = ("class",)
+    """The kinds of labels that it takes; a run of any other refuses it."""
     colour: str = GREY
     """#RRGGBB; yellow and black are lost on one of the two backgrounds."""
     symbol: str = "circle"

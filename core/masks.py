@@ -56,14 +56,15 @@ def cleaning_score(masks: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Ar
     `core.scores.cleaning_score`; Eq. 2 of Bernhardt et al. 2022 with a mean over pixels. Raises `UserError` on NaN, shapes that
     do not match and labels out of range.
     """
+    surprise, ambiguity = terms(masks, probs)
+    return surprise - np.maximum(ambiguity - gamma * math.log(np.asarray(probs).shape[1]), 0.0)
+
+
+def terms(masks: ArrayLike, probs: ArrayLike) -> tuple[Array, Array]:
+    """The two terms of `cleaning_score` in nats, CE and H, [N] each: means over the labelled pixels; takes and raises the same."""
     masks, p = _matching(masks, probs)
-
-    def of(part: slice) -> Array:
-        known = masks[part] != VOID
-        surprise, ambiguity = (_mean(values, known) for values in _terms(masks[part], p[part]))
-        return surprise - np.maximum(ambiguity - gamma * math.log(p.shape[1]), 0.0)
-
-    return _joined(map(of, _chunks(p)))
+    parts = [[_mean(values, masks[part] != VOID) for values in _terms(masks[part], p[part])] for part in _chunks(p)]
+    return _joined(one for one, _ in parts), _joined(one for _, one in parts)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ class Lazy(ABC):
         """The rows that turned out not to be readable so far, and why."""
 
 
+def taken(values: Any, rows: NDArray[Any]) -> Any:
+    """These rows, int [n] or bool [N], of an array, or a view of them where they are read on demand."""
+    return values.view(np.arange(len(values))[rows]) if isinstance(values, Lazy) else values[rows]
+
+
 class LazyImages(Lazy):
     """Images uint8 [N, H, W, C]; one that cannot be read is an even grey."""
 

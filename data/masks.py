@@ -1,5 +1,6 @@
 """Masks that are arrays: a class a pixel in one byte, read as int64 [N, H, W] with -1 for unknown."""
 
+import colorsys
 import copy
 import hashlib
 from typing import Any, Self
@@ -28,6 +29,24 @@ def narrowed(masks: Any) -> NDArray[np.uint8]:
         rows = np.asarray(masks[start : start + CHUNK])
         found[start : start + CHUNK] = np.where(rows < 0, VOID, rows)
     return found
+
+
+def colours(n: int) -> list[tuple[int, int, int]]:
+    """A colour (r, g, b) for each of n classes: the first eight are told apart with every common form of colour blindness.
+
+    Okabe & Ito (2008), black replaced by grey; further ones go round the hues in steps of the golden angle, light and dark in turn.
+    """
+    found = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
+    found.append((153, 153, 153))
+    for k in range(n - len(found)):
+        light, vivid = ((0.95, 0.45), (0.55, 0.8), (0.75, 0.65))[k % 3]
+        found.append(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(k * 0.381966 % 1, vivid, light)))  # type: ignore[arg-type]
+    return found[:n]
+
+
+def palette() -> list[int]:
+    """The palette of an indexed PNG of masks: 256 colours, that of unknown pixels black."""
+    return [value for colour in (*colours(VOID), (0, 0, 0)) for value in colour]
 
 
 class ByteMasks(LazyMasks):

@@ -13,7 +13,8 @@ from core import selectors
 from core.engine import inference
 from core.engine.inference import Scorer
 from core.engine.learner import WHOLE, MakeCompanion, Part, seed_of
-from core.relabel import Floats, Ints
+from core.posterior import ClassPosterior, Posterior
+from core.relabel import Floats, Ints, Labels
 from core.runs import imported, settle
 from core.runs.run import Run
 from core.store.cache import ScoreCache
@@ -69,8 +70,15 @@ class Importer:
         """As of a learner with one part."""
         return np.asarray(ask(found[WHOLE]))
 
-    def test_probs(self, found: dict[Part, Scorer]) -> None:
+    def posterior(
+        self, found: dict[Part, Scorer], folder: Path, standing: Any = None, state: Labels | None = None
+    ) -> Posterior:
+        """As of a learner."""
+        return ClassPosterior(np.asarray(found[WHOLE].probs(), dtype=np.float64))
+
+    def test_measures(self, found: dict[Part, Scorer]) -> dict[str, Any]:
         """None: the predictions are of the pool."""
+        return {}
 
 
 class Given(Scorer):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from core.relabel import Floats, Ints
 from core.selectors import Progress
 from core.store.cache import ScoreCache, digest
 from data.errors import UserError
+from data.lazy import Lazy, taken
 
 SCORE_BATCH = 512
 HEAD_BATCH = 4_096  # embeddings at a time
@@ -32,6 +33,9 @@ NORMS: tuple[Norm, ...] = ("sum", "l2", "head")  # all from one pass
 
 class Scorer:
     """Posteriors, embeddings and gradient norms of a trained model over the pool."""
+
+    sampled: ClassVar[dict[str, int]] = {}
+    """How the loss "egl" draws labels, where their number is beyond a sum over all."""
 
     def __init__(
         self,
@@ -148,8 +152,10 @@ class Scorer:
             model.dropout.eval()
         return np.stack(parts)
 
-    def bald(self, passes: int, seed: int) -> Floats:
-        """Mutual information between label and dropped weights of the whole pool, [N], in blocks of bounded memory."""
+    def bald(self, passes: int, seed: int, rows: Ints | None = None) -> Floats:
+        """Mutual information between label and dropped weights of the rows, [n]; by default of all, in blocks of bounded memory."""
+        if rows is not None:  # candidates, whose passes have one seed
+            return scores.bald(self.mc_probs(rows, passes, seed))
         rows = np.arange(len(self.images))
         return np.concatenate(
             [
@@ -173,8 +179,8 @@ class Scorer:
             over_all: Reduction = reduction
             return self._cached(
                 rows,
-                {"loss": loss, "reduction": reduction},
-                lambda x, _: gradient_norms(model, x, loss=loss, reduction=over_all),
+                {"loss": loss, "reduction": reduction, **self.sampled},
+                lambda x, _: gradient_norms(model, x, loss=loss, reduction=over_all, **self.sampled),
             )
         # Both schemes of the paper are one function, term by term (`core.gradnorm`): one computation serves both
         loss = "entropy" if loss == "expected" else loss
@@ -186,7 +192,7 @@ class Scorer:
             each = gradient_norms(model, x, loss=loss, targets=targets, reduction="none")
             return torch.stack([each.sum(1), torch.linalg.vector_norm(each, dim=1), each[:, head].sum(1)], dim=1)
 
-        known = None if labels is None else digest(labels[rows])
+        known = None if labels is None else label_digest(labels, rows)
         return self._cached(rows, {"loss": loss, "labels": known}, all_three)[:, NORMS.index(reduction)]
 
     def _cached(self, rows: Ints, what: dict[str, Any], compute: Callable[[Tensor, Ints], Tensor]) -> Floats:
@@ -214,6 +220,12 @@ class Scorer:
         for start in range(0, len(rows), HEAD_BATCH):
             at = rows[start : start + HEAD_BATCH]
             yield at, self.embeddings(at)
+
+
+def label_digest(labels: Any, rows: Ints) -> str:
+    """A short name for the labels of some rows, an array or masks that are read on demand."""
+    chosen = taken(labels, rows)
+    return chosen.version if isinstance(chosen, Lazy) else digest(chosen)
 
 
 def compact(embeddings: Tensor) -> NDArray[np.float16]:

@@ -24,7 +24,8 @@ from core.models import networks
 from core.models.architectures import TINY, Classifier, Frozen, Headed, Model, headed
 from core.models.batches import Images, channel_statistics, pick_device
 from core.models.forward import place, predict
-from core.relabel import Floats, Ints
+from core.posterior import ClassPosterior, Posterior
+from core.relabel import Floats, Ints, Labels
 from core.runs.spec import Config
 from core.selectors import Progress, Settings, Shape, linear, vanilla
 from core.selectors.fitting import Callback, EarlyStopping, Logger, ProgressCallback, steps_per_epoch
@@ -33,6 +34,7 @@ from core.store.cache import ScoreCache, Trainings, digest
 from data import votes
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.lazy import Lazy, taken
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble
@@ -198,7 +200,7 @@ class Learner:
         self.done, self.trainings = 0, len(self.parts) + 1
         result = self._train(folder, cycle, rows, labels, dropout, companion, previous)
         self.done = len(self.parts)
-        self._train_part(folder, cycle, WHOLE, rows[learnt], labels[learnt], 0.0, previous, SECOND)
+        self._train_part(folder, cycle, WHOLE, rows[learnt], taken(labels, learnt), 0.0, previous, SECOND)
         return result
 
     def validation(self, initial: Ints, share: float) -> Ints:
@@ -232,11 +234,11 @@ class Learner:
         for k, part in enumerate(self.parts):
             seen = np.ones(len(rows), dtype=bool) if self.config.folds == 1 else self.fold_of[rows] != part[0]
             self.done = k
-            results.append(self._train_part(folder, cycle, part, rows[seen], labels[seen], dropout, previous))
+            results.append(self._train_part(folder, cycle, part, rows[seen], taken(labels, seen), dropout, previous))
         means = {
             name: float(np.mean([result[name] for result in results]))
-            for name in ("train_loss", "train_accuracy")
-            if all(name in result for result in results)  # one of an earlier version has no accuracy
+            for name in results[0]
+            if name != "shared" and all(name in result for result in results)  # one of an earlier version has no accuracy
         }
         return {**means, "shared": all(result["shared"] for result in results)}
 
@@ -265,7 +267,7 @@ class Learner:
             model,
             self.pool,
             rows[learnt],
-            labels[learnt],
+            taken(labels, learnt),
             self.settings(cycle, int(learnt.sum())),
             seed=seed,
             companion=companion,
@@ -297,13 +299,13 @@ class Learner:
             return learnt, []
         if len(rows) < 2:
             raise UserError("--patience holds labels out, and there is one alone: label more, or leave it out.")
-        held = ~learnt
+        held, right = rows[~learnt], taken(labels, ~learnt)
+        return learnt, [EarlyStopping(self.config.patience, lambda: self._likelihood(model, held, right), restore=True)]
 
-        def score() -> float:
-            probs = predict(model, self.pool, rows[held])
-            return float(np.log(np.maximum(probs[np.arange(held.sum()), labels[held]], TINY)).mean())
-
-        return learnt, [EarlyStopping(self.config.patience, score, restore=True)]
+    def _likelihood(self, model: Any, rows: Ints, labels: Any) -> float:
+        """Mean logarithm of the probability of labels [n]."""
+        probs = predict(model, self.pool, rows)
+        return float(np.log(np.maximum(probs[np.arange(len(rows)), labels], TINY)).mean())
 
     def learnt(self, n: int, seed: int) -> NDArray[np.bool_]:
         """Which of n labels a training of this seed learns from: all that early stopping does not hold out, bool [n]."""
@@ -345,22 +347,28 @@ class Learner:
             loss = linear.fit(model, embeddings[index], labels, seed=seed, progress=self.progress)
             with torch.no_grad():
                 predicted = model.eval().classify(embeddings[index]).argmax(dim=1).cpu().numpy()
+            fitted = {"train_accuracy": float((predicted == labels).mean())}
         else:
             loss = self.selector.fit(
                 model,
                 self.pool,
                 rows[learnt],
-                labels[learnt],
+                taken(labels, learnt),
                 settings,
                 seed=seed,
                 noise=noise,
                 callbacks=[*self._callbacks(file), *stopping],
             )
-            predicted = predict(model, self.pool, rows).argmax(axis=1)
-        result = {"train_loss": loss, "train_accuracy": float((predicted == labels).mean())}
+            fitted = self._fitted(model, rows, labels)
+        result = {"train_loss": loss, **fitted}
         save_weights(model, file)
         self.trained.add(key, file, result)
         return {**result, "shared": False}
+
+    def _fitted(self, model: Any, rows: Ints, labels: Any) -> dict[str, float]:
+        """How many of the labels [n] that it learnt from a model predicts."""
+        predicted = predict(model, self.pool, rows).argmax(axis=1)
+        return {"train_accuracy": float((predicted == labels).mean())}
 
     def _key(
         self, model: Model, settings: Settings, rows: Ints, labels: Ints, seed: int, dropout: float, noise: float
@@ -374,7 +382,7 @@ class Learner:
             "settings": _key_of(settings),
             "data": self.dataset.fingerprint,
             "rows": digest(rows),
-            "labels": digest(labels),
+            "labels": labels.version if isinstance(labels, Lazy) else digest(labels),
             "seed": seed,
             "device": self._machine(),
         }
@@ -430,6 +438,21 @@ class Learner:
         assert answer is not None
         return answer
 
+    def posterior(
+        self, found: dict[Part, Scorer], folder: Path, standing: Any = None, state: Labels | None = None
+    ) -> Posterior:
+        """What the parts say of the pool. folder: of the cycle, standing: the labels [N] that stand, state: of whom; where labels
+        are masks what is kept is written into the one, and measured against the others."""
+        return ClassPosterior(self.combined(found, lambda one: one.probs().astype(np.float64)))
+
+    def test_measures(self, found: dict[Part, Scorer]) -> dict[str, Any]:
+        """The answer's measures of the test images that can be read; empty without any."""
+        right = self.dataset.test_labels
+        if not len(right):
+            return {}
+        seen = self.dataset.readable_test()
+        return {"accuracy": metrics.accuracy(self.test_probs(found)[seen], right[seen])}
+
     def test_probs(self, found: dict[Part, Scorer]) -> Floats:
         """Posterior of the test images, [M, C]: the mean over all parts."""
         parts = [scorer.probs_of(self.test, "test").astype(np.float64) for scorer in found.values()]
@@ -457,8 +480,12 @@ def weights(folder: Path, part: Part = WHOLE) -> Path:
 
 def _key_of(settings: Settings) -> dict[str, Any]:
     """Settings as a key; what earlier versions did not name is left out where it is as it was, so that theirs are found."""
-    found = dataclasses.asdict(settings)
-    return {name: value for name, value in found.items() if (name, value) != ("augment", "flip-crop")}
+    later = {"augment": "flip-crop", "steps": None, "class_weights": "none"}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in later or value != later[name]
+    }
 
 
 def restore(model: Model, file: Path) -> None:

@@ -16,9 +16,11 @@ import numpy as np
 from core.engine import provenance, scoring
 from core.engine.imported import Importer
 from core.engine.learner import Learner, weights
+from core.engine.maps import MaskLearner
 from core.engine.scoring import Scoring
 from core.relabel import Ints, Labels
 from core.runs import annotation, live
+from core.runs.answers import ClassAnswer, MaskAnswer
 from core.runs.questions import TASKS
 from core.runs.reference import clean_labels
 from core.runs.run import UNREADABLE, Run
@@ -26,8 +28,12 @@ from core.store.atomic import write_array, write_table
 from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files import skipped
+from data.lazy import taken
 
 Report = Callable[[str], None]  # one line per finished phase
+
+
+LEARNERS: dict[str, type[Learner]] = {ClassAnswer.kind: Learner, MaskAnswer.kind: MaskLearner}
 
 
 class Paused(Exception):
@@ -78,7 +84,7 @@ class _Worker:
         self.config = run.config
         self.task = TASKS[self.config.task](self.config, dataset)
         self.learner: Learner | Importer = (
-            Learner(self.config, dataset, run.path.parent, state.progress)
+            LEARNERS[dataset.answer](self.config, dataset, run.path.parent, state.progress)
             if self.config.trains
             else Importer(run, dataset)
         )
@@ -103,7 +109,8 @@ class _Worker:
             else:
                 rows, labels, sources = self.first_labels(state) if cycle == 0 else self.next_labels(cycle, state)
                 ids = [self.dataset.ids[row] for row in rows]
-                run.log.append(cycle, ids, labels, sources, self.live.seconds())
+                kept, masks = self.task.answer.kept(labels, run.masks)
+                run.log.append(cycle, ids, kept, sources, self.live.seconds(), masks)
             self.ends()
 
         if self.begins(cycle, "train"):
@@ -129,12 +136,11 @@ class _Worker:
             columns, measures = scoring.columns(scored), scoring.measures(scored)
             if config.skip_duplicates:
                 scored = scoring.without_duplicates(scored, columns[config.method])
-            write_array(here / "posterior.npy", scored.probs.astype(np.float32))
+            self.task.answer.write(scored.posterior, here)
             if scored.trained == cycle:
                 write_array(here / "embedding.npy", scored.scorer.projection())
-            suggested = self.task.answer.predicted(scored.probs)
             table = scoring.ranking_table(
-                self.dataset.ids, scored.state, scored.probs, columns, config.method, scored.candidates, suggested
+                self.dataset.ids, scored.state, scored.posterior, columns, config.method, scored.candidates
             )
             write_table(here / "ranking.parquet", table)
             run.log.finish(cycle, "score", self.live.seconds(), measures)
@@ -195,8 +201,8 @@ class _Worker:
         rows = np.flatnonzero(state.majority >= 0)  # where people's votes tie, there is no label to learn from
         rows = rows[self.dataset.readable(rows)]
         if self.learner.selector.labels == "reference":
-            return rows, self.task.answer.targets(clean_labels(self.config, self.dataset)[rows])
-        return rows, self.task.answer.targets(state.majority[rows])
+            return rows, taken(clean_labels(self.config, self.dataset), rows)
+        return rows, taken(self.run.standing(self.dataset, cycle), rows)
 
     def previous(self, cycle: int) -> Path | None:
         """The folder of weights to go on from; None: start afresh. Raises `UserError` where the weights are missing."""
@@ -216,11 +222,14 @@ class _Worker:
         state, _, events = self.run.state(self.dataset.ids, cycle)
         trained = 0 if self.config.static else cycle
         scorers = self.learner.scorers(self.run.cycle_path(trained), trained, self.dropout)
-        probs = self.learner.combined(scorers, lambda one: one.probs().astype(np.float64))
+        here, standing = self.run.cycle_path(cycle), self.run.standing(self.dataset, cycle)
+        posterior = self.learner.posterior(scorers, here, standing, state)
         candidates = np.flatnonzero(self.task.candidates(state))
         candidates = self.subset(cycle, candidates[self.dataset.readable(candidates)])
         collected = int((events["cycle"] > 0).sum())
-        return Scoring(self.run, self.task, self.learner, cycle, trained, scorers, state, collected, probs, candidates)
+        return Scoring(
+            self.run, self.task, self.learner, cycle, trained, scorers, state, standing, collected, posterior, candidates
+        )
 
     def subset(self, cycle: int, candidates: Ints) -> Ints:
         """Those of the candidates that are ranked: all, or so many drawn at random as the configuration says."""

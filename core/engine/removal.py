@@ -135,7 +135,7 @@ class _Study:
         self.run, self.cycle, self.report = run, cycle, report
         config = run.config_at(cycle)
         task = TASKS[config.task](config, dataset)
-        strategy, self.answer = task.strategy, task.answer
+        strategy = task.strategy
         assert strategy is not None
         # As the loop trains: the first model is shared by all strategies
         self.dropout = strategy.dropout if cycle > 0 else 0.0
@@ -201,7 +201,7 @@ class _Study:
         rows = rows[self.learner.dataset.readable(rows)]
         rows = np.setdiff1d(rows, self.learnt.rows[at])
         learner, folder = self.learner.reseeded(seed), self._folder(f"{self.cycle}-{name}-{len(at)}-{seed}")
-        labels = self.answer.targets(self.state.majority[rows])
+        labels = self.state.majority[rows]
         result = learner.train(folder, self.cycle, rows, labels, dropout=self.dropout, companion=self.companion)
         scorer = learner.scorers(folder, self.cycle, self.dropout)[WHOLE]
         return float(influence.losses(scorer, self.held_out).mean()), bool(result["shared"])

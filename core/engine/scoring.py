@@ -19,11 +19,13 @@ from core.engine.learner import COMPANION, WHOLE, Learner, Part
 from core.gradnorm import Loss
 from core.models.architectures import Classifier
 from core.models.forward import autocast
+from core.posterior import ClassPosterior, Posterior
 from core.relabel import Floats, Ints, Labels
 from core.runs import audit
 from core.runs.questions import Task
 from core.runs.run import Run
 from data.errors import UserError
+from data.lazy import taken
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Scoring:
     """A cycle that is to be scored.
 
     trained: the cycle whose models score it · scorers: these models · state: the labels it was trained on · collected: how
-    many of these came after the start · probs: the posterior [N, C] · candidates: pool rows int [n] that are ranked.
+    many of these came after the start · standing: the labels that stand, [N, …] · posterior: what the models say of the pool ·
+    candidates: pool rows int [n] that are ranked.
     """
 
     run: Run
@@ -41,8 +44,9 @@ class Scoring:
     trained: int
     scorers: dict[Part, Scorer]
     state: Labels
+    standing: Any
     collected: int
-    probs: Floats
+    posterior: Posterior
     candidates: Ints
 
     @property
@@ -74,7 +78,7 @@ class AskedModel:
         Embeddings of two models have no axes in common, so that every model's embedding makes a graph of all samples, through
         which the labels are diffused; of a fold's graph the rows count that its models have not been trained on.
         """
-        cycle, n = self.cycle, len(self.cycle.probs)
+        cycle, n = self.cycle, len(self.cycle.posterior)
         cycle.scorer.check_embedding("The graph score")
 
         def diffused(scorer: Scorer) -> Floats:
@@ -100,14 +104,14 @@ def validation(run: Run, task: Task, learner: Learner | Importer) -> Ints | None
 
 def columns(cycle: Scoring) -> dict[str, Floats]:
     """All scores of the pool, [N] each, NaN where a sample is no candidate of a strategy."""
-    found = cycle.task.score_columns(cycle.state, cycle.probs)
-    found |= cycle.task.model_columns(cycle.state, cycle.probs, AskedModel(cycle))
+    found = cycle.task.score_columns(cycle.state, cycle.posterior)
+    found |= cycle.task.model_columns(cycle.state, cycle.posterior, AskedModel(cycle))
     for name, values in _of_strategy(cycle).items():
-        found[name] = np.full(len(cycle.probs), np.nan)
+        found[name] = np.full(len(cycle.posterior), np.nan)
         found[name][cycle.candidates] = values
     if cycle.terms is not None:
-        found |= cycle.terms.columns(len(cycle.probs))
-    return found | _places(cycle)
+        found |= cycle.terms.columns(len(cycle.posterior))
+    return found | cycle.posterior.columns() | _places(cycle)
 
 
 def _of_strategy(cycle: Scoring) -> dict[str, Floats]:
@@ -163,31 +167,28 @@ def _places(cycle: Scoring) -> dict[str, Floats]:
 
 def measures(cycle: Scoring) -> dict[str, Any]:
     """Metrics of the cycle, on the pool and on the test images."""
-    found: dict[str, Any] = cycle.task.measure(cycle.state, cycle.collected, cycle.probs)
+    found: dict[str, Any] = cycle.task.measure(cycle.state, cycle.collected, cycle.posterior)
     if cycle.task.audited and cycle.cycle > 0:
         found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
     found |= _fall(cycle)
     if cycle.terms is not None:
         found |= cycle.terms.measures()
-    learnt_from = _train_accuracy(cycle)
-    if "train_accuracy" not in found and learnt_from is not None:
+    first = cycle.task.answer.measured[0]
+    learnt_from = _fitted(cycle, f"train_{first}")
+    if f"train_{first}" not in found and learnt_from is not None:
         found["fitted"] = learnt_from
-    right = cycle.learner.dataset.test_labels
-    if len(right) and (probs := cycle.learner.test_probs(cycle.scorers)) is not None:
-        seen = cycle.learner.dataset.readable_test()
-        found |= cycle.task.answer.measure(probs[seen], right[seen])
-        first = cycle.task.answer.measured[0]
-        if f"train_{first}" in found:
-            found["gap"] = found[f"train_{first}"] - found[first]
+    found |= cycle.learner.test_measures(cycle.scorers)
+    if first in found and f"train_{first}" in found:
+        found["gap"] = found[f"train_{first}"] - found[first]
     return found
 
 
-def _train_accuracy(cycle: Scoring) -> float | None:
-    """Share of the labels it learnt from that the models predict; None of one that an earlier version trained."""
+def _fitted(cycle: Scoring, measure: str) -> float | None:
+    """How well the models predict the labels that they learnt from; None of one that an earlier version trained."""
     phases = cycle.run.log.phases()
     trained = phases[(phases["cycle"] == cycle.trained) & (phases["phase"] == "train")]
     result = {} if trained.empty else trained["result"].iloc[-1]
-    return result.get("train_accuracy")
+    return result.get(measure)
 
 
 def _audited(found: audit.Estimate | None) -> dict[str, float]:
@@ -237,7 +238,6 @@ class Unlabelled:
     def __init__(self, cycle: Scoring) -> None:
         self.cycle, self.scorer, self.rows = cycle, cycle.scorer, cycle.candidates
         self.known = np.flatnonzero(cycle.state.majority >= 0)
-        self.known_labels = cycle.state.majority[self.known]
         config = cycle.learner.config
         self.seed, self.budget = cycle.learner.seed(cycle.cycle, 2), config.budget
         self.n_labelled, self.batch_size, self.width = len(self.known), config.batch_size, config.width
@@ -247,7 +247,23 @@ class Unlabelled:
         return len(self.rows)
 
     def probs(self) -> Floats:
-        return self.cycle.probs[self.rows]
+        return cast(ClassPosterior, self.cycle.posterior).probs[self.rows]
+
+    def entropy(self) -> Floats:
+        return self.cycle.posterior.entropy()[self.rows]
+
+    def margin(self) -> Floats:
+        return self.cycle.posterior.margin()[self.rows]
+
+    def bald(self, passes: int) -> Floats:
+        self._check_embedding()
+        return self.scorer.bald(passes, self.seed, self.rows)
+
+    def shares(self) -> Floats:
+        return self.cycle.posterior.shares()[self.rows]
+
+    def labelled_shares(self) -> Floats:
+        return self.cycle.task.answer.shares(taken(self.cycle.standing, self.known))
 
     def _check_embedding(self) -> None:
         assert self.cycle.task.strategy is not None
@@ -268,7 +284,7 @@ class Unlabelled:
         return self.scorer.embeddings(self.known)
 
     def labels(self) -> Tensor:
-        return torch.from_numpy(self.known_labels).to(self.scorer.images.device)
+        return torch.from_numpy(self.cycle.state.majority[self.known]).to(self.scorer.images.device)
 
     def images(self, positions: Ints) -> Tensor:
         return self.scorer.images[self.rows[positions]]
@@ -286,7 +302,7 @@ class Unlabelled:
         model, parts = cast(Classifier, self.scorer.model), []
         with torch.no_grad(), autocast(images.device):
             for _, x in images.batches(self.rows, SCORE_BATCH):
-                parts.append(companion(model.stages(x)).double().cpu().numpy())
+                parts.append(companion(model.with_stages(x)[1]).double().cpu().numpy())
         return np.concatenate(parts)
 
     def expected_influence(self) -> Floats:
@@ -299,11 +315,10 @@ class Unlabelled:
 def ranking_table(
     ids: list[str],
     state: Labels,
-    probs: Floats,
+    posterior: Posterior,
     columns: dict[str, Floats],
     method: str,
     candidates: Ints,
-    suggested: Ints,
 ) -> pd.DataFrame:
     """One row a sample in pool order: sample_id, rank (1 = next, missing where it cannot be chosen), label (−1 none),
     suggested, confidence, status, n_votes, then the scores. Ties come first, whatever the score: one more vote decides most.
@@ -324,8 +339,8 @@ def ranking_table(
             "sample_id": ids,
             "rank": pd.Series(rank).where(rank > 0).astype("Int64"),
             "label": state.majority,
-            "suggested": suggested,
-            "confidence": probs.max(axis=1),
+            "suggested": posterior.suggested(),
+            "confidence": posterior.confidence(),
             "status": state.status,
             "n_votes": state.histogram.sum(axis=1),
             **columns,

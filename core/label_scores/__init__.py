@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core import described
+from core import described, scores
 from core.described import Score
 from core.scores import Array
 from data.catalogue import Catalogue
@@ -39,6 +39,21 @@ class Labelled:
     asked: AskedModel | None = None
     counts: NDArray[np.int64] | None = None  # [N, C] of the true label distribution, where it is known
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def entropy(self) -> Array:
+        """H(p) in nats, [N]."""
+        return scores.entropy(self.probs)
+
+    def cross_entropy(self) -> Array:
+        """CE(l̂, p) in nats, [N]."""
+        return scores.cross_entropy(self.histogram, self.probs)
+
+    def cleaning_score(self) -> Array:
+        """Φ = CE(l̂, p) − max(H(p) − γ·ln C, 0) in nats, [N]."""
+        return scores.cleaning_score(self.histogram, self.probs, self.gamma)
+
     @property
     def model(self) -> AskedModel:
         """The trained model, of a score that says that it needs one."""
@@ -63,7 +78,7 @@ class LabelScore(Score):
 
     def of(self, labelled: Labelled) -> Array:
         """float64 [N]. Raises `UserError` as `checked` and as the score does."""
-        return self.checked(self.compute(labelled), len(labelled.probs))
+        return self.checked(self.compute(labelled), len(labelled))
 
 
 CATALOGUE = Catalogue(LabelScore, "score", "SCORE", "core.label_scores", "scores", taken=described.COLUMNS)

@@ -8,7 +8,7 @@ from core.scores import Array
 
 def compute(it: Labelled) -> Array:
     """Φ = CE(l̂, p) − max(H(p) − γ·ln C, 0) in nats, [N]."""
-    return scores.cleaning_score(it.histogram, it.probs, it.gamma)
+    return it.cleaning_score()
 
 
 SCORE = LabelScore(
@@ -20,6 +20,7 @@ SCORE = LabelScore(
     unit="nats",
     reference="Bernhardt et al. 2022, Eq. 2",
     options=("gamma",),
+    answers=("class", "mask"),
     compute=compute,
     colour=GREEN,
     place=0,

@@ -8,7 +8,7 @@ from core.scores import Array
 
 def compute(it: Labelled) -> Array:
     """CE(l̂, p) ≥ 0 in nats, [N]."""
-    return scores.cross_entropy(it.histogram, it.probs)
+    return it.cross_entropy()
 
 
 SCORE = LabelScore(
@@ -19,6 +19,7 @@ SCORE = LabelScore(
     values="nats ≥ 0",
     unit="nats",
     reference="Bernhardt et al. 2022",
+    answers=("class", "mask"),
     compute=compute,
     colour=ORANGE,
     place=1,

@@ -8,7 +8,7 @@ from core.scores import Array
 
 def compute(it: Labelled) -> Array:
     """H(p) in [0, ln C] nats, [N]."""
-    return scores.entropy(it.probs)
+    return it.entropy()
 
 
 SCORE = LabelScore(
@@ -19,6 +19,7 @@ SCORE = LabelScore(
     values="nats in [0, ln C]",
     unit="nats",
     reference="Shannon 1948",
+    answers=("class", "mask"),
     compute=compute,
     ranks=False,
     colour=SKY,

@@ -23,6 +23,7 @@ SCORE = LabelScore(
     higher="likely wrong by the true label distribution q, and cheap to correct: the upper bound",
     values="in [0, 1]",
     reference="Bernhardt et al. 2022, public code",
+    answers=("class", "mask"),
     compute=compute,
     bound=True,
     colour=BLUE,

@@ -8,7 +8,7 @@ from core.scores import Array
 
 def compute(it: Labelled) -> Array:
     """Uniform in [0, 1), [N]."""
-    return relabel.random_order(len(it.probs), it.seed)
+    return relabel.random_order(len(it), it.seed)
 
 
 SCORE = LabelScore(
@@ -16,6 +16,7 @@ SCORE = LabelScore(
     title="Random",
     formula="u ~ U[0, 1)",
     higher="drawn first; no information: the lower bound",
+    answers=("class", "mask"),
     compute=compute,
     bound=True,
     colour=VERMILLION,

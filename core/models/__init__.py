@@ -91,6 +91,11 @@ def listed(answer: Answer = "class") -> list[str]:
     return [name for name, model in CATALOGUE.items() if model.answer == answer]
 
 
+def is_named(name: str) -> bool:
+    """Whether a name is one that a model of any answer can have."""
+    return is_known(name) or is_known(name, "mask")
+
+
 def is_known(name: str, answer: Answer = "class") -> bool:
     """Whether a name is one that a model of this answer can have; whether timm has it, or it can be imported, shows where it is
     built."""

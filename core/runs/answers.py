@@ -6,28 +6,40 @@ go through an `Answer` and never ask which one it is. Needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from core import metrics
-from core.relabel import Floats, Ints
+from core import masks
+from core.posterior import ClassPosterior, Posterior
+from core.relabel import Floats, Ints, Labels
+from core.runs.merged import Merged, places
+from core.store.atomic import write_array
+from core.store.log import MASK, Drawn
+from core.store.maskfiles import MaskFiles
+from data import dataset
 from data.errors import UserError
+from data.masks import colours, narrowed
 
 UNKNOWN = -1
 """The label of a sample that has none."""
 NO_LABEL = "—"
 """How it is written."""
+POSTERIOR = "posterior.npy"
+PREDICTED, ENTROPIES = "predicted.npy", "entropies.npy"
+"""Of masks, instead: the most probable class of each pixel, and its entropy as a share of ln C from 0 to 255, uint8 [N, H, W]."""
 
 
 class Answer(ABC):
     """One kind of label, over C classes."""
 
-    kind: ClassVar[str]
-    """What a label is: "class"."""
+    kind: ClassVar[dataset.Answer]
+    """What a label is."""
     measured: ClassVar[tuple[str, ...]]
-    """The metrics that `measure` gives, the most telling first."""
+    """The metrics that a test set is measured by, the most telling first."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
@@ -37,21 +49,33 @@ class Answer(ABC):
         """Classes C: channels of the model's output."""
         return len(self.class_names)
 
+    @property
+    def n_labels(self) -> int:
+        """How many labels an event of the log can give: the classes, or one, that there is a mask."""
+        return self.n_outputs
+
     @abstractmethod
     def fits(self, label: Any) -> bool:
         """Whether something is a label that can be given: `UNKNOWN` is none."""
 
     @abstractmethod
-    def targets(self, labels: Ints) -> Ints:
-        """Labels [n] as the loss takes them, int64 [n, …], −1 where there is nothing to learn."""
+    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+        """The labels that stand, [N, …], as the loss takes them: of a log's events, whose replay is `state`.
+
+        ids: of the pool · files: what masks are read from · sides: height and width of the images.
+        """
 
     @abstractmethod
-    def predicted(self, probs: Floats) -> Ints:
-        """The labels [n] that predicted probabilities [n, C, …] suggest."""
+    def shares(self, labels: Any) -> Floats:
+        """The share of each class in labels [n, …], float64 [n, C]: 1 of a sample's own, or that of the known pixels."""
 
     @abstractmethod
-    def measure(self, probs: Floats, labels: Ints) -> dict[str, float]:
-        """`measured` of predicted probabilities [n, C, …] against labels [n]."""
+    def kept(self, labels: Any, files: MaskFiles) -> tuple[Ints, list[Drawn] | None]:
+        """Labels [n] as the log takes them, and the masks that they stand for, which are written first."""
+
+    @abstractmethod
+    def write(self, posterior: Posterior, folder: Path) -> None:
+        """Keep what a cycle's models say in its folder, atomically."""
 
     @abstractmethod
     def written(self, labels: ArrayLike) -> NDArray[np.object_]:
@@ -76,14 +100,18 @@ class ClassAnswer(Answer):
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
         return whole and 0 <= int(label) < self.n_outputs
 
-    def targets(self, labels: Ints) -> Ints:
-        return labels
+    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+        return state.majority
 
-    def predicted(self, probs: Floats) -> Ints:
-        return np.asarray(probs.argmax(axis=1), dtype=np.int64)
+    def shares(self, labels: Any) -> Floats:
+        return np.eye(self.n_outputs)[labels]
 
-    def measure(self, probs: Floats, labels: Ints) -> dict[str, float]:
-        return {"accuracy": metrics.accuracy(probs, labels)}
+    def kept(self, labels: Any, files: MaskFiles) -> tuple[Ints, list[Drawn] | None]:
+        return np.asarray(labels, dtype=np.int64), None
+
+    def write(self, posterior: Posterior, folder: Path) -> None:
+        assert isinstance(posterior, ClassPosterior)
+        write_array(folder / POSTERIOR, posterior.probs.astype(np.float32))
 
     def written(self, labels: ArrayLike) -> NDArray[np.object_]:
         names = np.array([*self.class_names, NO_LABEL], dtype=object)  # −1 is the last
@@ -100,6 +128,50 @@ class ClassAnswer(Answer):
         return {"classes": self.class_names}
 
 
-def of(class_names: Sequence[str]) -> Answer:
-    """How the labels of a data set with these classes are answered."""
-    return ClassAnswer(class_names)
+class MaskAnswer(Answer):
+    """One of C classes for each pixel. A label int64 [N] says whether there is a mask (`MASK`); the masks themselves are files."""
+
+    kind = "mask"
+    measured = ("miou", "pixel_accuracy")
+
+    @property
+    def n_labels(self) -> int:
+        return 1
+
+    def fits(self, label: Any) -> bool:
+        codes = np.asarray(label)
+        whole = codes.dtype.kind in "iu" and codes.ndim == 2
+        return whole and codes.size > 0 and masks.VOID <= codes.min() and 0 <= codes.max() < self.n_outputs
+
+    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+        drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
+        return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
+
+    def shares(self, labels: Any) -> Floats:
+        counts = [np.bincount(np.asarray(labels[k]).ravel() + 1, minlength=self.n_outputs + 1)[1:] for k in range(len(labels))]
+        found = np.array(counts, dtype=np.float64).reshape(-1, self.n_outputs)
+        return found / np.maximum(found.sum(axis=1, keepdims=True), 1)
+
+    def kept(self, labels: Any, files: MaskFiles) -> tuple[Ints, list[Drawn] | None]:
+        drawn = [files.add(narrowed(labels[k : k + 1])[0]) for k in range(len(labels))]
+        return np.full(len(drawn), MASK, dtype=np.int64), drawn
+
+    def write(self, posterior: Posterior, folder: Path) -> None:
+        pass  # too large to be held: `core.engine.maps` writes predicted masks and entropies as it goes through the pool
+
+    def written(self, labels: ArrayLike) -> NDArray[np.object_]:
+        return np.where(np.asarray(labels, dtype=np.int64) == UNKNOWN, NO_LABEL, "mask").astype(object)
+
+    def read(self, text: str, where: str) -> int:
+        raise UserError(f"{where}: the labels of this run are masks, and a name of a class is none: import mask files.")
+
+    def desk(self) -> dict[str, Any]:
+        return {"classes": self.class_names, "colours": colours(self.n_outputs)}
+
+
+KINDS: dict[str, type[Answer]] = {one.kind: one for one in (ClassAnswer, MaskAnswer)}
+
+
+def of(class_names: Sequence[str], kind: str = ClassAnswer.kind) -> Answer:
+    """How the labels of a data set with these classes are answered; kind: of `data.dataset.Answer`."""
+    return KINDS[kind](class_names)

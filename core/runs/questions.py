@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core import methods, metrics, relabel, scores
+from core import methods, metrics, relabel
+from core.posterior import ClassPosterior, Posterior
 from core.relabel import Floats, Ints, Labels
 from core.runs import answers, reference, spec
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
 from data import ImageDataset
+from data.lazy import taken
 
 if TYPE_CHECKING:
     from core.label_scores import AskedModel, Labelled, LabelScore
@@ -33,7 +35,7 @@ class Task(ABC):
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         self.config, self.dataset = config, dataset
-        self.answer = answers.of(dataset.class_names)
+        self.answer = answers.of(dataset.class_names, dataset.answer)
 
     @property
     def n_classes(self) -> int:
@@ -58,14 +60,14 @@ class Task(ABC):
         """Labels of the best candidates by `priority` [N], at most `budget`: rows, labels, and their source."""
 
     @abstractmethod
-    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
-        """Metrics of a cycle from its labels, `collected` of them after the start, and its posterior [N, C]."""
+    def measure(self, state: Labels, collected: int, posterior: Posterior) -> dict[str, float]:
+        """Metrics of a cycle from its labels, `collected` of them after the start, and its posterior."""
 
     @abstractmethod
-    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        """The columns of a ranking that follow from labels and posterior [N, C], [N] each."""
+    def score_columns(self, state: Labels, posterior: Posterior) -> dict[str, Floats]:
+        """The columns of a ranking that follow from labels and posterior, [N] each."""
 
-    def model_columns(self, state: Labels, probs: Floats, model: "AskedModel") -> dict[str, Floats]:
+    def model_columns(self, state: Labels, posterior: Posterior, model: "AskedModel") -> dict[str, Floats]:
         """The columns that ask more of the model, [N] each."""
         return {}
 
@@ -80,35 +82,35 @@ class ActiveLearning(Task):
         return methods.strategies.load(self.config.method)
 
     def initial(self) -> tuple[Ints, Ints, list[str]]:
-        known = np.flatnonzero(self.dataset.labels >= 0)
+        known = np.flatnonzero(self.dataset.labelled)
         order = np.random.default_rng([self.config.seed, 0]).permutation(known)
         rows = np.sort(order[: self.config.initial])
         source = GIVEN if self.config.annotator == "person" else "reference"
-        return rows, self.dataset.labels[rows], [source] * len(rows)
+        return rows, taken(self.dataset.labels, rows), [source] * len(rows)
 
     def candidates(self, state: Labels) -> NDArray[np.bool_]:
         unlabelled = state.majority < 0
-        return unlabelled if self.config.annotator == "person" else unlabelled & (self.dataset.labels >= 0)
+        return unlabelled if self.config.annotator == "person" else unlabelled & self.dataset.labelled
 
     def collect(self, state: Labels, priority: Floats, budget: int) -> tuple[Ints, Ints, str]:
         if self.config.annotator == "person":
             return nobody()
         ranked = np.flatnonzero(self.candidates(state) & np.isfinite(priority))  # the others were not in the subset
         rows = ranked[np.argsort(-priority[ranked], kind="stable")[:budget]]
-        return rows, self.dataset.labels[rows], "reference"
+        return rows, taken(self.dataset.labels, rows), "reference"
 
-    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
+    def measure(self, state: Labels, collected: int, posterior: Posterior) -> dict[str, float]:
         labelled = state.majority >= 0
         return {
             "n_labels": int(labelled.sum()),
             **{
                 f"train_{name}": value
-                for name, value in self.answer.measure(probs[labelled], state.majority[labelled]).items()
+                for name, value in posterior.measure(state.majority, labelled).items()
             },
         }
 
-    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        return {"entropy": scores.entropy(probs), "margin": scores.margin(probs)}
+    def score_columns(self, state: Labels, posterior: Posterior) -> dict[str, Floats]:
+        return {"entropy": posterior.entropy(), "margin": posterior.margin()}
 
 
 class LabelCleaning(Task):
@@ -148,14 +150,14 @@ class LabelCleaning(Task):
         taken = relabel.collect(self.reference, state, ranked, budget=budget, seed=reference.relabel_seed(config))
         return taken.sample, taken.label, f"votes ({self.dataset.annotators})"
 
-    def measure(self, state: Labels, collected: int, probs: Floats) -> dict[str, float]:
+    def measure(self, state: Labels, collected: int, posterior: Posterior) -> dict[str, float]:
         found: dict[str, float] = {"n_labels": collected}
         if self.reference is None:
             labelled = state.majority >= 0  # a tie has no label to agree with
             if (
                 self.config.out_of_sample and labelled.any()
             ):  # a model that has learnt the labels agrees with wrong ones
-                found["agreement"] = float((self.answer.predicted(probs[labelled]) == state.majority[labelled]).mean())
+                found["agreement"] = float((posterior.suggested()[labelled] == state.majority[labelled]).mean())
             return found | {"tied": int(state.tied.sum())}
         clear, difficult = metrics.remaining_errors(state.majority, self.reference)
         return found | {
@@ -164,19 +166,20 @@ class LabelCleaning(Task):
             "difficult_errors": difficult,
         }
 
-    def score_columns(self, state: Labels, probs: Floats) -> dict[str, Floats]:
-        given = self.labelled(state, probs)
+    def score_columns(self, state: Labels, posterior: Posterior) -> dict[str, Floats]:
+        given = self.labelled(state, posterior)
         return {one.name: one.of(given) for one in self.scores if one.needs == "posterior"}
 
-    def model_columns(self, state: Labels, probs: Floats, model: "AskedModel") -> dict[str, Floats]:
-        given = self.labelled(state, probs, model)
+    def model_columns(self, state: Labels, posterior: Posterior, model: "AskedModel") -> dict[str, Floats]:
+        given = self.labelled(state, posterior, model)
         return {one.name: one.of(given) for one in self.scores if one.needs != "posterior"}
 
-    def labelled(self, state: Labels, probs: Floats, model: "AskedModel | None" = None) -> "Labelled":
+    def labelled(self, state: Labels, posterior: Posterior, model: "AskedModel | None" = None) -> "Labelled":
         """What scores are computed from."""
+        assert isinstance(posterior, ClassPosterior)
         config, seed = self.config, reference.relabel_seed(self.config)
         return methods.label_scores.Labelled(
-            state.histogram, state.majority, probs, config.gamma, seed, model, self.reference
+            state.histogram, state.majority, posterior.probs, config.gamma, seed, model, self.reference
         )
 
 

@@ -15,10 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core import relabel
-from core.runs import live, spec
+from core.runs import answers, live, spec
+from core.runs.answers import Answer, ClassAnswer
 from core.runs.live import Live
+from core.runs.merged import places
 from core.store.atomic import write_atomically, writing
 from core.store.log import Log
+from core.store.maskfiles import MaskFiles
+from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files import skipped
 
@@ -57,6 +61,17 @@ class Run:
     def is_example(self) -> bool:
         """Whether the run came with NextLabel: it is read, and never written to."""
         return self.path.parent == EXAMPLES
+
+    @property
+    def answer(self) -> Answer:
+        """What a label is. Raises as `about`."""
+        about = self.about
+        return answers.of(about["class_names"], about.get("answer", ClassAnswer.kind))
+
+    @property
+    def masks(self) -> MaskFiles:
+        """The masks that the log names, where labels are masks."""
+        return MaskFiles(self.path / "masks")
 
     @property
     def lock(self) -> filelock.FileLock:
@@ -180,7 +195,7 @@ class Run:
         Where people's votes tie there is no majority label, and none is taken for one: neither the first-listed nor the first.
         """
         events = self.log.labels(up_to_cycle)
-        shape = (len(sample_ids), len(self.about["class_names"]))
+        shape = (len(sample_ids), self.answer.n_labels)
         sample, label = places(events["sample_id"], sample_ids), events["label"].to_numpy(np.int64)
         if (sample < 0).any():
             raise UserError(
@@ -193,6 +208,12 @@ class Run:
             sample, label, shape, replaced=replaced(events), relabels=relabels, ties_keep=not people
         )
         return state, taken, events
+
+    def standing(self, dataset: ImageDataset, up_to_cycle: int | None = None) -> Any:
+        """The labels that stand, [N, …]: classes, −1 for none, or masks that are read when they are asked for. Raises as `state`."""
+        state, _, events = self.state(dataset.ids, up_to_cycle)
+        height, width = dataset.images.shape[1:3]
+        return self.answer.standing(state, events, dataset.ids, self.masks, (height, width))
 
     def open_cycle(self) -> int:
         """The cycle that takes the labels that people give now: the number of those that were begun."""
@@ -248,21 +269,6 @@ class Run:
     def is_running(self) -> bool:
         """Whether a worker holds the run."""
         return self.live().running
-
-
-def places(named: pd.Series, sample_ids: list[str]) -> NDArray[np.int64]:
-    """The row in the pool of each sample that is named, −1 where it is not there; int [T]."""
-    names = named.tolist()
-    if names[: len(sample_ids)] == sample_ids:  # as a log of label cleaning begins: quicker than a million look-ups
-        first = np.arange(len(sample_ids))
-        rest = names[len(sample_ids) :]
-    else:
-        first, rest = np.empty(0, dtype=np.int64), names
-    if not rest:
-        return first
-    wanted = set(rest)
-    row_of = {name: row for row, name in enumerate(sample_ids) if name in wanted}
-    return np.concatenate([first, np.array([row_of.get(name, -1) for name in rest], dtype=np.int64)])
 
 
 def replaced(events: pd.DataFrame) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from core import methods
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
-OWN = ("folder", "csv", "coco", "parquet", "webdataset")  # data sets that are whatever images the user names
+OWN = ("folder", "csv", "coco", "parquet", "webdataset", "masks")  # data sets that are whatever images the user names
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -60,8 +60,8 @@ QUESTIONS: dict[str, Question] = {
 
 
 def datasets() -> Sequence[str]:
-    """Data sets that NextLabel knows, of which a label is a class."""
-    return [name for name, source in data.CATALOGUE.items() if source.answer == "class"]
+    """Data sets that NextLabel knows."""
+    return list(data.CATALOGUE)
 
 
 def strategies() -> Sequence[str]:
@@ -82,7 +82,7 @@ def selectors() -> Sequence[str]:
 def models() -> Sequence[str]:
     """Models that a list can offer; `methods.models.is_known` says which others there are."""
     elsewhere = [f"{methods.models.TORCHVISION}{name}" for name in methods.models.BACKBONES]
-    return [*methods.models.listed(), *elsewhere]
+    return [*methods.models.CATALOGUE, *elsewhere]
 
 
 def backbones() -> Sequence[str]:
@@ -368,6 +368,16 @@ class LabelNext:
         ),
         Option(unset="all"),
     ] = None
+    per_group: Annotated[
+        int | None,
+        Field(
+            title="At most per sequence (images)",
+            ge=1,
+            le=LARGEST,
+            description="label at most so many images of each sequence (frames of one video) per cycle, where the data set names them",
+        ),
+        Option(unset="no limit", branch=True),
+    ] = None
     skip_duplicates: Annotated[
         bool,
         Field(
@@ -476,8 +486,10 @@ class Model:
 
     model: Annotated[
         str,
-        Field(description="architecture; those of timm and torchvision begin from weights learnt elsewhere"),
-        Option(choices=models, also=(methods.models.is_known, methods.models.OTHERS)),
+        Field(
+            description="architecture; those of timm, torchvision and segmentation-models-pytorch begin from weights learnt elsewhere"
+        ),
+        Option(choices=models, also=(methods.models.is_named, methods.models.OTHERS)),
     ] = "small-cnn"
     width: Annotated[
         int,
@@ -553,6 +565,14 @@ class Training:
         ),
         Option(),
     ] = "flip-crop"
+    class_weights: Annotated[
+        Literal["none", "inverse-frequency", "median-frequency"],
+        Field(
+            description="weight of each class in the loss of masks, by its share of the labelled pixels: a rare class counts as much "
+            "as a common one"
+        ),
+        Option(),
+    ] = "none"
     patience: Annotated[
         int | None,
         Field(
@@ -850,11 +870,6 @@ def check(
         one = OPTIONS[name]
         named = task is not None and value is not None and not isinstance(value, bool)
         if named and (names := one.choices(task)) and value not in names:
-            if name == "dataset" and value in data.CATALOGUE:
-                raise UserError(
-                    f"{before}{spell(name)} is {_shown(value)}, whose labels are masks: segmentation is not available yet; "
-                    f"{_choose(names)}"
-                )
             also, others = one.option.also or (lambda text: False, "")
             if not also(value):
                 raise UserError(

@@ -99,6 +99,7 @@ def fit(
 SELECTOR = Selector(
     name="vanilla",
     title="Plain training",
+    answers=("class", "mask"),
     build=build,
     fit=fit,
     plain=True,

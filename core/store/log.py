@@ -11,12 +11,13 @@ import sqlite3
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,24 @@ TAKEN_BACK = -1  # the last thing that its source said of the sample, and that s
 SKIPPED = -2  # seen, and left for later
 UNSURE = -3  # seen, and left to others
 
-Event = tuple[str, int, str]  # sample id, label, source
+MASK = 0  # a mask was given, which the table of masks names
+
+
+class Drawn(NamedTuple):
+    """The mask of an event: the digest by which it is kept, and how many of its pixels have a class; the others are not covered."""
+
+    digest: str
+    pixels: int
+
+
+class Event(NamedTuple):
+    """What somebody said of a sample. label: a class, `MASK`, or one of those above · mask: what `MASK` stands for."""
+
+    sample_id: str
+    label: int
+    source: str
+    mask: Drawn | None = None
+
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS labels (      -- the label log: events, only ever appended; a label below 0 is no class, see above
@@ -38,6 +56,10 @@ CREATE TABLE IF NOT EXISTS labels (      -- the label log: events, only ever app
     source TEXT NOT NULL, time TEXT NOT NULL);
 CREATE TRIGGER IF NOT EXISTS labels_keep BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS labels_stay BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
+CREATE TABLE IF NOT EXISTS masks (       -- of the events that give a mask: its name and the number of pixels that it covers
+    seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, pixels INTEGER NOT NULL);
+CREATE TRIGGER IF NOT EXISTS masks_keep BEFORE UPDATE ON masks BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS masks_stay BEFORE DELETE ON masks BEGIN SELECT RAISE(ABORT, 'the label log is append-only'); END;
 CREATE TABLE IF NOT EXISTS phases (      -- a row is written in the transaction that finishes a phase
     cycle INTEGER NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL, result TEXT NOT NULL, PRIMARY KEY (cycle, phase));
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -50,7 +72,7 @@ class Answers:
 
     cycle: int
     events: pd.DataFrame
-    new: list[Event]
+    new: list[Event | tuple[str, int, str]]
 
 
 class Log:
@@ -66,11 +88,21 @@ class Log:
             db.executescript(SCHEMA)
 
     def append(
-        self, cycle: int, sample_ids: list[str], labels: NDArray[np.int64], sources: list[str], seconds: float
+        self,
+        cycle: int,
+        sample_ids: list[str],
+        labels: NDArray[np.int64],
+        sources: list[str],
+        seconds: float,
+        masks: Sequence[Drawn] | None = None,
     ) -> None:
-        """Append label events in order, a source for each, and finish the phase "label" of this cycle, in one transaction."""
+        """Append label events in order, a source for each, and finish the phase "label" of this cycle, in one transaction.
+
+        masks: what each stands for, where the labels are `MASK`.
+        """
+        given = map(Event, sample_ids, labels.tolist(), sources, repeat(None) if masks is None else masks)
         with atomic.writing(self.path.parent), self._transaction() as db:
-            self._record(db, cycle, sample_ids, labels, sources)
+            self._record(db, cycle, list(given))
             named = sorted(set(sources))
             self._finish(db, cycle, "label", seconds, {"labels": len(sample_ids), "source": ", ".join(named)})
 
@@ -85,11 +117,10 @@ class Log:
             db.execute("BEGIN IMMEDIATE")
             (cycle,) = db.execute("SELECT COALESCE(MAX(cycle) + 1, 0) FROM phases WHERE phase = 'label'").fetchone()
             marks = ", ".join("?" * len(sources))
-            query = f"SELECT * FROM labels WHERE source IN ({marks}) ORDER BY seq"
+            query = f"SELECT * FROM {_table(db)} WHERE source IN ({marks}) ORDER BY seq"
             answers = Answers(cycle, pd.read_sql_query(query, db, params=tuple(sources)), [])
             yield answers
-            ids, labels, by = zip(*answers.new, strict=True) if answers.new else ((), (), ())
-            self._record(db, cycle, list(ids), np.array(labels, dtype=np.int64), list(by), "milliseconds")
+            self._record(db, cycle, [Event(*one) for one in answers.new], "milliseconds")
 
     def restore(self, events: pd.DataFrame, phases: list[dict[str, Any]], facts: dict[str, Any]) -> None:
         """Fill an empty log with what another one held: its `events`, `phases` (as records) and facts."""
@@ -98,6 +129,11 @@ class Log:
             db.executemany(
                 f"INSERT INTO labels VALUES ({', '.join('?' * len(columns))})", events[columns].values.tolist()
             )
+            if "digest" in events:
+                drawn = events.loc[events["digest"].notna(), ["seq", "digest", "pixels"]]
+                db.executemany(
+                    "INSERT INTO masks VALUES (?, ?, ?)", [(int(a), str(b), int(c)) for a, b, c in drawn.values.tolist()]
+                )
             for phase in phases:
                 self._finish(db, phase["cycle"], phase["phase"], phase["seconds"], phase["result"])
             db.executemany(
@@ -118,7 +154,8 @@ class Log:
     def events(self, up_to_cycle: int | None = None, sources: str = "", after: int = -1) -> pd.DataFrame:
         """The whole log (seq, cycle, sample_id, label, source, time) in order, events of later cycles left out.
 
-        label: a class, or one of `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted · after: only
+        Where masks were given there are digest and pixels too, missing of other events. label: a class, `MASK`, or one of
+        `TAKEN_BACK`, `SKIPPED` and `UNSURE` · sources: how those begin that are wanted · after: only
         events of later cycles than that.
         """
         if not sources and after < 0:
@@ -126,8 +163,9 @@ class Log:
             wanted = whole["cycle"] <= (whole["cycle"].max() if up_to_cycle is None else up_to_cycle)
             return whole if wanted.all() else whole[wanted].reset_index(drop=True)
         last = np.iinfo(np.int64).max if up_to_cycle is None else up_to_cycle
-        query = "SELECT * FROM labels WHERE cycle <= ? AND cycle > ? AND substr(source, 1, ?) = ? ORDER BY seq"
+        wanted_rows = "cycle <= ? AND cycle > ? AND substr(source, 1, ?) = ?"
         with self._reading() as db:
+            query = f"SELECT * FROM {_table(db)} WHERE {wanted_rows} ORDER BY seq"
             return pd.read_sql_query(query, db, params=(int(last), after, len(sources), sources))
 
     def identity(self) -> str:
@@ -229,20 +267,20 @@ class Log:
 
     @staticmethod
     def _record(
-        db: sqlite3.Connection,
-        cycle: int,
-        sample_ids: list[str],
-        labels: NDArray[np.int64],
-        sources: list[str],
-        precision: str = "seconds",
+        db: sqlite3.Connection, cycle: int, events: Sequence[Event], precision: Literal["seconds", "milliseconds"] = "seconds"
     ) -> None:
         now = datetime.now(UTC).isoformat(timespec=precision)
+        (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM labels").fetchone()
         db.executemany(
-            "INSERT INTO labels (cycle, sample_id, label, source, time) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (cycle, sample_id, int(label), source, now)
-                for sample_id, label, source in zip(sample_ids, labels, sources, strict=True)
+                (seq, cycle, event.sample_id, event.label, event.source, now)
+                for seq, event in enumerate(events, start=last + 1)
             ],
+        )
+        db.executemany(
+            "INSERT INTO masks VALUES (?, ?, ?)",
+            [(seq, *event.mask) for seq, event in enumerate(events, start=last + 1) if event.mask is not None],
         )
 
     @staticmethod
@@ -252,16 +290,24 @@ class Log:
 
 KEPT = 2_000_000  # events of all logs in memory, a hundred bytes each
 COLUMNS = {"seq": "int64", "cycle": "int64", "sample_id": "str", "label": "int64", "source": "str", "time": "str"}
+MASKS = {"digest": "str", "pixels": "float64"}
 _recent: OrderedDict[str, pd.DataFrame] = OrderedDict()  # by what they held
 _reading_whole = threading.Lock()
 
 
+def _table(db: sqlite3.Connection) -> str:
+    """What events are read from: their masks are looked up where there are some. Logs of earlier versions have no such table."""
+    (there,) = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'masks'").fetchone()
+    drawn = there and db.execute("SELECT 1 FROM masks LIMIT 1").fetchone()
+    return "(SELECT * FROM labels LEFT JOIN masks USING (seq))" if drawn else "labels"
+
+
 def _events(db: sqlite3.Connection) -> pd.DataFrame:
     """All events, column by column: a million rows as tuples take longer than as a text of JSON that holds them all."""
-    found = {}
-    for name, kind in COLUMNS.items():
+    found, table = {}, _table(db)
+    for name, kind in (COLUMNS if table == "labels" else COLUMNS | MASKS).items():
         (text,) = db.execute(
-            f"SELECT json_group_array({name}) FROM (SELECT {name} FROM labels ORDER BY seq)"
+            f"SELECT json_group_array({name}) FROM (SELECT {name} FROM {table} ORDER BY seq)"
         ).fetchone()
         found[name] = pd.Series(json.loads(text), dtype=kind)
     return pd.DataFrame(found)

@@ -48,10 +48,25 @@ class Pool(Protocol):
         """n."""
 
     def probs(self) -> Floats:
-        """Posterior [n, C]."""
+        """Posterior [n, C]. Not where labels are masks: it is too large to be held."""
+
+    def entropy(self) -> Floats:
+        """Entropy of the posterior in nats, [n]; where labels are masks its mean over the pixels, as with the two that follow."""
+
+    def margin(self) -> Floats:
+        """1 − (p₁ − p₂) of the two most probable classes, [n]."""
+
+    def bald(self, passes: int) -> Floats:
+        """H[mean p] − mean H[p] in nats over so many passes with dropout before the head, [n]."""
+
+    def shares(self) -> Floats:
+        """Probability of each class, [n, C]; where labels are masks the share of the image that it is expected to have."""
+
+    def labelled_shares(self) -> Floats:
+        """The same of the labels of the labelled samples, [m, C]."""
 
     def mc_probs(self, passes: int) -> Floats:
-        """Posteriors [S, n, C] of so many passes with dropout before the head."""
+        """Posteriors [S, n, C] of so many passes with dropout before the head. Not where labels are masks."""
 
     def gradient_norms(self, loss: UnlabelledLoss) -> Floats:
         """Gradient norms [n] over all parameters, `core.gradnorm.gradient_norms` with this loss."""

@@ -89,6 +89,7 @@ STRATEGY = Strategy(
     higher="far from every labelled or earlier chosen sample c in embedding space",
     values="≥ 0",
     reference="Sener & Savarese 2018",
+    answers=("class", "mask"),
     score=score,
     needs="embeddings",
     colour=BLUE,

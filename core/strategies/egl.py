@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     values="≥ 0",
     reference="Settles & Craven 2008",
     options=("reduction",),
+    answers=("class", "mask"),
     score=score,
     loss="egl",
     colour=PURPLE,

@@ -1,13 +1,12 @@
 """Entropy sampling: Shannon 1948; Settles, "Active learning literature survey", 2009. The control of the gradient norms."""
 
-from core import scores
 from core.described import SKY
 from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
-    """Entropy of the posterior in [0, ln C] nats, [n]."""
-    return scores.entropy(pool.probs())
+    """Entropy of the posterior in [0, ln C] nats, [n]; of a mask the mean over its pixels."""
+    return pool.entropy()
 
 
 STRATEGY = Strategy(
@@ -18,6 +17,7 @@ STRATEGY = Strategy(
     values="nats in [0, ln C]",
     unit="nats",
     reference="Shannon 1948; Settles 2009",
+    answers=("class", "mask"),
     score=score,
     needs="posterior",
     colour=SKY,

@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     values="≥ 0. It vanishes for a confident posterior, and for a uniform one, too",
     reference="Wang et al. 2022, Eq. 7",
     options=("reduction",),
+    answers=("class", "mask"),
     score=score,
     loss="entropy",
     colour=GREEN,

@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     values="≥ 0. With p attached to the graph it equals the entropy gradient norm",
     reference="Wang et al. 2022, Eq. 6",
     options=("reduction",),
+    answers=("class", "mask"),
     score=score,
     loss="expected",
     colour=SKY,

@@ -28,6 +28,7 @@ STRATEGY = Strategy(
     higher="a large loss is predicted",
     values="its order alone counts",
     reference="Yoo & Kweon 2019",
+    answers=("class", "mask"),
     score=score,
     trained=True,
     companion=companion,

@@ -1,13 +1,12 @@
 """Margin sampling: Scheffer, Decomain, Wrobel, "Active hidden Markov models for information extraction", 2001."""
 
-from core import scores
 from core.described import ORANGE
 from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
-    """1 − (p₁ − p₂) in [0, 1], [n]: the two most probable classes are close."""
-    return scores.margin(pool.probs())
+    """1 − (p₁ − p₂) in [0, 1], [n]: the two most probable classes are close; of a mask the mean over its pixels."""
+    return pool.margin()
 
 
 STRATEGY = Strategy(
@@ -17,6 +16,7 @@ STRATEGY = Strategy(
     higher="two classes are close",
     values="in [0, 1]",
     reference="Scheffer et al. 2001",
+    answers=("class", "mask"),
     score=score,
     needs="posterior",
     colour=ORANGE,

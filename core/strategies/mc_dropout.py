@@ -6,8 +6,8 @@ from core.strategies import Floats, Pool, Strategy
 
 
 def score(pool: Pool) -> Floats:
-    """Mutual information between label and dropped weights in [0, ln C] nats, [n]."""
-    return scores.bald(pool.mc_probs(scores.PASSES))
+    """Mutual information between label and dropped weights in [0, ln C] nats, [n]; of a mask the mean over its pixels."""
+    return pool.bald(scores.PASSES)
 
 
 STRATEGY = Strategy(
@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     higher="passes with dropout are each sure, and disagree",
     values="in [0, ln C]",
     reference="Gal et al. 2016, 2017",
+    answers=("class", "mask"),
     score=score,
     dropout=scores.DROPOUT,
     colour=GREY,

@@ -16,6 +16,7 @@ STRATEGY = Strategy(
     title="Random",
     formula="u ~ U[0, 1)",
     higher="drawn first; no information: the lower bound",
+    answers=("class", "mask"),
     score=score,
     needs="nothing",
     colour=VERMILLION,

@@ -77,6 +77,7 @@ STRATEGY = Strategy(
     higher="chosen early: the most typical sample of a cluster without labels",
     values="below 1 for those not chosen",
     reference="Hacohen et al. 2022",
+    answers=("class", "mask"),
     score=score,
     needs="embeddings",
     colour=GREEN,
