@@ -61,7 +61,7 @@ def cleaning_score(masks: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Ar
 
 
 def terms(masks: ArrayLike, probs: ArrayLike) -> tuple[Array, Array]:
-    """The two terms of `cleaning_score` in nats, CE and H, [N] each: means over the labelled pixels; takes and raises the same."""
+    """The two terms of `cleaning_score` in nats, CE and H, [N] each, means over the labelled pixels; raises the same."""
     masks, p = _matching(masks, probs)
     parts = [[_mean(values, masks[part] != VOID) for values in _terms(masks[part], p[part])] for part in _chunks(p)]
     return _joined(one for one, _ in parts), _joined(one for _, one in parts)

@@ -36,7 +36,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def shares(self) -> Floats:
-        """The probability of each class, [N, C]; of a mask the mean over the pixels: the share of the image it is expected to have."""
+        """The probability of each class, [N, C]; of a mask the mean over the pixels."""
 
     @abstractmethod
     def measure(self, labels: Ints, labelled: NDArray[np.bool_]) -> dict[str, float]:

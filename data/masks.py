@@ -34,7 +34,7 @@ def narrowed(masks: Any) -> NDArray[np.uint8]:
 def colours(n: int) -> list[tuple[int, int, int]]:
     """A colour (r, g, b) for each of n classes: the first eight are told apart with every common form of colour blindness.
 
-    Okabe & Ito (2008), black replaced by grey; further ones go round the hues in steps of the golden angle, light and dark in turn.
+    Okabe & Ito (2008), black replaced by grey; further ones go round the hues by the golden angle, light and dark in turn.
     """
     found = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
     found.append((153, 153, 153))

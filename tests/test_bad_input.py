@@ -25,6 +25,7 @@ from core.runs.spec import Config
 from tests import forked
 
 LEARN = ["run", "--task", "active-learning", "--width", "4", "--epochs", "1"]
+MASKS = ["run", "--task", "active-learning", "--dataset", "garments", "--width", "4", "--steps", "2"]
 CLEAN = ["run", "--task", "label-cleaning", "--width", "4", "--epochs", "1"]
 
 
@@ -474,8 +475,28 @@ def csv_of_files_that_are_gone(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "csv", "--root", str(here.tmp_path / "x.csv")]
 
 
-def a_data_set_of_masks(here: Situation) -> list[str]:
-    return [*LEARN, "--dataset", "garments"]
+def a_strategy_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*MASKS, "--strategy", "badge"]
+
+
+def a_model_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*MASKS, "--model", "resnet18"]
+
+
+def a_frozen_network_for_masks(here: Situation) -> list[str]:
+    return [*MASKS, "--model", "smp:unet/resnet18", "--freeze"]
+
+
+def influence_of_masks(here: Situation) -> list[str]:
+    return [*MASKS, "--evidence", "influence"]
+
+
+def class_weights_of_classes(here: Situation) -> list[str]:
+    return [*LEARN, "--limit", "300", "--class-weights", "median-frequency"]
+
+
+def sequences_of_a_set_without_any(here: Situation) -> list[str]:
+    return [*MASKS, "--per-group", "2"]
 
 
 def compressed_shards(here: Situation) -> list[str]:
@@ -653,7 +674,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_fit_that_is_not_there, r'--fit is "squeeze": choose one of resize, crop, pad|invalid choice'),
         (
             a_fit_of_a_set_that_needs_none,
-            r"--fit is for the data set folder, csv, coco, parquet or webdataset: leave it out",
+            r"--fit is for the data set folder, csv, coco, masks, parquet or webdataset: leave it out",
         ),
         (arm_that_is_not_there, r'no arm "simclr": choose of vanilla, co-teaching'),
         (truncated_cifar_batch, r"data_batch_3 is damaged.*; delete .* and unpack"),
@@ -665,9 +686,23 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (folder_with_no_image, r"no image"),
         (folder_with_one_class, r"one class.*at least two"),
         (
-            a_data_set_of_masks,
-            r'--dataset is "garments", whose labels are masks: segmentation is not available yet; choose one of fashion',
+            a_strategy_of_classes_for_masks,
+            r"--strategy badge does not take masks, as those of garments are: choose one of random, ",
         ),
+        (
+            a_model_of_classes_for_masks,
+            r'--model is "resnet18", and the labels of garments are masks: choose one of small-unet, smp:',
+        ),
+        (
+            a_frozen_network_for_masks,
+            r"--freeze trains a linear head .*, and the labels of garments are masks: leave it out",
+        ),
+        (
+            influence_of_masks,
+            r"influence is computed from labels of one class each, and those of this data set are masks",
+        ),
+        (class_weights_of_classes, r"--class-weights weighs the pixels of masks: leave it out"),
+        (sequences_of_a_set_without_any, r"--per-group limits each sequence, and garments names none: leave it out"),
         (label_outside_the_classes, r"bird"),
         (budget_larger_than_the_pool, r"asks for 8,000 labels .* the pool holds 4,000 .*: lower the budget"),
         (limit_larger_than_the_pool, r"limit of 5000 .* choose from 1 to 4000"),

@@ -153,7 +153,7 @@ class Scorer:
         return np.stack(parts)
 
     def bald(self, passes: int, seed: int, rows: Ints | None = None) -> Floats:
-        """Mutual information between label and dropped weights of the rows, [n]; by default of all, in blocks of bounded memory."""
+        """Mutual information between label and dropped weights of the rows, by default of all, [n]."""
         if rows is not None:  # candidates, whose passes have one seed
             return scores.bald(self.mc_probs(rows, passes, seed))
         rows = np.arange(len(self.images))
@@ -176,11 +176,12 @@ class Scorer:
             model = self.model.head
         if loss == "egl":  # its expectation is over norms that are reduced already
             assert reduction != "head"
+            sampled: dict[str, Any] = self.sampled
             over_all: Reduction = reduction
             return self._cached(
                 rows,
                 {"loss": loss, "reduction": reduction, **self.sampled},
-                lambda x, _: gradient_norms(model, x, loss=loss, reduction=over_all, **self.sampled),
+                lambda x, _: gradient_norms(model, x, loss=loss, reduction=over_all, **sampled),
             )
         # Both schemes of the paper are one function, term by term (`core.gradnorm`): one computation serves both
         loss = "entropy" if loss == "expected" else loss
@@ -192,7 +193,7 @@ class Scorer:
             each = gradient_norms(model, x, loss=loss, targets=targets, reduction="none")
             return torch.stack([each.sum(1), torch.linalg.vector_norm(each, dim=1), each[:, head].sum(1)], dim=1)
 
-        known = None if labels is None else label_digest(labels, rows)
+        known = None if labels is None else label_digest(taken(labels, rows))
         return self._cached(rows, {"loss": loss, "labels": known}, all_three)[:, NORMS.index(reduction)]
 
     def _cached(self, rows: Ints, what: dict[str, Any], compute: Callable[[Tensor, Ints], Tensor]) -> Floats:
@@ -222,10 +223,9 @@ class Scorer:
             yield at, self.embeddings(at)
 
 
-def label_digest(labels: Any, rows: Ints) -> str:
-    """A short name for the labels of some rows, an array or masks that are read on demand."""
-    chosen = taken(labels, rows)
-    return chosen.version if isinstance(chosen, Lazy) else digest(chosen)
+def label_digest(labels: Any) -> str:
+    """A short name for labels, an array or masks that are read on demand."""
+    return labels.version if isinstance(labels, Lazy) else digest(labels)
 
 
 def compact(embeddings: Tensor) -> NDArray[np.float16]:

@@ -19,7 +19,7 @@ from safetensors.torch import load, load_file, save
 from torch import nn
 
 from core import metrics, selectors
-from core.engine.inference import Scorer
+from core.engine.inference import Scorer, label_digest
 from core.models import networks
 from core.models.architectures import TINY, Classifier, Frozen, Headed, Model, headed
 from core.models.batches import Images, channel_statistics, pick_device
@@ -34,7 +34,7 @@ from core.store.cache import ScoreCache, Trainings, digest
 from data import votes
 from data.dataset import ImageDataset
 from data.errors import UserError
-from data.lazy import Lazy, taken
+from data.lazy import taken
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 0)  # the only part, where there are no folds and no ensemble
@@ -238,7 +238,8 @@ class Learner:
         means = {
             name: float(np.mean([result[name] for result in results]))
             for name in results[0]
-            if name != "shared" and all(name in result for result in results)  # one of an earlier version has no accuracy
+            if name != "shared"
+            and all(name in result for result in results)  # one of an earlier version has no accuracy
         }
         return {**means, "shared": all(result["shared"] for result in results)}
 
@@ -382,7 +383,7 @@ class Learner:
             "settings": _key_of(settings),
             "data": self.dataset.fingerprint,
             "rows": digest(rows),
-            "labels": labels.version if isinstance(labels, Lazy) else digest(labels),
+            "labels": label_digest(labels),
             "seed": seed,
             "device": self._machine(),
         }
@@ -482,9 +483,7 @@ def _key_of(settings: Settings) -> dict[str, Any]:
     """Settings as a key; what earlier versions did not name is left out where it is as it was, so that theirs are found."""
     later = {"augment": "flip-crop", "steps": None, "class_weights": "none"}
     return {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in later or value != later[name]
+        name: value for name, value in dataclasses.asdict(settings).items() if name not in later or value != later[name]
     }
 
 

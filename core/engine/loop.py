@@ -136,6 +136,8 @@ class _Worker:
             columns, measures = scoring.columns(scored), scoring.measures(scored)
             if config.skip_duplicates:
                 scored = scoring.without_duplicates(scored, columns[config.method])
+            if config.per_group is not None:
+                scored = scoring.spread(scored, columns[config.method], config.per_group)
             self.task.answer.write(scored.posterior, here)
             if scored.trained == cycle:
                 write_array(here / "embedding.npy", scored.scorer.projection())
@@ -228,7 +230,17 @@ class _Worker:
         candidates = self.subset(cycle, candidates[self.dataset.readable(candidates)])
         collected = int((events["cycle"] > 0).sum())
         return Scoring(
-            self.run, self.task, self.learner, cycle, trained, scorers, state, standing, collected, posterior, candidates
+            self.run,
+            self.task,
+            self.learner,
+            cycle,
+            trained,
+            scorers,
+            state,
+            standing,
+            collected,
+            posterior,
+            candidates,
         )
 
     def subset(self, cycle: int, candidates: Ints) -> Ints:

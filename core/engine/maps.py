@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from core.runs.answers import ENTROPIES, PREDICTED
 from core.runs.reference import ground_truth
 from core.selectors import Settings
 from core.store.atomic import writing
-from data.lazy import Lazy, taken
+from data.lazy import taken
 
 DRAWS, DRAW_SEED = 8, 0  # label maps that stand for the expectation of "egl"
 Maps = Iterator[tuple[Ints, NDArray[np.float32]]]  # rows [n], posteriors [n, C, H, W]
@@ -64,9 +63,7 @@ class MaskLearner(Learner):
         """As there, and where steps are given exactly so many."""
         config, usual = self.config, super().settings(cycle, n)
         finetune = config.finetune_epochs > 0 and cycle > 0
-        return dataclasses.replace(
-            usual, steps=None if finetune else config.steps, class_weights=config.class_weights
-        )
+        return dataclasses.replace(usual, steps=None if finetune else config.steps, class_weights=config.class_weights)
 
     def _fitted(self, model: Any, rows: Ints, labels: Any) -> dict[str, float]:
         found = pixel_measures(self._confusion(maps(model, self.pool, rows), rows, labels))
@@ -137,7 +134,11 @@ class MaskLearner(Learner):
                 means["reference_accuracy"][at] = metrics.pixel_accuracy(each)
         with writing(folder):
             return MaskPosterior(
-                predicted=predicted.whole(), entropies=entropies.whole(), class_shares=shares, agreement=agreement, **means
+                predicted=predicted.whole(),
+                entropies=entropies.whole(),
+                class_shares=shares,
+                agreement=agreement,
+                **means,
             )
 
 

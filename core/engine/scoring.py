@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -148,6 +149,23 @@ def without_duplicates(cycle: Scoring, score: Floats) -> Scoring:
         if group[row] not in seen:
             kept.append(row)
             seen |= {int(group[row])} - {0}
+    candidates = np.array(sorted(kept), dtype=np.int64)
+    score[np.setdiff1d(rows, candidates)] = np.nan
+    return dataclasses.replace(cycle, candidates=candidates)
+
+
+def spread(cycle: Scoring, score: Floats, most: int) -> Scoring:
+    """The cycle with at most so many candidates of each group (frames of one video), those of the highest scores.
+
+    score: that which ranks, [N]; NaN for those left out afterwards, so that they are not collected either.
+    """
+    groups = cycle.learner.dataset.groups
+    assert groups is not None
+    rows, seen, kept = cycle.candidates, Counter[str](), []
+    for row in rows[np.lexsort((rows, -score[rows]))].tolist():
+        if seen[groups[row]] < most:
+            kept.append(row)
+        seen[groups[row]] += 1
     candidates = np.array(sorted(kept), dtype=np.int64)
     score[np.setdiff1d(rows, candidates)] = np.nan
     return dataclasses.replace(cycle, candidates=candidates)

@@ -1,6 +1,5 @@
 """The score of active label cleaning: Bernhardt et al., Nature Communications 2022, Eq. 2."""
 
-from core import scores
 from core.described import GREEN
 from core.label_scores import Labelled, LabelScore
 from core.scores import Array

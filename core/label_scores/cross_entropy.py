@@ -1,6 +1,5 @@
 """Cross-entropy of a label against the posterior: the noisiness term of Φ alone."""
 
-from core import scores
 from core.described import ORANGE
 from core.label_scores import Labelled, LabelScore
 from core.scores import Array

@@ -1,6 +1,5 @@
 """Entropy of the posterior: the ambiguity term of Φ alone, which ranks no labels."""
 
-from core import scores
 from core.described import SKY
 from core.label_scores import Labelled, LabelScore
 from core.scores import Array

@@ -47,6 +47,7 @@ RANDOM = "none"
 ELSEWHERE = re.compile(rf"{TIMM}[A-Za-z0-9_.]+|{TORCHVISION}({'|'.join(BACKBONES)})")
 OF_MASKS = re.compile(rf"{SMP}[a-z0-9]+/[A-Za-z0-9_.\-]+")
 """Networks of segmentation-models-pytorch: an architecture and its encoder."""
+OF_MASKS_TEXT = f"{SMP}ARCHITECTURE/ENCODER"
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 TRUSTED: set[str] = set()
 """The factories that the command line of this process named, and that it may therefore import. Nothing else may name them: not a

@@ -59,7 +59,9 @@ class Answer(ABC):
         """Whether something is a label that can be given: `UNKNOWN` is none."""
 
     @abstractmethod
-    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+    def standing(
+        self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
+    ) -> Any:
         """The labels that stand, [N, …], as the loss takes them: of a log's events, whose replay is `state`.
 
         ids: of the pool · files: what masks are read from · sides: height and width of the images.
@@ -100,7 +102,9 @@ class ClassAnswer(Answer):
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
         return whole and 0 <= int(label) < self.n_outputs
 
-    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+    def standing(
+        self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
+    ) -> Any:
         return state.majority
 
     def shares(self, labels: Any) -> Floats:
@@ -129,7 +133,7 @@ class ClassAnswer(Answer):
 
 
 class MaskAnswer(Answer):
-    """One of C classes for each pixel. A label int64 [N] says whether there is a mask (`MASK`); the masks themselves are files."""
+    """One of C classes for each pixel. A label int64 [N] says whether there is a mask (`MASK`); the masks are files."""
 
     kind = "mask"
     measured = ("miou", "pixel_accuracy")
@@ -141,14 +145,18 @@ class MaskAnswer(Answer):
     def fits(self, label: Any) -> bool:
         codes = np.asarray(label)
         whole = codes.dtype.kind in "iu" and codes.ndim == 2
-        return whole and codes.size > 0 and masks.VOID <= codes.min() and 0 <= codes.max() < self.n_outputs
+        return whole and codes.size > 0 and codes.min() >= masks.VOID and 0 <= codes.max() < self.n_outputs
 
-    def standing(self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]) -> Any:
+    def standing(
+        self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
+    ) -> Any:
         drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
         return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
 
     def shares(self, labels: Any) -> Floats:
-        counts = [np.bincount(np.asarray(labels[k]).ravel() + 1, minlength=self.n_outputs + 1)[1:] for k in range(len(labels))]
+        counts = [
+            np.bincount(np.asarray(labels[k]).ravel() + 1, minlength=self.n_outputs + 1)[1:] for k in range(len(labels))
+        ]
         found = np.array(counts, dtype=np.float64).reshape(-1, self.n_outputs)
         return found / np.maximum(found.sum(axis=1, keepdims=True), 1)
 

@@ -21,9 +21,9 @@ Layers = tuple[tuple[str, str], ...]  # (source, digest) of each mask of an imag
 class Merged(LazyMasks):
     """The masks [N, H, W] of a pool as the events of a log say them, read from their files when they are asked for.
 
-    An annotator's later mask covers the earlier one where it has a class. Of several annotators the majority of each pixel stands;
-    where they tie, or nobody has drawn, what came with the data, and unknown where nothing did. Reading one raises `UserError` as
-    `MaskFiles.read`.
+    An annotator's later mask covers the earlier one where it has a class. Of several annotators the majority of each pixel
+    stands; where they tie, or nobody has drawn, what came with the data, and unknown where nothing did. Reading one raises
+    `UserError` as `MaskFiles.read`.
     """
 
     def __init__(

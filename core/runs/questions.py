@@ -103,10 +103,7 @@ class ActiveLearning(Task):
         labelled = state.majority >= 0
         return {
             "n_labels": int(labelled.sum()),
-            **{
-                f"train_{name}": value
-                for name, value in posterior.measure(state.majority, labelled).items()
-            },
+            **{f"train_{name}": value for name, value in posterior.measure(state.majority, labelled).items()},
         }
 
     def score_columns(self, state: Labels, posterior: Posterior) -> dict[str, Floats]:

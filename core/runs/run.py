@@ -210,7 +210,7 @@ class Run:
         return state, taken, events
 
     def standing(self, dataset: ImageDataset, up_to_cycle: int | None = None) -> Any:
-        """The labels that stand, [N, …]: classes, −1 for none, or masks that are read when they are asked for. Raises as `state`."""
+        """The labels that stand, [N, …]: classes, −1 for none, or masks that are read when asked for. Raises as `state`."""
         state, _, events = self.state(dataset.ids, up_to_cycle)
         height, width = dataset.images.shape[1:3]
         return self.answer.standing(state, events, dataset.ids, self.masks, (height, width))

@@ -8,11 +8,13 @@ from typing import Any
 
 import data
 from core import methods, metrics
-from core.runs import imported, spec
+from core.described import Method
+from core.runs import answers, imported, spec
 from core.runs.reference import clean_labels, initial_labels, reference_counts
 from core.runs.run import SKIPPED_COUNTS
 from core.runs.spec import Config
 from data import ImageDataset, annotations, votes
+from data.dataset import Answer
 from data.errors import UserError
 from data.files import skipped
 
@@ -23,6 +25,15 @@ UNTRAINED_STRATEGY = "margin"  # the same where predictions are imported, which 
 FEW_LABELS = {"lr": 0.05, "batch_size": 32}
 # 480 steps left a narrow ResNet at 58.6 % of its own 2,000 training images of CIFAR-10, 2,520 took it to 83.7 %
 STEPS = 2_500
+# A training takes so many steps whatever the labels: a U-Net of width 16 on two cores does ten a second at 96 × 128
+MASKS = {
+    "model": "small-unet",
+    "width": 16,
+    "batch_size": 8,
+    "steps": 600,
+    "lr": 0.1,
+    "class_weights": "median-frequency",
+}
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     (spec.LEARNING, "fashion"): {
         "model": "small-cnn",
@@ -50,10 +61,19 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "steps": STEPS,
         **FEW_LABELS,
     },
+    (spec.LEARNING, "camvid"): {**MASKS, "budget": 18, "initial": 37, "cycles": 7},
+    (spec.LEARNING, "mask"): {**MASKS, "budget": 20, "cycles": 4},
+    (spec.CLEANING, "mask"): {**MASKS, "cycles": 4},
     (spec.CLEANING, "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     (spec.CLEANING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
 IMPORTED = "imported"  # the selector of predictions that a model of the user's own made
+# Options that are for classes, and what they do
+NO_MASKS = {
+    "freeze": "trains a linear head on one embedding of each image",
+    "predictions": "are one probability for each class and image",
+    "votes": "counts annotations by class",
+}
 NEED_MODEL = ("folds", "ensemble", "static", "evidence")  # options of which nothing is left where no model is trained
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it
 VOTES_SCORE = "self-confidence"  # the default where several people's votes are checked: see results/votes
@@ -79,6 +99,7 @@ def about(dataset: ImageDataset) -> dict[str, Any]:
         "n_samples": len(dataset.ids),
         "annotators": dataset.annotators,
         "annotators_source": dataset.annotators_source,
+        **({} if dataset.answer == answers.ClassAnswer.kind else {"answer": dataset.answer}),
         "skipped": [[name, group.reason] for group in left_out for name in group.examples],
         SKIPPED_COUNTS: {group.reason: group.n for group in left_out},
     }
@@ -94,13 +115,23 @@ def default_method(task: str, votes: bool = False, untrained: bool = False) -> s
     return VOTES_SCORE if votes else "cleaning"
 
 
+def _preset(task: str, dataset: str) -> dict[str, Any]:
+    """What a newcomer gets: for the data set, else for its kind of labels, else for any."""
+    return PRESETS.get((task, dataset)) or PRESETS.get((task, answer_of(dataset))) or PRESETS[task, ""]
+
+
+def answer_of(dataset: str) -> Answer:
+    """What a label of a data set is; of one whose plug-in is not installed here, a class."""
+    return data.CATALOGUE[dataset].answer if dataset in data.CATALOGUE else answers.ClassAnswer.kind
+
+
 def defaults(task: str, dataset: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings for whatever the user leaves open; given: what is not left open.
 
     Who counts epochs gets no more steps; weights that were learnt elsewhere are fine-tuned gently.
     """
     given = given or {}
-    found = {**PRESETS.get((task, dataset), PRESETS[task, ""])}
+    found = {**_preset(task, dataset)}
     if "epochs" in given:
         found.pop("steps", None)
     if methods.models.has_weights(given.get("model", found["model"]), given.get("weights")):
@@ -130,7 +161,12 @@ def suggest(
     other images is suggested for photographs, which no small network learns within hours on a CPU, and where its weights are on
     this machine for the label cleaning of small images too, of which the evidence is.
     """
-    checks, preset = spec.QUESTIONS[task].checks, PRESETS.get((task, dataset), PRESETS[task, ""])
+    checks, preset = spec.QUESTIONS[task].checks, _preset(task, dataset)
+    if answer_of(dataset) != answers.ClassAnswer.kind:
+        return Suggestion(
+            {},
+            f"Masks: {preset['model']} of width {preset['width']} is trained from scratch, {preset['steps']:,} steps per cycle.",
+        )
     there = methods.models.weights_there()
     small = side is None or side <= SMALL
     if not checks and method in methods.strategies.CATALOGUE and methods.strategies.CATALOGUE[method].trained:
@@ -236,6 +272,7 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
         if sets and settings["dataset"] not in sets and settings.get(name, one.default) != one.default:
             names = " or ".join(filter(None, [", ".join(sets[:-1]), sets[-1]]))
             raise UserError(f"{before}{spell(name)} is for the data set {names}: leave it out.")
+    _check_answer(settings, before, spell)
     _check_model(settings, before, spell)
     if settings.get("evidence") == "influence":
         _check_influence(settings, before, spell)
@@ -245,6 +282,38 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
         )
 
 
+def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
+    """Raise `UserError` for what does not take the data set's kind of labels."""
+    task, dataset = settings["task"], settings["dataset"]
+    kind, checks = answer_of(dataset), spec.QUESTIONS[settings["task"]].checks
+    of_classes = kind == answers.ClassAnswer.kind
+    model = settings.get("model", spec.OPTIONS["model"].default)
+    whose = "" if of_classes else f", and the labels of {dataset} are masks"
+    if methods.models.is_named(model) and not methods.models.is_known(model, kind):
+        names = [*spec.models(), methods.models.OTHERS] if of_classes else [methods.models.OF_MASKS_TEXT]
+        known = [name for name in names if name not in methods.models.CATALOGUE]
+        raise UserError(
+            f'{before}{spell("model")} is "{model}"{whose}: choose one of {", ".join([*methods.models.listed(kind), *known])}.'
+        )
+    ranks: Mapping[str, Method] = methods.label_scores.CATALOGUE if checks else methods.strategies.CATALOGUE
+    for name, described in (("method", ranks), ("selector", methods.selectors.CATALOGUE if checks else {})):
+        value = settings.get(name, spec.OPTIONS[name].default)
+        if value in described and kind not in described[value].answers:
+            fit = [one for one in spec.OPTIONS[name].choices(task) if kind in described[one].answers]
+            what = "labels of one class each" if of_classes else "masks"
+            raise UserError(
+                f"{before}{spell(name)} {value} does not take {what}, as those of {dataset} are: choose one of {', '.join(fit)}."
+            )
+    if of_classes:
+        if settings.get("class_weights", "none") != "none":
+            raise UserError(f"{before}{spell('class_weights')} weighs the pixels of masks: leave it out.")
+        return
+    for name, what in NO_MASKS.items():
+        value = settings.get(name, spec.OPTIONS[name].default)
+        if value != spec.OPTIONS[name].default:
+            raise UserError(f"{before}{spell(name)} {what}, and the labels of {dataset} are masks: leave it out.")
+
+
 def no_influence(settings: Mapping[str, Any]) -> tuple[str, str]:
     """Why no influence can be computed under these options, whatever the data, and the option to leave out for it, if one is.
 
@@ -252,6 +321,8 @@ def no_influence(settings: Mapping[str, Any]) -> tuple[str, str]:
     """
     if spec.QUESTIONS[settings["task"]].checks:
         return "says what newly labelled images are worth, which is a question of active learning", ""
+    if answer_of(settings["dataset"]) != answers.ClassAnswer.kind:
+        return "is computed from labels of one class each, and those of this data set are masks", ""
     if settings.get("freeze"):
         why = "inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a penalty "
         return f"{why}of its own", "freeze"
@@ -329,7 +400,8 @@ def _check_model(settings: Mapping[str, Any], before: str, spell: Callable[[str]
     if not methods.models.has_weights(model, value["weights"]):
         raise UserError(
             f"{before}{frozen} keeps the network as it is, and {model} begins from random weights: choose "
-            f"{', '.join(spec.models()[len(known) :])} or {methods.models.OTHERS} by {spell('model')}, with weights."
+            f"{', '.join(one for one in spec.models() if methods.models.is_elsewhere(one))} or {methods.models.OTHERS} by "
+            f"{spell('model')}, with weights."
         )
     if strategy is not None and strategy.trained:
         raise UserError(
@@ -364,6 +436,8 @@ def prepare(config: Config, dataset: ImageDataset) -> Config:
 
 
 def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
+    if config.per_group is not None and dataset.groups is None:
+        raise UserError(f"--per-group limits each sequence, and {dataset.name} names none: leave it out.")
     if config.evidence == "influence" and int((dataset.test_labels >= 0).sum()) < 2:
         raise UserError(
             "--evidence influence is measured on the loss of test images, and this data set has none with a label: hold some out "
@@ -380,7 +454,7 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
             f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
             "as many images as are to be labelled."
         )
-    known = int((dataset.labels >= 0).sum())
+    known = int(dataset.labelled.sum())
     if config.annotator == "person":
         return _prepare_people(config, dataset, known)
     config = dataclasses.replace(config, initial=config.initial or config.budget)

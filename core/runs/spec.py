@@ -23,7 +23,7 @@ from core import methods
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
-OWN = ("folder", "csv", "coco", "parquet", "webdataset", "masks")  # data sets that are whatever images the user names
+OWN = ("folder", "csv", "coco", "masks", "parquet", "webdataset")  # data sets that are whatever images the user names
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -374,7 +374,7 @@ class LabelNext:
             title="At most per sequence (images)",
             ge=1,
             le=LARGEST,
-            description="label at most so many images of each sequence (frames of one video) per cycle, where the data set names them",
+            description="label at most so many images of each sequence (frames of one video) per cycle",
         ),
         Option(unset="no limit", branch=True),
     ] = None
@@ -486,9 +486,7 @@ class Model:
 
     model: Annotated[
         str,
-        Field(
-            description="architecture; those of timm, torchvision and segmentation-models-pytorch begin from weights learnt elsewhere"
-        ),
+        Field(description="architecture; those that are not our own begin from weights learnt elsewhere"),
         Option(choices=models, also=(methods.models.is_named, methods.models.OTHERS)),
     ] = "small-cnn"
     width: Annotated[
@@ -568,8 +566,7 @@ class Training:
     class_weights: Annotated[
         Literal["none", "inverse-frequency", "median-frequency"],
         Field(
-            description="weight of each class in the loss of masks, by its share of the labelled pixels: a rare class counts as much "
-            "as a common one"
+            description="weight of each class in the loss of masks, by its share of the labelled pixels, so that rare ones count"
         ),
         Option(),
     ] = "none"

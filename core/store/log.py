@@ -35,7 +35,7 @@ MASK = 0  # a mask was given, which the table of masks names
 
 
 class Drawn(NamedTuple):
-    """The mask of an event: the digest by which it is kept, and how many of its pixels have a class; the others are not covered."""
+    """The mask of an event: the digest by which it is kept, and how many pixels it covers, which are those that have a class."""
 
     digest: str
     pixels: int
@@ -132,7 +132,8 @@ class Log:
             if "digest" in events:
                 drawn = events.loc[events["digest"].notna(), ["seq", "digest", "pixels"]]
                 db.executemany(
-                    "INSERT INTO masks VALUES (?, ?, ?)", [(int(a), str(b), int(c)) for a, b, c in drawn.values.tolist()]
+                    "INSERT INTO masks VALUES (?, ?, ?)",
+                    [(int(a), str(b), int(c)) for a, b, c in drawn.values.tolist()],
                 )
             for phase in phases:
                 self._finish(db, phase["cycle"], phase["phase"], phase["seconds"], phase["result"])
@@ -267,7 +268,10 @@ class Log:
 
     @staticmethod
     def _record(
-        db: sqlite3.Connection, cycle: int, events: Sequence[Event], precision: Literal["seconds", "milliseconds"] = "seconds"
+        db: sqlite3.Connection,
+        cycle: int,
+        events: Sequence[Event],
+        precision: Literal["seconds", "milliseconds"] = "seconds",
     ) -> None:
         now = datetime.now(UTC).isoformat(timespec=precision)
         (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM labels").fetchone()

@@ -54,8 +54,8 @@ class MaskFiles:
     def _damaged(self, path: Path) -> UserError:
         state = "damaged" if path.is_file() else "missing"
         return UserError(
-            f"The mask {path.name} of run {self.folder.parent.name} is {state}: restore the folder {self.folder} from a backup, or "
-            "from a bundle of the run."
+            f"The mask {path.name} of run {self.folder.parent.name} is {state}: restore {self.folder} from a backup, or from a "
+            "bundle of the run."
         )
 
 

@@ -160,6 +160,8 @@ def test_noise_that_the_votes_cannot_give_is_refused(pool):
 
 def test_every_preset_runs_on_a_data_set_of_its_kind(pool):
     for (task, dataset), settings in settle.PRESETS.items():
+        if settings["model"] == "small-unet":
+            continue  # of masks: tests/core/engine/test_maps.py runs them
         assert settle.defaults(task, dataset) == settings
         method = "margin" if task == "active-learning" else "cleaning"
         config = Config(**{"budget": 0, **settings, "task": task, "dataset": dataset or "folder", "method": method})

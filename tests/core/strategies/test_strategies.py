@@ -26,6 +26,21 @@ class FakePool:
     def mc_probs(self, passes):
         return np.random.default_rng(2).dirichlet(np.ones(4), (passes, N))
 
+    def entropy(self):
+        return scores.entropy(self.probs())
+
+    def margin(self):
+        return scores.margin(self.probs())
+
+    def bald(self, passes):
+        return scores.bald(self.mc_probs(passes))
+
+    def shares(self):
+        return self.probs()
+
+    def labelled_shares(self):
+        return np.eye(4)[self.labels()]
+
     def gradient_norms(self, loss):
         self.asked.append(loss)
         return np.linspace(1, 2, N)
@@ -50,6 +65,18 @@ class FakePool:
 
     def expected_influence(self):
         return np.arange(N, dtype=np.float64)
+
+
+class RareClass(FakePool):
+    """A pool of which samples 3 and 7 alone are expected to be of the class that no label has."""
+
+    def shares(self):
+        found = np.tile([1.0, 0.0], (N, 1))
+        found[[3, 7]] = [0.5, 0.5]
+        return found
+
+    def labelled_shares(self):
+        return np.tile([1.0, 0.0], (M, 1))
 
 
 def score(name, pool=None):
@@ -109,3 +136,9 @@ def test_no_strategy_has_the_name_of_a_column_of_the_evidence():
 def test_mc_dropout_is_the_mutual_information_of_its_passes():
     assert strategies.load("mc-dropout").dropout > 0
     np.testing.assert_array_equal(score("mc-dropout"), scores.bald(FakePool().mc_probs(50)))
+
+
+def test_class_balanced_random_begins_with_the_class_that_has_the_fewest_labels():
+    found = score("balanced-random", RareClass())
+    assert set(np.argsort(-found)[:2]) == {3, 7}
+    assert len(set(found)) == N
