@@ -40,6 +40,10 @@ class Answer(ABC):
     """What a label is."""
     measured: ClassVar[tuple[str, ...]]
     """The metrics that a test set is measured by, the most telling first."""
+    measure: ClassVar[str]
+    """What the first of them is called: "accuracy"."""
+    meaning: ClassVar[str]
+    """What it is."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
@@ -97,6 +101,8 @@ class ClassAnswer(Answer):
 
     kind = "class"
     measured = ("accuracy",)
+    measure = "accuracy"
+    meaning = "share of the test images that the model of the cycle gets right"
 
     def fits(self, label: Any) -> bool:
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
@@ -137,6 +143,11 @@ class MaskAnswer(Answer):
 
     kind = "mask"
     measured = ("miou", "pixel_accuracy")
+    measure = "mean IoU"
+    meaning = (
+        "intersection over union of the predicted and the reference pixels of a class, over all test images together, and the mean "
+        "over the classes that either has"
+    )
 
     @property
     def n_labels(self) -> int:
