@@ -145,8 +145,8 @@ class MaskAnswer(Answer):
     measured = ("miou", "pixel_accuracy")
     measure = "mean IoU"
     meaning = (
-        "intersection over union of the predicted and the reference pixels of a class, over all test images together, and the mean "
-        "over the classes that either has"
+        "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
+        "mean over the classes that either has"
     )
 
     @property
