@@ -58,6 +58,12 @@ class Answer(ABC):
         """How many labels an event of the log can give: the classes, or one, that there is a mask."""
         return self.n_outputs
 
+    @property
+    def images(self) -> dict[str, int]:
+        """The files uint8 [N, H, W] in which a cycle keeps what its models say, with the largest value of each; none where it
+        keeps probabilities (`POSTERIOR`)."""
+        return {}
+
     @abstractmethod
     def fits(self, label: Any) -> bool:
         """Whether something is a label that can be given: `UNKNOWN` is none."""
@@ -152,6 +158,10 @@ class MaskAnswer(Answer):
     @property
     def n_labels(self) -> int:
         return 1
+
+    @property
+    def images(self) -> dict[str, int]:
+        return {PREDICTED: self.n_outputs - 1, ENTROPIES: 255}
 
     def fits(self, label: Any) -> bool:
         codes = np.asarray(label)
