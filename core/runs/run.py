@@ -194,7 +194,7 @@ class Run:
         """Posterior of a cycle, float32 [N, C], memory-mapped. Raises `UserError` where it cannot be read, or none is kept."""
         if self.answer.images:
             raise UserError(
-                f"Run {self.id} keeps no probabilities of whole images, as its labels are {self.answer.kind}s: export its ranking."
+                f"Run {self.id} keeps no probabilities of whole images, as its labels are {self.answer.kind}s: take its ranking."
             )
         try:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))

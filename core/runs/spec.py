@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 import data
 from core import methods
+from data.dataset import Answer
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
@@ -93,6 +94,11 @@ def backbones() -> Sequence[str]:
 def noise_kinds() -> Sequence[str]:
     """Ways of injecting noise."""
     return list(NOISE_KINDS)
+
+
+def answer_of(dataset: str) -> Answer:
+    """What a label of a data set is; of one whose plug-in is not installed here, a class."""
+    return data.CATALOGUE[dataset].answer if dataset in data.CATALOGUE else "class"
 
 
 @dataclass(frozen=True)
@@ -525,7 +531,8 @@ class Training:
             title="Training steps, at least",
             ge=1,
             le=LARGEST,
-            description="gradient steps that a training takes at least: few labels are gone through in more epochs",
+            description="gradient steps that a training takes at least, and where labels are masks exactly: few labels are gone "
+            "through in more epochs",
         ),
         Option(unset="by data set; as many as the epochs give where these are given"),
     ] = None
@@ -697,6 +704,8 @@ class Config(Lineage, Scoring, Training, Model, Predictions, CheckNext, LabelNex
         """How long a training is, in words."""
         if self.freeze:
             return "until the head converges"
+        if self.steps and answer_of(self.dataset) == "mask":
+            return f"{self.steps:,} steps"
         least = f", at least {self.steps:,} steps" if self.steps else ""
         return f"{self.epochs:,} epoch{'s' * (self.epochs != 1)}{least}"
 
