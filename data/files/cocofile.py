@@ -119,7 +119,7 @@ def drawings(
     below it unknown.
 
     name: of the file, for messages · codes: classes by the names of categories · base: the class of pixels without annotation.
-    Raises UserError for an annotation of an image or a category that is not listed.
+    Raises UserError for an annotation of an image or a category that is not listed, or of no class.
     """
     names = categories(content)
     listed = {one["id"] for one in content["images"]}
@@ -131,7 +131,14 @@ def drawings(
                     f"{name} has an annotation of {what} {one[key]!r} that it does not list; export it again"
                 )
         of_image.setdefault(one["image_id"], []).append(one)
-    code_of = {id: VOID if category.lower() in VOID_NAMES else codes[category] for id, category in names.items()}
+    used = {one["category_id"] for one in content["annotations"]}
+    code_of = {id: VOID if names[id].lower() in VOID_NAMES else codes.get(names[id], -1) for id in used}
+    for id, code in code_of.items():
+        if code < 0:
+            raise UserError(
+                f"{name} has annotations of the category {names[id]!r}, and the classes are {', '.join(codes)}; rename it, or "
+                "leave it out"
+            )
     for image in content["images"]:
         yield str(image["file_name"]), _drawing(image, of_image.get(image["id"], []), code_of, base)
 
