@@ -102,7 +102,7 @@ def _hand_out_masks(
                 "annotations": [
                     {"result": brushes.results(codes, names, source.removeprefix(PERSON))}
                     for source, codes in drawn.layers(row)[1].items()
-                    if source.startswith(PERSON)
+                    if source.startswith(PERSON) and (codes != VOID).any()
                 ],
             }
 
