@@ -4,7 +4,7 @@ All of it is read from the label log at every step, so that a second tab, anothe
 no torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +19,7 @@ from core.runs import answers, audit
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
-from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, Answers, standing
+from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, Answers, Drawn, Event, standing
 from data import ImageDataset, annotations, votes
 from data.annotations import Annotations
 from data.errors import UserError
@@ -111,6 +111,20 @@ def record(run: Run, sample_ids: list[str], labels: Ints, annotators: list[str],
             if last.get((sample_id, PERSON + who)) != label:
                 last[sample_id, PERSON + who] = label
                 answers.new.append((sample_id, int(label), PERSON + who))
+    return len(answers.new)
+
+
+def record_masks(run: Run, sample_ids: list[str], masks: Sequence[Drawn], annotators: list[str]) -> int:
+    """Append masks that people drew, for the next cycle; returns how many were new. masks: as `Run.masks` keeps them.
+
+    One that its annotator has given before, and not changed since, is left out. Raises as `record`.
+    """
+    with _answering(run, annotators) as answers:
+        last = {(e.sample_id, e.source): getattr(e, "digest", None) for e in standing(answers.events).itertuples()}
+        for sample_id, drawn, who in zip(sample_ids, masks, annotators, strict=True):
+            if last.get((sample_id, PERSON + who)) != drawn.digest:
+                last[sample_id, PERSON + who] = drawn.digest
+                answers.new.append(Event(sample_id, MASK, PERSON + who, drawn))
     return len(answers.new)
 
 

@@ -24,7 +24,8 @@ from data.dataset import Answer
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
-OWN = ("folder", "csv", "coco", "masks", "parquet", "webdataset")  # data sets that are whatever images the user names
+# Data sets that are whatever images the user names
+OWN = ("folder", "csv", "coco", "coco-masks", "masks", "parquet", "webdataset")
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -276,6 +277,19 @@ class Data:
         list[str] | None,
         Field(description="classes of a folder whose labels do not name them all, for people to choose from"),
         Option("basic", "data", unset="those of the labels", loads="class_names", sets=OWN),
+    ] = None
+    unannotated: Annotated[
+        Literal["background", "void"] | None,
+        Field(
+            title="Pixels without annotation",
+            description="class of the pixels that no COCO annotation covers: background, or void, whose class is unknown",
+        ),
+        Option(
+            identity="data",
+            unset="void where a category is marked as stuff (isthing 0), else background",
+            loads="unannotated",
+            sets=("coco-masks",),
+        ),
     ] = None
     labels: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from core.analysis import labelling
 from core.runs import annotation, run, settle
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
-from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, standing
+from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, standing
 from data.errors import UserError
 
 N = 8
@@ -307,3 +307,16 @@ def test_no_vote_is_lost_or_doubled_when_several_tabs_vote_at_once(one, pool):
     assert len(events) == 2 * N
     assert not events.duplicated(["sample_id", "source"]).any()
     assert (events["cycle"] == 1).all()
+
+
+def test_masks_are_recorded_once_and_each_annotators_latest_is_kept(one, pool):
+    first, second = (one.masks.add(np.full((28, 28), code, np.uint8)) for code in (1, 2))
+    ids, both = [pool.ids[0], pool.ids[1]], [first, second]
+    assert annotation.record_masks(one, ids, both, ["ann", "ann"]) == 2
+    assert annotation.record_masks(one, ids, both, ["ann", "ann"]) == 0
+    assert annotation.record_masks(one, ids, both, ["ann", "bob"]) == 1
+    assert annotation.record_masks(one, [ids[0]] * 3, [second, first, first], ["ann"] * 3) == 2
+    events = one.log.events(sources=PERSON)
+    assert events["digest"].tolist() == [one.digest for one in (first, second, second, second, first)]
+    assert set(events["label"]) == {MASK}
+    assert events["pixels"].tolist() == [28 * 28] * 5

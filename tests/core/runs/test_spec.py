@@ -116,7 +116,9 @@ def test_help_describes_every_option_and_needs_no_torch(capsys):
 def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     """A protocol in which an option has a value; wrote: what stands there instead of the option's name."""
     task = question(name)
-    run = {"task": task, "dataset": "folder", wrote or name: value}
+    sets = OPTIONS[name].option.sets if name in OPTIONS else ()
+    dataset = "folder" if not sets or "folder" in sets else sets[0]
+    run = {"task": task, "dataset": dataset, wrote or name: value}
     run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
     run |= (
         {"dataset": "garments", "model": "small-unet"} if name == "class_weights" else {}
@@ -344,7 +346,7 @@ def test_an_option_of_the_other_question_is_refused(tmp_path):
 
 
 def test_an_option_of_another_data_set_is_refused():
-    with pytest.raises(spec.UserError, match=r"--image-size is for .* webdataset or noisycxr: leave it out"):
+    with pytest.raises(spec.UserError, match=r"--image-size is for .* coco-masks or noisycxr: leave it out"):
         settle.check({"task": LEARNING, "dataset": "cifar10h", "image_size": 32})
 
 
