@@ -120,9 +120,8 @@ def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     dataset = "folder" if not sets or "folder" in sets else sets[0]
     run = {"task": task, "dataset": dataset, wrote or name: value}
     run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
-    run |= (
-        {"dataset": "garments", "model": "small-unet"} if name == "class_weights" else {}
-    )  # whose pixels have classes
+    run |= {"dataset": "garments"} if name == "class_weights" else {}  # whose pixels have classes
+    run |= {"model": "small-unet"} if spec.answer_of(run["dataset"]) == "mask" else {}
     lines = [f"{key} = {json.dumps(one).replace('NaN', 'nan')}" for key, one in run.items()]
     arm = "[[arms]]" if task == CLEANING else '[[arms]]\nmethod = "margin"'
     path.write_text('title = "Mine"\nseeds = [0]\n[run]\n' + "\n".join(lines) + f"\n{arm}\n")
@@ -346,7 +345,7 @@ def test_an_option_of_the_other_question_is_refused(tmp_path):
 
 
 def test_an_option_of_another_data_set_is_refused():
-    with pytest.raises(spec.UserError, match=r"--image-size is for .* coco-masks or noisycxr: leave it out"):
+    with pytest.raises(spec.UserError, match=r"--image-size is for .* webdataset or noisycxr: leave it out"):
         settle.check({"task": LEARNING, "dataset": "cifar10h", "image_size": 32})
 
 
