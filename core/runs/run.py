@@ -187,6 +187,16 @@ class Run:
                 "the file."
             ) from error
 
+    def predicted(self, cycle: int) -> NDArray[np.uint8]:
+        """The most probable class of each pixel in a cycle, uint8 [N, H, W], memory-mapped; of a run on masks."""
+        try:
+            path = self.cycle_path(cycle) / answers.PREDICTED
+            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable predicted masks: choose another cycle, or restore the file."
+            ) from error
+
     def state(
         self, sample_ids: list[str], up_to_cycle: int | None = None
     ) -> tuple[relabel.Labels, relabel.Votes, pd.DataFrame]:
