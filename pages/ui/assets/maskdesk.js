@@ -2,7 +2,7 @@ const desks = new WeakMap();
 const VOID = 255;          // as data.masks.VOID
 const STEPS = 100;         // that can be undone
 const PAUSE = 60000;       // ms without a movement that are no longer work, as core.runs.annotation.PAUSE
-const NEAR = 9;            // CSS pixels within which a click is on the first point of a polygon, or on the last
+const NEAR = 9, TWICE = 4; // CSS pixels within which a click is on the first point of a polygon, or twice on the last
 const DEEPEST = 48;        // CSS pixels of a pixel of the mask, at most
 const SAID = { "0": "a mask", "-2": "skipped", "-3": "unsure" };
 const TOOLS = { b: "brush", e: "eraser", p: "polygon", f: "fill" };
@@ -69,7 +69,10 @@ export default function({ parentElement, data, setStateValue }) {
   }
   const place = JSON.stringify(data.place);
   if (desk.place !== place) {   // another annotator or ranking: what still waits was said at the old place, and stays with it
-    Object.assign(desk, { place, back: 0, undoing: false, frames: new Map(), open: null, polygon: [], gesture: null,
+    const same = desk.place && JSON.stringify(JSON.parse(desk.place).slice(0, 2)) === JSON.stringify(data.place.slice(0, 2));
+    const drafts = same ? desk.drafts : new Map();   // what was not saved before a new ranking came
+    if (same) for (const [id, one] of desk.frames) if (one.changed) drafts.set(id, one.codes);
+    Object.assign(desk, { place, back: 0, undoing: false, frames: new Map(), drafts, open: null, polygon: [], gesture: null,
                           pointers: new Map(), space: false, hover: null });
     document.activeElement?.blur();   // the keys are for the desk, not for the name that was typed just now
   }
@@ -108,13 +111,13 @@ export default function({ parentElement, data, setStateValue }) {
   function act(what) {
     const image = shown();
     if (!image || desk.undoing) return;
-    const frame = desk.frames.get(image.id);
+    const open = frame();
     abandon();
     tick();
     if (what === "mask") {
-      if (frame.codes.every((code) => code === VOID)) return tell("Nothing is drawn yet: give some pixels a class, or skip the image.");
-      frame.changed = false;
-      send({ do: "mask", id: image.id, mask: encoded(frame.codes), seconds: Math.round(frame.spent / 100) / 10, image });
+      if (open.codes.every((code) => code === VOID)) return tell("Nothing is drawn yet: give some pixels a class, or skip the image.");
+      open.changed = false;
+      send({ do: "mask", id: image.id, mask: encoded(open.codes), seconds: Math.round(open.spent / 100) / 10, image });
     } else send({ do: what, id: image.id, image });
     if (desk.back) desk.back -= 1;
     show();
@@ -132,23 +135,21 @@ export default function({ parentElement, data, setStateValue }) {
   }
 
   // The mask on the table, its steps, and the time spent on it
-  function opened(image) {
-    let frame = desk.frames.get(image.id);
-    if (!frame) {
-      const given = image.given ? decoded(image.given, W * H) : null, proposal = image.proposal ? decoded(image.proposal, W * H) : null;
-      const starts = { given: given ?? proposal, proposal: proposal ?? given, empty: null };
-      const codes = image.mask ? decoded(image.mask, W * H) : starts[desk.start]?.slice() ?? decoded("", W * H);
-      const differs = given && proposal && given.map((code, i) => code !== proposal[i] ? 1 : 0);
-      frame = { codes, given, proposal, differs, undo: [], redo: [], spent: 0, changed: false };
-      frame.differing = differs ? differs.reduce((sum, one) => sum + one, 0) : 0;
-      desk.frames.set(image.id, frame);
-    }
-    return frame;
+  function prepare(image) {
+    if (desk.frames.has(image.id)) return;
+    const read = (text) => text ? decoded(text, W * H) : null;
+    const given = read(image.given), proposal = read(image.proposal), draft = desk.drafts.get(image.id);
+    const starts = { given: given ?? proposal, proposal: proposal ?? given, empty: null };
+    const codes = draft ?? read(image.mask) ?? starts[desk.start]?.slice() ?? new Uint8Array(W * H).fill(VOID);
+    const differs = given && proposal && given.map((code, i) => code !== proposal[i] ? 1 : 0);
+    const differing = differs ? differs.reduce((sum, one) => sum + one, 0) : 0;
+    desk.frames.set(image.id, { codes, given, proposal, differs, differing, undo: [], redo: [], spent: 0, changed: Boolean(draft) });
+    desk.drafts.delete(image.id);
   }
   const frame = () => desk.frames.get(desk.open);
   function tick() {
-    const now = performance.now(), now_open = frame();
-    if (now_open && now - desk.moved < PAUSE) now_open.spent += now - desk.moved;
+    const now = performance.now(), open = frame();
+    if (open && now - desk.moved < PAUSE) open.spent += now - desk.moved;
     desk.moved = now;
   }
   // Keep what was in the smallest box that a step has changed
@@ -213,10 +214,10 @@ export default function({ parentElement, data, setStateValue }) {
     paint();
   }
   function corner(at, time) {
-    const points = desk.polygon, near = (point) => Math.hypot(point[0] - at[0], point[1] - at[1]) * desk.zoom < NEAR;
-    const twice = points.length > 0 && near(points.at(-1)) && time - desk.cornered < 500;
+    const points = desk.polygon, near = (point, reach) => Math.hypot(point[0] - at[0], point[1] - at[1]) * desk.zoom < reach;
+    const twice = points.length > 0 && near(points.at(-1), TWICE) && time - desk.cornered < 500;
     desk.cornered = time;
-    if (points.length > 2 && (twice || near(points[0]))) return close();
+    if (points.length > 2 && (twice || near(points[0], NEAR))) return close();
     if (!twice) points.push(at);
     paint();
   }
@@ -429,13 +430,13 @@ export default function({ parentElement, data, setStateValue }) {
     if (image && desk.open !== image.id) {
       abandon();
       tick();
-      opened(image);
+      prepare(image);
       Object.assign(desk, { open: image.id, fit: true });
       shade(0, 0, H, W);
     }
     if (!image) { abandon(); desk.open = null; }
     const kept = new Set([...data.queue, ...all].map((one) => one.id)), urls = new Set([...data.queue, ...all].map((one) => one.url));
-    for (const id of desk.frames.keys()) if (!kept.has(id)) desk.frames.delete(id);
+    for (const [id, one] of desk.frames) if (!kept.has(id) && !one.changed) desk.frames.delete(id);
     for (const url of desk.pictures.keys()) if (!urls.has(url)) desk.pictures.delete(url);
     for (const one of queue().slice(0, 3)) picture(one.url);
     const now = frame(), free = image && !desk.undoing;
@@ -447,18 +448,20 @@ export default function({ parentElement, data, setStateValue }) {
     else $("empty").textContent = data.left > waiting ? "The next image is on its way…" : data.empty;
     $("view").classList.toggle("brush", ["brush", "eraser"].includes(desk.tool));
     $("view").classList.toggle("pan", desk.space);
-    const before = !image ? "" : "Looking back by " + desk.back + ": you said " + SAID[image.label] + (now.changed ? ", and have changed it since · Enter saves" : " · → to go on");
     const status = desk.undoing ? " · taking back…" : waiting ? " · saving " + waiting + "…" : "";
-    tell(!image ? "" : (desk.back ? before : image.id) + status);
+    const before = () => `Looking back by ${desk.back}: you said ${SAID[image.label]}` +
+      (now.changed ? ", and have changed it since · Enter saves" : " · → to go on");
+    tell(!image ? "" : (desk.back ? before() : image.id) + status);
     const share = !now?.differs ? "" : `Given mask and proposal differ in ${(100 * now.differing / W / H).toFixed(1)} % of the pixels`;
     $("guide").textContent = [share, image?.guide?.details].filter(Boolean).join(" · ");
     const last = all.at(-1);
     $("last").hidden = !last;
     if (last) {
-      const small = make("img", ""), seconds = desk.frames.get(last.id)?.spent;
+      const small = make("img", ""), spent = last.label === 0 && desk.frames.get(last.id)?.spent;
       small.src = last.url;
       small.alt = "The image before";
-      $("last").replaceChildren(small, make("div", "said", "Just now: " + SAID[last.label] + (last.label === 0 && seconds ? ` in ${Math.round(seconds / 1000)} s` : "")));
+      const text = "Just now: " + SAID[last.label] + (spent ? ` in ${Math.round(spent / 1000)} s` : "");
+      $("last").replaceChildren(small, make("div", "said", text));
     }
     const wanted = $("search").value.trim().toLowerCase(), counts = new Uint32Array(256);
     if (now) for (const one of now.codes) counts[one]++;
@@ -636,14 +639,16 @@ export default function({ parentElement, data, setStateValue }) {
     if (key === " ") { $("view").classList.toggle("pan", desk.space); paint(); }
     else if (!event.repeat || /^(Arrow|[[\]+-]|undo|redo)/.test(key)) press(key);
   };
-  const lift = (event) => { if (event.key === " ") { desk.space = false; $("view").classList.remove("pan"); paint(); } };
+  const lift = (event) => { if (event.type === "blur" || event.key === " ") { desk.space = false; $("view").classList.remove("pan"); paint(); } };
   window.addEventListener("keydown", listen, true);
   window.addEventListener("keyup", lift, true);
+  window.addEventListener("blur", lift);
   if (desk.stop) desk.stop();
   // This one's own: Streamlit may call it only after the next drawing has put its listener there
   const stop = desk.stop = () => {
     window.removeEventListener("keydown", listen, true);
     window.removeEventListener("keyup", lift, true);
+    window.removeEventListener("blur", lift);
   };
   return stop;
 }
