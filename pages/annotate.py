@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.analysis import samples
 from core.analysis.samples import Filter
-from core.runs import annotation, answers, jobs
+from core.runs import annotation, jobs
 from core.runs import run as runs
 from core.runs.annotation import Desk
 from core.runs.run import Run
@@ -45,7 +45,7 @@ def simulated(run: Run, cycle: int | None) -> None:
         st.subheader("First in its queue", anchor=False)
         captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
         st.image(tiles.pictures(here, first, 128), caption=captions, width=128)
-        st.caption("Rank: current label (— for none) → what the model suggests.")
+        st.caption(f"Rank: {run.answer.beside.replace('≠', '→')}; — for none.")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:
@@ -138,7 +138,7 @@ def desk_data(
 
     return {
         "place": [run.id, name, cycle],
-        **answers.of(dataset.class_names).desk(),
+        **run.answer.desk(),
         "queue": [image(int(row), shown) for row in found.queue[:AHEAD]],
         # What was skipped comes back, and stays blind until then
         "said": [
@@ -245,6 +245,9 @@ def show(run: Run, cycle: int | None) -> None:
     """Everything below the title."""
     if run.config.annotator != "person":
         return simulated(run, cycle)
+    if run.answer.layers:
+        st.info("Masks are not drawn here yet: draw them elsewhere and import the files.")
+        return None
     done, (state, sentence) = len(run.cycles()), run.status()
     if cycle is not None and cycle < done - 1:
         st.info(f"Annotations go to the newest ranking, that of cycle {done - 1}.")

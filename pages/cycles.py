@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core import methods
-from core.analysis import labelling, measures
+from core.analysis import labelling, layers, measures
 from core.analysis.samples import Filter
 from core.files import handout, report
 from core.runs import annotation, branch, imported, jobs, spec
@@ -251,6 +251,7 @@ def history(run: Run, cycle: int) -> None:
             "training and come first in the ranking, until one more annotation decides."
         )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
+    by_class(here)
     st.subheader("What each cycle did")
     changes = widgets.changes(here, here.key)
     st.dataframe(
@@ -343,6 +344,19 @@ def report_export(here: frame.Here) -> None:
             disabled=not widgets.has_browser(),
             help=None if widgets.has_browser() else "PDF is printed by Chrome or Chromium, and none was found.",
         )
+
+
+def by_class(here: frame.Here) -> None:
+    """The IoU of each class on the test set, where labels are masks."""
+    drawn = layers.class_figure(here.run, here.cycle)
+    if drawn is None:
+        return
+    st.subheader("IoU of each class")
+    name = f"{here.run.id}-cycle{here.cycle}-class-iou"
+    widgets.figure(drawn, name)
+    table = layers.class_iou(here.run)
+    export = table.rename(columns=lambda cycle: f"cycle {cycle}").reset_index()
+    widgets.table_export(lambda: export, len(export), name, "Export IoU")
 
 
 def relabels(here: frame.Here) -> None:
