@@ -16,9 +16,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import methods
-from core.analysis import bounds, published
+from core.analysis import bounds, measures, published
 from core.plots import curves
-from core.runs import same
+from core.runs import answers, same
 from core.runs.run import TAKE, Run
 from core.runs.spec import Config
 from data.errors import UserError
@@ -175,7 +175,7 @@ def read(runs: Runs) -> Members:
         )
     best: dict[tuple[str, int], Member] = {}
     for run, config in configs:
-        cycles, key = run.cycles(), (config.method, config.seed)
+        cycles, key = measures.cycles(run), (config.method, config.seed)
         if len(cycles) > (len(best[key].cycles) if key in best else 0):
             best[key] = Member(run, config, cycles)
     return Members(list(best.values()), len(configs))
@@ -373,11 +373,17 @@ def tables(runs: Runs) -> dict[str, pd.DataFrame]:
     return found
 
 
-def texts(found: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """A definition for each table of `tables`, with what is missing, how many comparisons, and the paper's protocol."""
+def texts(found: dict[str, pd.DataFrame], measure: str = answers.ClassAnswer.measure) -> dict[str, str]:
+    """A definition for each table of `tables`, with what is missing, how many comparisons, and the paper's protocol.
+
+    measure: as of the function of this name.
+    """
     said = {}
     for name, definition in DEFINITIONS.items():
-        parts, table = [definition], found[name]
+        parts, table = (
+            [definition.replace("test accuracy", f"test {measure}").replace("Test accuracy", f"Test {measure}")],
+            found[name],
+        )
         if table.empty:
             parts.append(missing(name, found))
         elif name == "verdicts":
@@ -403,6 +409,17 @@ def missing(name: str, found: dict[str, pd.DataFrame]) -> str:
     if BASELINE not in set(found["accuracy"]["method"]):
         return f"There is no run of {BASELINE} among these: add one with the same seeds."
     return f"No strategy has come past the first cycle with a seed that {BASELINE} has too."
+
+
+def measure(runs: Runs) -> str:
+    """What the test images are measured by: "accuracy", or what the runs' labels have instead."""
+    chosen = read(runs).chosen
+    return chosen[0].run.answer.measure if chosen else answers.ClassAnswer.measure
+
+
+def titles(runs: Runs) -> dict[str, str]:
+    """`TITLES`, with the measure that these runs have."""
+    return TITLES | {"accuracy": f"Test {measure(runs)}"}
 
 
 def coverage(runs: Runs) -> str:
@@ -436,15 +453,15 @@ def figure(runs: Runs, name: str, found: dict[str, pd.DataFrame]) -> go.Figure:
     table = found[name]
     if table.empty:
         raise UserError(f"{TITLES[name]}: {missing(name, found)}")
-    small = note(runs, NOTES[name])
+    small = note(runs, NOTES[name].replace("test accuracy", f"test {measure(runs)}"))
     if name == "verdicts":
         return curves.differences(readable(table), small)
     if name == "high-gradient":
         level = table.groupby("n_labels", as_index=False)["random"].mean()
         return curves.compared(table, "Of high gradient norm (% of selected)", "%", small, level)
     if name == "gap":
-        return curves.compared(table, "Train − test accuracy (points)", "points", small)
-    return curves.compared(table, "Test accuracy (%)", "%", small)
+        return curves.compared(table, f"Train − test {measure(runs)} (points)", "points", small)
+    return curves.compared(table, f"Test {measure(runs)} (%)", "%", small)
 
 
 NOTES = {

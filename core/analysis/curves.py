@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
-from core.analysis import policies, simulation
+from core.analysis import measures, policies, simulation
 from core.analysis.simulation import Simulator
 from core.relabel import Floats
 from core.runs.reference import ground_truth_digest, reference_counts
@@ -16,8 +16,11 @@ from data.dataset import ImageDataset
 
 
 def learning_curve(runs: list[Run]) -> pd.DataFrame:
-    """Test accuracy against labels, one row a run and cycle: run, method, seed, cycle, n_labels, accuracy, gap."""
-    parts = [run.cycles().assign(run=run.id, method=run.config.arm, seed=run.config.seed) for run in runs]
+    """Test accuracy against labels, one row a run and cycle: run, method, seed, cycle, n_labels, accuracy, gap.
+
+    accuracy: where labels are masks the mean IoU (`core.analysis.measures.cycles`).
+    """
+    parts = [measures.cycles(run).assign(run=run.id, method=run.config.arm, seed=run.config.seed) for run in runs]
     columns = ["run", "method", "seed", "cycle", "n_labels", "accuracy", "gap"]
     parts = [part.reindex(columns=columns) for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -86,7 +89,7 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
     """The object that `run --json` prints: run, task, seed, cycles, auc, auc_normalised.
 
     Label cleaning: mean correctness over the collected labels, and the same on the scale from the random order (0) to
-    the oracle (1). Active learning: mean accuracy over the labels (trapezoids), and no normalised value.
+    the oracle (1). Active learning: mean accuracy over the labels, of masks mean IoU (trapezoids), and no normalised value.
     """
     config, cycles = run.config, run.cycles()
     auc = normalised = None
@@ -96,8 +99,8 @@ def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
             bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
             auc = float(curve["correctness"].mean())
             normalised = metrics.normalised_auc(auc, bounds["random"], bounds["oracle"])
-    elif "accuracy" in cycles:  # not so without a test set
-        auc = metrics.area_under_curve(cycles["n_labels"], cycles["accuracy"])
+    elif (first := run.answer.measured[0]) in cycles:  # not so without a test set
+        auc = metrics.area_under_curve(cycles["n_labels"], cycles[first])
     return {
         "run": run.id,
         "task": config.task,
@@ -125,7 +128,7 @@ def areas(runs: list[Run], dataset: ImageDataset) -> pd.DataFrame:
     """One row a run: method, seed, n_labels, last (accuracy or correctness at the end), auc, auc_normalised, run."""
     rows = []
     for run in runs:
-        found, cycles = summary(run, dataset), run.cycles()
+        found, cycles = summary(run, dataset), measures.cycles(run)
         last = cycles.iloc[-1]
         rows.append(
             {

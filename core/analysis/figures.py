@@ -42,9 +42,9 @@ def figure(
         return policy_figure([run, *(peers.of_study(run) if others is None else others)], dataset, band)
     if name == "curves":
         runs = [run, *(peers.same_experiment(run) if others is None else others)]
-        accuracy = measures.measure_title("accuracy", config)
+        accuracy = measures.test_title(run)
         if not config.question.checks:
-            text = "accuracy on the test set after each training; band ± 1 s.d. over seeds"
+            text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
             return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
         if reference_counts(config, dataset) is None:
             text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"

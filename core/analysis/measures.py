@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from core.runs import settle
+from core.runs.run import Run
 from core.runs.spec import OWN, Config
 from data.dataset import ImageDataset
 from data.lazy import LazyImages
@@ -14,6 +15,8 @@ MEASURES = {
     "estimated_correctness": "Correct labels, estimated",
     "agreement": "Model agrees",
     "accuracy": "Test accuracy",
+    "miou": "Test mean IoU",
+    "pixel_accuracy": "Test pixel accuracy",
 }
 NOTES = {
     "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
@@ -45,6 +48,16 @@ class Measure:
 
     def __str__(self) -> str:
         return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
+def cycles(run: Run) -> pd.DataFrame:
+    """`Run.cycles`, in which what the test images are measured by first is called accuracy, whatever a label is."""
+    return run.cycles().rename(columns={run.answer.measured[0]: "accuracy"})
+
+
+def test_title(run: Run) -> str:
+    """What that measure is called."""
+    return measure_title(run.answer.measured[0], run.config)
 
 
 def measure_title(name: str, config: Config) -> str:
@@ -82,7 +95,7 @@ def underfit(config: Config, cycle: pd.Series) -> str:
     """
     found = cycle.get("train_accuracy")
     found = cycle.get("fitted") if pd.isna(found) else found
-    if config.linear_head or pd.isna(found) or found >= UNDERFIT * (1 - config.noise):
+    if config.linear_head or "miou" in cycle or pd.isna(found) or found >= UNDERFIT * (1 - config.noise):
         return ""
     return (
         f"The model correctly predicts only {found:.1%} of the labels that it was trained on, so it is underfitting: train for "

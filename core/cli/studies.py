@@ -107,7 +107,8 @@ def compare(options: argparse.Namespace) -> None:
         figures = {f"curves-{band}": policy_figure(members, dataset, band) for band in BANDS}
     else:
         tables = comparison.tables(members)
-        texts, titles, said = comparison.texts(tables), comparison.TITLES, comparison.coverage(members)
+        texts = comparison.texts(tables, comparison.measure(members))
+        titles, said = comparison.titles(members), comparison.coverage(members)
         figures = {
             name: comparison.figure(members, name, tables) for name in comparison.FIGURES if not tables[name].empty
         }

@@ -25,6 +25,7 @@ from core.posterior import MaskPosterior, Posterior, pixel_measures
 from core.relabel import Floats, Ints, Labels
 from core.runs.answers import ENTROPIES, PREDICTED
 from core.runs.reference import ground_truth
+from core.runs.run import CLASS_IOU
 from core.selectors import Settings
 from core.store.atomic import writing
 from data.lazy import taken
@@ -96,7 +97,7 @@ class MaskLearner(Learner):
             taken(self.dataset.test_labels, rows),
         )
         each = metrics.iou(total)
-        return {**pixel_measures(total), "class_iou": [None if np.isnan(one) else float(one) for one in each]}
+        return {**pixel_measures(total), CLASS_IOU: [None if np.isnan(one) else float(one) for one in each]}
 
     def combined_maps(self, found: dict[Part, Scorer]) -> Maps:
         """Posteriors of the pool: the mean over the ensemble, each fold by its own part."""

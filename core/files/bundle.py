@@ -29,20 +29,22 @@ from safetensors import SafetensorError, safe_open
 
 import data
 from core import methods
-from core.runs import attribution, imported, removal, settle, spec
+from core.runs import answers, attribution, imported, removal, settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
-from core.runs.run import ABOUT, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
+from core.runs.run import ABOUT, CLASS_IOU, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
 from core.runs.spec import LARGEST, Config
 from core.store.atomic import write_array, write_atomically, write_table, writing
-from core.store.log import UNSURE
+from core.store.log import MASKS, UNSURE
+from core.store.maskfiles import MaskFiles
 from data import ImageDataset
 from data.errors import UserError
 from data.files import archive, packed, predictions
+from data.masks import VOID
 
 FORMAT, VERSION = "nextlabel-run", 1
 MANIFEST = "manifest.json"
-EMBEDDED = ("fashion",)  # data sets that every installation has
+EMBEDDED = ("fashion", "garments")  # data sets that every installation has
 PASSING = ("starting", "waiting", "error", "deaths", "images")  # facts that are of the moment, or of the place
 MEASURED = {  # what `core.engine.evaluation` keeps as facts, and what is in each
     "evaluation": {"classifier", "labels", "seed", "accuracy", "correctness", "n_labels", "relabelled", "seconds"},
@@ -53,7 +55,8 @@ MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, 
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
-    rf"{CYCLE}/(ranking\.parquet|removal\.json|(posterior|embedding|imported|imported-embeddings)\.npy|"
+    rf"masks/[0-9a-f]{{2}}/[0-9a-f]{{32}}\.png|{CYCLE}/(ranking\.parquet|removal\.json|"
+    rf"(posterior|embedding|imported|imported-embeddings|predicted|entropies)\.npy|"
     rf"weights(-\d+-\d+|-validation)?\.safetensors|influence-\d{{6,9}}\.json)"
 )
 EVENTS = ["seq", "cycle", "sample_id", "label", "source", "time"]
@@ -62,6 +65,7 @@ ODD = (  # what odd contents raise where they are read
     *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError, OSError),
     *(pyarrow.ArrowException, sqlite3.Error),
 )
+DIGEST = re.compile("[0-9a-f]{32}")
 NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 
@@ -96,7 +100,12 @@ def write(
         out.add("config.json", _json(start))
         out.add("facts.json", _json(facts))
         out.add("phases.json", _json(run.log.phases().to_dict("records")))
-        out.add("events.parquet", _parquet(run.log.events()))
+        events = run.log.events()
+        out.add("events.parquet", _parquet(events))
+        for digest in sorted(set(events["digest"].dropna())) if "digest" in events else ():
+            path = run.masks.path(digest)
+            run.masks.read(digest)  # no bundle is made of what is damaged
+            out.add(path.relative_to(run.path).as_posix(), path.read_bytes())
         if not embedded:
             out.add(f"data/{packed.MARK}", _json(packed.describe(dataset, images=images)))
             for name, array in packed.arrays(dataset, images=images).items():
@@ -106,7 +115,9 @@ def write(
             here = run.cycle_path(cycle)
             kept = [
                 "ranking.parquet",
-                "posterior.npy",
+                answers.POSTERIOR,
+                answers.PREDICTED,
+                answers.ENTROPIES,
                 "embedding.npy",
                 imported.PROBS,
                 imported.EMBEDDINGS,
@@ -249,7 +260,6 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     """Make the run's folder at `target` from the unpacked files; may raise all that odd contents raise."""
     start = json.loads((raw / "config.json").read_text())
     config, about = _config(start), _about(start["about"])
-    n_classes = len(about["class_names"])
     target.mkdir()
     if (raw / "data").is_dir():
         _data(raw / "data", target / "data", config)
@@ -257,6 +267,8 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
     ids = dataset.ids
     if len(ids) != about["n_samples"] or dataset.class_names != about["class_names"]:
         raise _odd("its images are not those that it was made on")
+    if dataset.answer != about.get("answer", answers.ClassAnswer.kind):
+        raise _odd("its labels are not of the kind that its data set has")
     _check_config(config, dataset)
     phases = [_phase(one) for one in json.loads((raw / "phases.json").read_text())]
     done = sorted(one["cycle"] for one in phases if one["phase"] == "score")
@@ -264,10 +276,11 @@ def _rebuild(raw: Path, target: Path, manifest: dict[str, Any]) -> None:
         raise _odd("it has no finished cycle")
     for cycle in done:
         name = f"cycle-{cycle:03d}"
-        _cycle(raw / name, target / name, ids, n_classes)
+        _cycle(raw / name, target / name, dataset)
         if (raw / name / removal.FILE).is_file():
             _removal(raw / name / removal.FILE, Run(target), cycle, set(ids))
-    events = _events(raw / "events.parquet", set(ids), n_classes)
+    events = _events(raw / "events.parquet", set(ids), answers.of(dataset.class_names, dataset.answer).n_labels)
+    _masks(MaskFiles(raw / "masks"), MaskFiles(target / "masks"), events, dataset)
     facts = _facts(json.loads((raw / "facts.json").read_text()))
     if manifest["images"] == LEFT_OUT and (target / "data").is_dir():
         facts["images"] = LEFT_OUT
@@ -337,8 +350,9 @@ def _about(found: dict[str, Any]) -> dict[str, Any]:
         raise _odd("it does not say what its data are")
     skipped = [[str(name), str(reason)] for name, reason in found["skipped"]]
     whole = {**found, "annotators_source": str(found["annotators_source"]), "skipped": skipped}
+    answer = {"answer": str(found["answer"])} if "answer" in found else {}
     counts = {str(reason): int(n) for reason, n in dict(found.get(SKIPPED_COUNTS, {})).items()}
-    return {**{name: whole[name] for name in ABOUT}, SKIPPED_COUNTS: counts}
+    return {**{name: whole[name] for name in ABOUT}, **answer, SKIPPED_COUNTS: counts}
 
 
 def _facts(found: dict[str, Any]) -> dict[str, Any]:
@@ -364,7 +378,8 @@ def _phase(found: dict[str, Any]) -> dict[str, Any]:
     scored = found["phase"] == "score"
     for key, value in result.items():
         worded = isinstance(value, str) and (not scored or key == "influence_failed")
-        if not (_is_measure(value) or worded) or not isinstance(key, str):
+        listed = key == CLASS_IOU and isinstance(value, list) and all(map(_is_measure, value))
+        if not (_is_measure(value) or worded or listed) or not isinstance(key, str):
             raise ValueError
     if scored and not isinstance(result["n_labels"], int):
         raise ValueError
@@ -400,7 +415,8 @@ def _dataset(target: Path, config: Config) -> ImageDataset:
     return data.load(config.dataset, root, **config.load_options)
 
 
-def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
+def _cycle(raw: Path, target: Path, dataset: ImageDataset) -> None:
+    ids, n_classes = dataset.ids, len(dataset.class_names)
     target.mkdir()
     ranking = _table(raw / "ranking.parquet", len(ids))
     columns = set(ranking.columns)
@@ -415,7 +431,13 @@ def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
     write_table(target / "ranking.parquet", ranking)
     arrays = {"embedding.npy": None, imported.PROBS: n_classes, imported.EMBEDDINGS: None}
     there = [(name, width) for name, width in arrays.items() if (raw / name).is_file()]
-    for name, width in (("posterior.npy", n_classes), *there):
+    answer = answers.of(dataset.class_names, dataset.answer)
+    for name, most in answer.images.items():
+        array = np.load(raw / name, mmap_mode="r", allow_pickle=False)
+        if array.shape != dataset.labels.shape or array.dtype != np.uint8 or array.max(initial=0) > most:
+            raise ValueError
+        write_array(target / name, np.asarray(array))
+    for name, width in (*([] if answer.images else [(answers.POSTERIOR, n_classes)]), *there):
         array = np.load(raw / name, mmap_mode="r", allow_pickle=False)
         if array.ndim != 2 or array.shape != (len(ids), width or array.shape[1]) or array.dtype.kind != "f":
             raise ValueError
@@ -437,6 +459,19 @@ def _cycle(raw: Path, target: Path, ids: list[str], n_classes: int) -> None:
         shutil.copyfile(path, target / path.name)
 
 
+def _masks(raw: MaskFiles, target: MaskFiles, events: pd.DataFrame, dataset: ImageDataset) -> None:
+    """The masks that the events name, written anew."""
+    if "digest" not in events:
+        return
+    for digest, pixels in events[["digest", "pixels"]].dropna().drop_duplicates().itertuples(index=False):
+        try:
+            codes = raw.read(str(digest), dataset.labels.shape[1:])
+        except UserError as error:
+            raise _odd("one of its masks cannot be read, or is of another size") from error
+        if ((codes >= len(dataset.class_names)) & (codes != VOID)).any() or target.add(codes) != (digest, pixels):
+            raise ValueError
+
+
 def _removal(path: Path, run: Run, cycle: int, ids: set[str]) -> None:
     found = removal.parsed(path.read_bytes())
     if found.cycle != cycle or not set(found.sample_ids) <= ids:
@@ -453,13 +488,16 @@ def _table(path: Path, rows: int | None) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def _events(path: Path, ids: set[str], n_classes: int) -> pd.DataFrame:
-    found = _table(path, None)[EVENTS]
+def _events(path: Path, ids: set[str], n_labels: int) -> pd.DataFrame:
+    whole = _table(path, None)
+    found = whole[[*EVENTS, *(name for name in MASKS if name in whole)]]
+    if "digest" in found and not found["digest"].dropna().map(lambda one: bool(DIGEST.fullmatch(str(one)))).all():
+        raise ValueError
     for name in ("seq", "cycle", "label"):
         if not pd.api.types.is_integer_dtype(found[name]):
             raise ValueError
     ordered = found["seq"].is_unique and found["seq"].is_monotonic_increasing
-    if not found["label"].between(UNSURE, n_classes - 1).all() or not ordered:
+    if not found["label"].between(UNSURE, n_labels - 1).all() or not ordered:
         raise ValueError
     texts = found[["source", "time"]].map(lambda one: isinstance(one, str))
     if not set(found["sample_id"]) <= ids or not texts.all(axis=None):

@@ -43,6 +43,8 @@ COLUMNS = {  # of the table of cycles, with how each is written
     "estimated_high": ("to", "{:.1%}"),
     "agreement": ("Model agrees", "{:.1%}"),
     "accuracy": ("Test accuracy", "{:.1%}"),
+    "miou": ("Test mean IoU", "{:.1%}"),
+    "pixel_accuracy": ("Test pixel accuracy", "{:.1%}"),
     "training_s": ("Training", "{:,.1f} s"),
     "scoring_s": ("Scoring", "{:,.1f} s"),
 }
@@ -187,9 +189,9 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     config, meant = run.config, methods.described(run.config.method)
     texts = [f"{meant.title}: {meant.formula} — {meant.meaning}. In brackets: points since cycle 0."]
     if not config.question.checks:
-        texts.append("Test accuracy: share of the test images that the model of the cycle gets right.")
+        texts.append(f"{measures.test_title(run)}: {run.answer.meaning}.")
         texts.append(
-            "AUC: mean test accuracy over the labelled images, by trapezoids; compare runs over one budget only."
+            f"AUC: mean test {run.answer.measure} over the labelled images, by trapezoids; compare runs over one budget only."
         )
     elif reference_counts(config, dataset) is None:
         texts += [f"{one.title}: {one.note}" for one in measures.measures(config, run.cycles().iloc[cycle]).values()]

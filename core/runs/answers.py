@@ -53,6 +53,10 @@ class Answer(ABC):
     """Whether given and suggested labels can be crossed in a table of images."""
     maps: ClassVar[tuple[str, ...]]
     """The maps that images can be placed on: by noise and ambiguity of their labels, by the embedding of the model."""
+    measure: ClassVar[str]
+    """What the first of them is called: "accuracy"."""
+    meaning: ClassVar[str]
+    """What it is."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
@@ -66,6 +70,12 @@ class Answer(ABC):
     def n_labels(self) -> int:
         """How many labels an event of the log can give: the classes, or one, that there is a mask."""
         return self.n_outputs
+
+    @property
+    def images(self) -> dict[str, int]:
+        """The files uint8 [N, H, W] in which a cycle keeps what its models say, with the largest value of each; none where it
+        keeps probabilities (`POSTERIOR`)."""
+        return {}
 
     @abstractmethod
     def fits(self, label: Any) -> bool:
@@ -145,6 +155,8 @@ class ClassAnswer(Answer):
     of_reference = "Majority of {}"
     crossed = True
     maps = ("noise", "embedding")
+    measure = "accuracy"
+    meaning = "share of the test images that the model of the cycle gets right"
 
     def fits(self, label: Any) -> bool:
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
@@ -238,10 +250,19 @@ class MaskAnswer(Answer):
     of_reference = "Largest class of {}"
     crossed = False
     maps = ("embedding",)
+    measure = "mean IoU"
+    meaning = (
+        "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
+        "mean over the classes that either has"
+    )
 
     @property
     def n_labels(self) -> int:
         return 1
+
+    @property
+    def images(self) -> dict[str, int]:
+        return {PREDICTED: self.n_outputs - 1, ENTROPIES: 255}
 
     def fits(self, label: Any) -> bool:
         codes = np.asarray(label)

@@ -32,6 +32,7 @@ ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped
 SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
 UNREADABLE = "unreadable"  # the fact: images that were found not to be readable when they were first read, id -> why
+CLASS_IOU = "class_iou"  # of what the phase "score" found: IoU of each class on the test images, None for one in none
 TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect instead of the budget
 LEFT_OUT = "left out"  # the fact "images" of a run that was opened from a bundle without them
 
@@ -153,18 +154,30 @@ class Run:
         return self.path / f"cycle-{cycle:03d}"
 
     def cycles(self) -> pd.DataFrame:
-        """One row for every cycle whose scores are there: cycle, n_labels, its metrics, seconds."""
+        """One row for every cycle whose scores are there: cycle, n_labels, its metrics, seconds.
+
+        IoU of each class, a list, is left to `class_iou`.
+        """
         phases = self.log.phases()
         rows = [
             {
                 "cycle": int(row.cycle),
-                **row.result,
+                **{name: value for name, value in row.result.items() if name != CLASS_IOU},
                 "seconds": float(phases.loc[phases["cycle"] == row.cycle, "seconds"].sum()),
             }
             for row in phases.itertuples()
             if row.phase == "score"
         ]
         return pd.DataFrame(rows)
+
+    def class_iou(self) -> pd.DataFrame:
+        """IoU of each class on the test images, a row a cycle, columns the classes, NaN for one that is in no image and not
+        predicted; empty where labels are no masks, or there are no test images."""
+        phases = self.log.phases()
+        scored = phases[phases["phase"] == "score"]
+        found = {row.cycle: row.result[CLASS_IOU] for row in scored.itertuples() if CLASS_IOU in row.result}
+        names = self.about["class_names"]
+        return pd.DataFrame.from_dict(found, orient="index", columns=names, dtype=np.float64).rename_axis("cycle")
 
     def ranking(self, cycle: int, columns: list[str] | None = None) -> pd.DataFrame:
         """The scores of a cycle, one row a sample in pool order; columns: these alone. Raises `UserError` without any."""

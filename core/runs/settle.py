@@ -25,14 +25,14 @@ UNTRAINED_STRATEGY = "margin"  # the same where predictions are imported, which 
 FEW_LABELS = {"lr": 0.05, "batch_size": 32}
 # 480 steps left a narrow ResNet at 58.6 % of its own 2,000 training images of CIFAR-10, 2,520 took it to 83.7 %
 STEPS = 2_500
-# A training takes so many steps whatever the labels: a U-Net of width 16 on two cores does ten a second at 96 × 128
+# A training takes so many steps whatever the labels. After 300 on 37 images of CamVid the mean IoU was 0.30, and 0.26 with
+# weights of the classes
 MASKS = {
     "model": "small-unet",
     "width": 16,
     "batch_size": 8,
     "steps": 600,
     "lr": 0.1,
-    "class_weights": "median-frequency",
 }
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     (spec.LEARNING, "fashion"): {

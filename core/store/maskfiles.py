@@ -29,26 +29,31 @@ class MaskFiles:
     def add(self, codes: Codes) -> Drawn:
         """Keep a mask; one that is there already is not written again. Raises `UserError` where nothing can be written."""
         name = digest(codes)
-        path = self._path(name)
+        path = self.path(name)
         if not path.is_file():
             with writing(self.folder):
                 path.parent.parent.mkdir(exist_ok=True)
             write_atomically(path, encoded(codes))
         return Drawn(name, int((codes != VOID).sum()))
 
-    def read(self, name: str) -> Codes:
-        """A mask by its digest. Raises `UserError` for a file that is missing, damaged, or not what its name says."""
-        path = self._path(name)
+    def read(self, name: str, shape: tuple[int, int] | None = None) -> Codes:
+        """A mask by its digest. Raises `UserError` for a file that is missing, damaged, or not what its name says.
+
+        shape: height and width that it must have, looked at before anything is decoded.
+        """
+        path = self.path(name)
         try:
             with Image.open(path, formats=["PNG"]) as image:
-                codes = np.array(image) if image.mode == "P" else np.empty((0, 0), np.uint8)
+                fits = image.mode == "P" and shape in (None, image.size[::-1])
+                codes = np.array(image) if fits else np.empty((0, 0), np.uint8)
         except Exception as error:  # Pillow raises whatever a broken file leads to
             raise self._damaged(path) from error
         if digest(codes) != name:
             raise self._damaged(path)
         return codes
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where the mask of this digest lies."""
         return self.folder / name[:2] / f"{name}.png"
 
     def _damaged(self, path: Path) -> UserError:

@@ -442,3 +442,74 @@ def test_an_opened_run_that_is_moved_finds_its_data(home, folder):
     here.path.rename(home / "renamed")
     renamed = run.find("renamed")
     assert len(load(renamed)) == renamed.about["n_samples"]
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    """A run on masks, of two cycles."""
+    pool = data.load("garments", limit=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(tmp_path_factory.mktemp("masked")))
+        settings = {"task": "active-learning", "dataset": "garments", "limit": 16, "method": "margin", "budget": 4}
+        asked = Config(**settings, cycles=2, model="small-unet", width=4, steps=2, batch_size=4)
+        one = run.create(settle.prepare(asked, pool), settle.about(pool))
+        loop.work(one, pool)
+    return one
+
+
+def test_a_run_on_masks_brings_its_masks_and_goes_on(masked, tmp_path, elsewhere):
+    bundle.write(masked, load(masked), tmp_path / "masked.zip", weights=True)
+    elsewhere()
+    found = bundle.opened(tmp_path / "masked.zip")
+    pool = load(found)
+    assert found.log.events().equals(masked.log.events())
+    np.testing.assert_array_equal(found.standing(pool)[:], masked.standing(pool)[:])
+    for name in ("predicted.npy", "entropies.npy"):
+        assert (found.cycle_path(1) / name).read_bytes() == (masked.cycle_path(1) / name).read_bytes()
+    assert found.class_iou().equals(masked.class_iou())
+    found.log.set_fact("target", 3)
+    loop.work(found, pool)
+    assert len(found.log.labels()) == 12
+
+
+def other_mask(content, name):
+    """Another picture in the place of a mask."""
+    buffer = io.BytesIO()
+    Image.new("P", (64, 64), 3).save(buffer, "PNG")
+    return buffer.getvalue() if name.endswith(".png") else content
+
+
+def too_large_a_mask(content, name):
+    buffer = io.BytesIO()
+    Image.new("P", (4000, 4000), 3).save(buffer, "PNG")
+    return buffer.getvalue() if name.endswith(".png") else content
+
+
+def unknown_class(content, name):
+    if not name.endswith("predicted.npy"):
+        return content
+    array = np.load(io.BytesIO(content)).copy()
+    array[0, 0, 0] = 200
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("harm", [other_mask, too_large_a_mask, unknown_class])
+def test_a_run_on_masks_whose_masks_do_not_fit_is_refused(harm, masked, tmp_path, elsewhere):
+    whole = bundle.to_bytes(masked, load(masked))
+    with zipfile.ZipFile(io.BytesIO(whole)) as before, zipfile.ZipFile(tmp_path / "bad.zip", "w") as after:
+        contents = {name: harm(before.read(name), name) for name in before.namelist()}
+        manifest = json.loads(contents[bundle.MANIFEST])
+        manifest["files"] = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+            if name != bundle.MANIFEST
+        }
+        contents[bundle.MANIFEST] = json.dumps(manifest).encode()
+        for name, content in contents.items():
+            after.writestr(name, content)
+    elsewhere()
+    with pytest.raises(UserError, match="no bundle that can be opened"):
+        bundle.opened(tmp_path / "bad.zip")
+    assert not list((tmp_path / "elsewhere").glob("2*"))
