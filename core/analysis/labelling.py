@@ -54,7 +54,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
     selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
     """
-    config, written = run.config, answers.of(run.about["class_names"]).written
+    config, written = run.config, run.answer.written
     _, taken, events = run.state(dataset.ids, up_to_cycle)
     asked = (events["cycle"] > 0).to_numpy()
     collected = taken[asked]
@@ -116,7 +116,7 @@ def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """
     state, taken, events = run.state(dataset.ids, through(run, cycle))
     initial = samples.majority_at_start(taken, (events["cycle"] > 0).to_numpy(), len(dataset))
-    table = cleaned_labels(dataset.ids, initial, state, dataset.class_names)
+    table = cleaned_labels(dataset.ids, initial, state, run.answer.label_names)
     return table.assign(n_untrained=table["sample_id"].map(untrained(run, cycle)).fillna(0).astype(np.int64))
 
 
@@ -132,7 +132,7 @@ def given_votes(run: Run) -> pd.DataFrame:
     events = run.log.labels()
     events = events[events["source"].str.startswith(PERSON)]
     annotators = events["source"].str.removeprefix(PERSON).tolist()
-    return votes_table(events, annotators, run.about["class_names"])
+    return votes_table(events, annotators, run.answer.label_names)
 
 
 def issue_table(ranking: pd.DataFrame, probs: Floats, class_names: Sequence[str]) -> pd.DataFrame:

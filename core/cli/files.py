@@ -19,7 +19,7 @@ from data.errors import UserError
 TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
     "ranking": lambda run, cycle: samples.table(run, load(run), cycle),
     "labels": lambda run, cycle: labelling.log_table(
-        run.log.events(labelling.through(run, cycle)), run.about["class_names"]
+        run.log.events(labelling.through(run, cycle)), run.answer.label_names
     ),
     "votes": lambda run, cycle: labelling.given_votes(run),
     "cycles": lambda run, cycle: run.cycles(),

@@ -171,7 +171,7 @@ def _grids(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[Pictur
         ]
     if not config.question.checks and cycle > 0:
         before, state = samples.table(run, dataset, cycle - 1), run.state(dataset.ids, cycle)[0]
-        written = answers.of(dataset.class_names).written(state.majority)
+        written = run.answer.written(state.majority)
         method = run.config_at(cycle - 1).method
         chosen = before[(before["label"] < 0) & (state.majority >= 0)].nlargest(IMAGES, method)
         found["Images that the last cycle labelled: the model's guess → label, score when chosen"] = [

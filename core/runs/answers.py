@@ -67,9 +67,14 @@ class Answer(ABC):
         return len(self.class_names)
 
     @property
+    def label_names(self) -> list[str]:
+        """The labels that an event of the log can give, in words: the classes, or one, that there is a mask."""
+        return self.class_names
+
+    @property
     def n_labels(self) -> int:
-        """How many labels an event of the log can give: the classes, or one, that there is a mask."""
-        return self.n_outputs
+        """How many these are."""
+        return len(self.label_names)
 
     @property
     def images(self) -> dict[str, int]:
@@ -257,8 +262,8 @@ class MaskAnswer(Answer):
     )
 
     @property
-    def n_labels(self) -> int:
-        return 1
+    def label_names(self) -> list[str]:
+        return [self.kind]
 
     @property
     def images(self) -> dict[str, int]:
@@ -290,7 +295,7 @@ class MaskAnswer(Answer):
         pass  # too large to be held: `core.engine.maps` writes predicted masks and entropies as it goes through the pool
 
     def written(self, labels: ArrayLike) -> NDArray[np.object_]:
-        return np.where(np.asarray(labels, dtype=np.int64) == UNKNOWN, NO_LABEL, "mask").astype(object)
+        return np.where(np.asarray(labels, dtype=np.int64) == UNKNOWN, NO_LABEL, self.kind).astype(object)
 
     def suggested(self, codes: ArrayLike, folder: Path, rows: slice | int = slice(None)) -> NDArray[np.object_]:
         try:

@@ -191,7 +191,11 @@ class Run:
             ) from error
 
     def posterior(self, cycle: int) -> NDArray[np.float32]:
-        """Posterior of a cycle, float32 [N, C], memory-mapped."""
+        """Posterior of a cycle, float32 [N, C], memory-mapped. Raises `UserError` where it cannot be read, or none is kept."""
+        if self.answer.images:
+            raise UserError(
+                f"Run {self.id} keeps no probabilities of whole images, for its labels are {self.answer.kind}s: export its ranking."
+            )
         try:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
