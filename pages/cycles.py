@@ -265,7 +265,10 @@ def history(run: Run, cycle: int) -> None:
             "n_labels": "Labels so far",
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
-            "accuracy": st.column_config.NumberColumn(measures.measure_title("accuracy", run.config), format="percent"),
+            **{
+                name: st.column_config.NumberColumn(measures.measure_title(name, run.config), format="percent")
+                for name in run.answer.measured
+            },
             "correctness": st.column_config.NumberColumn("Correct labels", format="percent"),
             "estimated_correctness": st.column_config.NumberColumn(
                 "Correct labels, estimated" if "estimated_low" in table else "Correct labels, in-sample estimate",
@@ -282,6 +285,8 @@ def history(run: Run, cycle: int) -> None:
             "clear_errors": "Clear errors left",
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
+            "train_miou": st.column_config.NumberColumn("Train mean IoU", format="percent"),
+            "train_pixel_accuracy": st.column_config.NumberColumn("Train pixel accuracy", format="percent"),
             "gap": st.column_config.NumberColumn("Gap", format="percent"),
             "selected": st.column_config.NumberColumn("Chosen before", help="Images that the previous ranking chose."),
             "fell": st.column_config.NumberColumn(
@@ -354,9 +359,8 @@ def by_class(here: frame.Here) -> None:
     st.subheader("IoU of each class")
     name = f"{here.run.id}-cycle{here.cycle}-class-iou"
     widgets.figure(drawn, name)
-    table = layers.class_iou(here.run)
-    export = table.rename(columns=lambda cycle: f"cycle {cycle}").reset_index()
-    widgets.table_export(lambda: export, len(export), name, "Export IoU")
+    table = here.run.class_iou().reset_index()
+    widgets.table_export(lambda: table, len(table), name, "Export IoU")
 
 
 def relabels(here: frame.Here) -> None:

@@ -33,7 +33,17 @@ MEASURES = {
     "difficult_errors": "Difficult errors left",
     "gap": "Generalisation gap",
 }
-SHARES = ("correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy", "miou", "pixel_accuracy", "gap")
+SHARES = (
+    "correctness",
+    "estimated_correctness",
+    "estimated_low",
+    "estimated_high",
+    "agreement",
+    "accuracy",
+    "miou",
+    "pixel_accuracy",
+    "gap",
+)
 MASKS: widgets.Columns = {
     "image": st.column_config.ImageColumn("Image", width="small"),
     "sample_id": "Sample",
@@ -161,7 +171,9 @@ def masks(here: frame.Here, second: diff.Side) -> None:
     with left:
         key = f"masks-{here.key}-{second.run.id}-{second.cycle}"
         event = st.dataframe(
-            shown.assign(image=tiles.pictures(here, shown, THUMBNAIL))[["image", *shown.columns[: None if known else 2]]],
+            shown.assign(image=tiles.pictures(here, shown, THUMBNAIL))[
+                ["image", *shown.columns[: None if known else 2]]
+            ],
             hide_index=True,
             height=360,
             row_height=40,

@@ -155,7 +155,9 @@ def looked(here: frame.Here) -> Look:
     if layer not in layers.MIXED:
         return Look(layer)
     usual = layers.PLAIN.opacity
-    shown = choice(st.select_slider, "Opacity", "opacity", layers.OPACITIES, usual, format_func="{:.0%}".format, width=110)
+    shown = choice(
+        st.select_slider, "Opacity", "opacity", layers.OPACITIES, usual, format_func="{:.0%}".format, width=110
+    )
     return Look(layer, shown)
 
 

@@ -1,5 +1,7 @@
 """Pool: near duplicates, outliers, odd sizes and doubtful classes, each a selection for the gallery."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -151,7 +153,7 @@ def masks(here: frame.Here, found: Pool) -> None:
     st.dataframe(
         found.classes.assign(colour=swatches)[["colour", *found.classes.columns[: None if known else -1]]],
         hide_index=True,
-        height="auto" if len(found.classes) < 13 else 420,
+        height="content" if len(found.classes) < 25 else 420,
         column_config={
             "colour": st.column_config.ImageColumn("", width=28),
             "class": "Class",
@@ -171,7 +173,7 @@ def masks(here: frame.Here, found: Pool) -> None:
 def per_image(found: Pool) -> pd.DataFrame:
     """One row per image: sample_id, near_duplicate_group (0: none), outlier_score, likely_wrong but of masks; width, height of a
     file."""
-    columns = {"near_duplicate_group": found.group, "outlier_score": found.outlier}
+    columns: dict[str, NDArray[Any]] = {"near_duplicate_group": found.group, "outlier_score": found.outlier}
     if found.doubtful is not None:
         columns["likely_wrong"] = found.doubtful
     if found.shapes is not None:

@@ -66,8 +66,10 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
     # The table takes the room of the card until one is opened
     left, right = st.columns([3, 2] if st.session_state.get("card-open") else [4, 1])
     with left:
-        numbers = [name for name in samples.columns if name == "labelled"]
-        orders = ["rank", *samples.scores, *numbers, "confidence", "n_votes"]
+        measured = [name for name in samples.scores if name in methods.MEASURED]
+        numbers = [*(name for name in samples.columns if name == "labelled"), *measured]
+        scores = [name for name in samples.scores if name not in measured]
+        orders = ["rank", *scores, *numbers, "confidence", "n_votes"]
         first, second = st.columns([3, 2], vertical_alignment="bottom")
         order = first.selectbox("Sort by", orders, format_func=title, key="sort")
         direction = f"ascending-{order}"
@@ -89,7 +91,18 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         pages = -(-n // PAGE)
         page = st.pagination(pages, key=f"page-{here.run.id}-{n}") if pages > 1 else 1
         shown = samples.page(kept, order, ascending, (page - 1) * PAGE, PAGE)
-        columns = ["image", "rank", "given", "suggested", *numbers, *samples.scores, "confidence", "status", "kind", "outcome"]
+        columns = [
+            "image",
+            "rank",
+            "given",
+            "suggested",
+            *numbers,
+            *scores,
+            "confidence",
+            "status",
+            "kind",
+            "outcome",
+        ]
         columns = [name for name in columns if name not in ("kind", "outcome") or shown[name].any()]
         key = f"table-{here.run.id}-{here.cycle}-{page}-{order}-{ascending}"
 
@@ -125,7 +138,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         else:
             st.session_state["card-open"] = False  # a card that another page, order or filter has closed
             st.info(
-                "Click the box left of a row to see the image with its annotations, predicted probabilities and scores."
+                "Click the box left of a row to see the image with its annotations, what the model predicts, and scores."
             )
 
 

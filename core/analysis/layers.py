@@ -40,6 +40,10 @@ class Layers:
     predicted: Codes
     entropies: NDArray[np.uint8]
 
+    def said(self, rows: Ints) -> Codes:
+        """The predicted masks, uint8 [n, H, W]."""
+        return np.asarray(self.predicted[rows])
+
     def label(self, rows: Ints) -> Codes:
         """The masks that stand, uint8 [n, H, W], unknown where nobody has drawn."""
         return narrowed(self.standing[rows])
@@ -77,7 +81,7 @@ class Layers:
         pixels, total = np.zeros(n), np.zeros((n, n), dtype=np.int64)
         for start in range(0, len(self.predicted), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(self.predicted)))
-            said = np.asarray(self.predicted[rows])
+            said = self.said(rows)
             counts = _counts(said, n)
             there[1] += (counts > 0).sum(axis=0)
             pixels += counts.sum(axis=0)
@@ -117,22 +121,9 @@ def _read(run: Run, cycle: int, name: str) -> NDArray[np.uint8]:
         ) from error
 
 
-def class_iou(run: Run) -> pd.DataFrame:
-    """IoU on the test images, one row a class and one column a finished cycle; NaN for a class that no pixel has.
-
-    Empty where it was not measured.
-    """
-    table = run.cycles()
-    if "class_iou" not in table:
-        return pd.DataFrame()
-    known = table[table["class_iou"].map(lambda one: isinstance(one, list))]
-    values = {int(row.cycle): np.array(row.class_iou, dtype=np.float64) for row in known.itertuples()}
-    return pd.DataFrame(values, index=pd.Index(run.about["class_names"], name="class"))
-
-
 def class_figure(run: Run, cycle: int) -> go.Figure | None:
-    """`class_iou` as a figure with a cycle framed; None where it was not measured."""
-    table = class_iou(run)
+    """`Run.class_iou` as a figure with a cycle framed; None where it was not measured."""
+    table = run.class_iou().T
     if table.empty:
         return None
     text = "IoU of each class on the test set, in %; empty: no test image has the class, and none was predicted"
@@ -148,13 +139,19 @@ def between(first: Layers, second: Layers, sample_ids: list[str]) -> pd.DataFram
     n, parts = len(first.class_names), []
     for start in range(0, len(first.predicted), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(first.predicted)))
-        one, other = np.asarray(first.predicted[rows]), np.asarray(second.predicted[rows])
+        one, other = first.said(rows), second.said(rows)
         truth = first.truth(rows)
         same = (one == other).mean(axis=(1, 2))
         parts.append([same, *(metrics.mean_iou(_confusion(truth, said, n)) for said in (one, other))])
     same, one_iou, other_iou = (np.concatenate(column) for column in zip(*parts, strict=True))
     table = pd.DataFrame(
-        {"sample_id": sample_ids, "same": same, "iou_first": one_iou, "iou_second": other_iou, "change": other_iou - one_iou}
+        {
+            "sample_id": sample_ids,
+            "same": same,
+            "iou_first": one_iou,
+            "iou_second": other_iou,
+            "change": other_iou - one_iou,
+        }
     )
     return table.sort_values("same", kind="stable")
 

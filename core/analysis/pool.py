@@ -31,8 +31,9 @@ class Pool:
     """The pool of a cycle, [N] in its order.
 
     group: of near duplicates, 0 for none · outlier: how far from its neighbours, 1 is usual (`core.neighbours`) · doubtful:
-    labels that are likely wrong, None where labels are masks · shapes: int32 [N, 2], height and width of the files, 0 where unreadable; None where the
-    images are no files, or more than `MOST_FILES` · classes: `by_class`, of masks `core.analysis.layers.Layers.over_pool`.
+    labels that are likely wrong, None where labels are masks · shapes: int32 [N, 2], height and width of the files, 0 where
+    unreadable; None where the images are no files, or more than `MOST_FILES` · classes: `by_class`, of masks
+    `core.analysis.layers.Layers.over_pool`.
     """
 
     sample_ids: list[str]

@@ -40,7 +40,13 @@ OUTCOMES = {
     "spoilt": "was right at the start, is wrong now",
     "untouched": "is right, and nobody has been asked",
 }
-ADDED = ("given", "suggested", "reference", "labelled", "kind")  # to the columns of a ranking, for all who read a table of it
+ADDED = (
+    "given",
+    "suggested",
+    "reference",
+    "labelled",
+    "kind",
+)  # to the columns of a ranking, for all who read a table of it
 LISTS = ("given", "suggested", "status", "kind", "outcome")
 Outline = tuple[list[float], list[float]]  # x and y of the corners of what was drawn on a figure
 

@@ -52,8 +52,8 @@ def layer_norms(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) -> 
 def pixel_gradient(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) -> NDArray[np.float32]:
     """‖∂ H / ∂x‖ of each pixel of one sample, over the channels of the normalised image; float32 [H, W], in nats.
 
-    H is the entropy of the prediction, of a mask its mean over the pixels; the model is that of the cycle, with folds the one that
-    has not seen the sample (Simonyan et al. 2014, with the entropy in place of a class). It is kept with the cycle. Raises
+    H is the entropy of the prediction, of a mask its mean over the pixels; the model is that of the cycle, with folds the one
+    that has not seen the sample (Simonyan et al. 2014, with the entropy in place of a class). It is kept with the cycle. Raises
     `UserError` for an unknown sample, and where nothing can be computed or written.
     """
     if not run.config.trains:
@@ -68,7 +68,9 @@ def pixel_gradient(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) 
     log_p = model(x).float().log_softmax(dim=1)
     (gradient,) = torch.autograd.grad(-(log_p.exp() * log_p).sum(dim=1).mean(), x, allow_unused=True)
     if gradient is None:
-        raise UserError(f"The network of run {run.id} is frozen and sees no pixels: choose a run that trains its network.")
+        raise UserError(
+            f"The network of run {run.id} is frozen and sees no pixels: choose a run that trains its network."
+        )
     found = gradient[0].float().norm(dim=0).cpu().numpy()
     saliency.write(run, cycle, row, found)
     return np.asarray(found)

@@ -18,7 +18,6 @@ from core import methods
 from core.analysis import curves, figures, labelling, measures, samples
 from core.files import printed
 from core.files.printed import Layout
-from core.runs import answers
 from core.runs.reference import reference_counts
 from core.runs.run import Run
 from core.runs.spec import OPTIONS

@@ -23,7 +23,9 @@ def iou(table: pd.DataFrame, at: int, note: str) -> go.Figure:
             zmax=1,
             colorscale="Cividis",
             colorbar={"title": {"text": "IoU"}, "thickness": 12},
-            text=[[f"{100 * one:.0f}" if np.isfinite(one) else "" for one in row] for row in values] if written else None,
+            text=[[f"{100 * one:.0f}" if np.isfinite(one) else "" for one in row] for row in values]
+            if written
+            else None,
             texttemplate="%{text}" if written else None,
             customdata=[[style.escape([name])[0]] * len(table.columns) for name in names],
             hovertemplate="%{customdata}, cycle %{x}: %{z:.3f}<extra></extra>",
@@ -38,6 +40,9 @@ def iou(table: pd.DataFrame, at: int, note: str) -> go.Figure:
     figure.update_xaxes(tickmode="array" if written else "auto", tickvals=table.columns.tolist() if written else None)
     style.finish(figure, "Cycle", "", note)
     figure.update_yaxes(
-        autorange="reversed", tickmode="array", tickvals=list(range(len(names))), ticktext=[style.short(one) for one in names]
+        autorange="reversed",
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=[style.short(one) for one in names],
     )
     return figure.update_layout(height=120 + int(figure.layout.margin.b) + 22 * max(3, len(names)))

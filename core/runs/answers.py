@@ -133,7 +133,8 @@ class Answer(ABC):
     def reason(self, sample: pd.Series) -> str:
         """Why a sample stands where it stands, in one sentence: "labelled cat; the model says dog 0.93 and is sure: …".
 
-        sample: a row of `core.analysis.samples` · sure: entropy below a third of its largest value ln C, unsure: above two thirds.
+        sample: a row of `core.analysis.samples` · sure: entropy below a third of its largest value ln C, unsure: above two
+        thirds.
         """
 
     def sure(self, sample: pd.Series) -> str:

@@ -120,9 +120,7 @@ def _wrote_states() -> None:
 
 def _choice(name: str, title: str, options: list[str], chosen: tuple[str, ...]) -> None:
     _follow(name, [one for one in chosen if one in options])
-    st.multiselect(
-        title, options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,), width=WIDTH
-    )
+    st.multiselect(title, options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,), width=WIDTH)
 
 
 def _range(samples: Samples, score: str, kept: Filter) -> None:

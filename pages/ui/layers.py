@@ -1,5 +1,6 @@
 """Masks of a run over its images: as tiles and panels, with their legend; what an image's pixels say on its card."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.analysis import layers
-from core.analysis.layers import Layers
+from core.analysis.layers import Codes, Ints, Layers
 from core.runs import jobs, saliency
 from data.files import overlay, preview
 from data.files.preview import Pixels
@@ -61,9 +62,13 @@ def drawn(here: Here, rows: tuple[int, ...], look: Look, side: int) -> Pixels:
     if look.layer == "entropy":
         return overlay.heat(overlay.resized(np.asarray(found.entropies[at]), height, width))
     if look.layer == "disagreement":
-        one, other = (overlay.resized(mask, height, width) for mask in (found.predicted[at], found.target(at)))
+        one, other = (overlay.resized(mask, height, width) for mask in (found.said(at), found.target(at)))
         return overlay.differing(images, one, other, look.opacity)
-    masks = {"label": found.label, "reference": found.truth, "prediction": lambda some: np.asarray(found.predicted[some])}
+    masks: dict[str, Callable[[Ints], Codes]] = {
+        "label": found.label,
+        "reference": found.truth,
+        "prediction": found.said,
+    }
     codes = overlay.resized(masks[look.layer](at), height, width)
     return overlay.overlay(images, codes, found.class_names, look.opacity)
 
@@ -77,7 +82,9 @@ def legend(here: Here, look: Look, key: str) -> None:
         scale = {"colours": [_css(one) for one in overlay.STOPS], "low": "sure: 0 nats", "high": _most(here)}
     elif look.layer == "disagreement":
         known = of_cycle(here, here.key).reference is not None
-        entries = [{"name": f"the prediction is not the {'reference' if known else 'label'}", "colour": _css(overlay.WRONG)}]
+        entries = [
+            {"name": f"the prediction is not the {'reference' if known else 'label'}", "colour": _css(overlay.WRONG)}
+        ]
     else:
         names = here.dataset.class_names
         entries = [{"name": name, "colour": _css(one)} for name, one in zip(names, colours(len(names)), strict=True)]
@@ -101,12 +108,14 @@ def panels(here: Here, row: int, look: Look, side: int = SIDE) -> None:
     names, found = offered(here), of_cycle(here, here.key)
     if side == SMALL:  # of a card, which has the image above
         names = {name: title for name, title in names.items() if name != "image"}
-    absent = [name for name, codes in (("label", found.label), ("reference", found.truth)) if _blank(codes(np.array([row])))]
+    absent = [
+        name for name, codes in (("label", found.label), ("reference", found.truth)) if _blank(codes(np.array([row])))
+    ]
     shown = {name: title for name, title in names.items() if name not in absent}
     opacity = look.opacity
     pictures = [drawn(here, (row,), Look(name, opacity), SHARP * side)[0] for name in shown]
     st.image([preview.png(one, SHARP * side) for one in pictures], caption=list(shown.values()), width=side)
-    legend(here, Look("prediction", opacity), f"legend-{here.run.id}-{here.cycle}-{row}")
+    legend(here, Look("prediction", opacity), f"legend-{here.run.id}-{here.cycle}-{row}-{side}")
     said = []
     if "label" in absent and "label" in names:
         said.append("Nobody has given it a mask yet.")
@@ -118,15 +127,15 @@ def panels(here: Here, row: int, look: Look, side: int = SIDE) -> None:
 
 def beside(first: Here, second: Here, row: int) -> None:
     """The masks that two cycles predict for one image, and where they differ."""
-    look, size = Look("prediction"), SHARP * SMALL
+    look, size, at = Look("prediction"), SHARP * SMALL, np.array([row])
     image = drawn(first, (row,), PLAIN, size)
     height, width = image.shape[1:3]
-    masks = [overlay.resized(np.asarray(of_cycle(one, one.key).predicted[[row]]), height, width) for one in (first, second)]
+    one, other = (overlay.resized(of_cycle(side, side.key).said(at), height, width) for side in (first, second))
     pictures = {
         "Image": image,
         "First": drawn(first, (row,), look, size),
         "Second": drawn(second, (row,), look, size),
-        "Where they differ": overlay.differing(image, *masks, 1.0),
+        "Where they differ": overlay.differing(image, one, other, 1.0),
     }
     if of_cycle(first, first.key).reference is not None:
         pictures["Reference"] = drawn(first, (row,), Look("reference"), size)

@@ -183,7 +183,7 @@ def _large(here: Here, row: pd.Series, look: Look) -> dict[str, Any]:
         address, shape = _enlarged(here.dataset, here.config.root, here.run.id, int(row.name))
     else:
         address, shape = _looked(here, here.key, int(row.name), look)
-    return {"url": address, "size": f"{shape[1]} × {shape[0]} pixels", "smooth": max(shape) > CRISP}
+    return {"url": address, "size": f"{shape[1]} × {shape[0]} pixels", "smooth": look == PLAIN and max(shape) > CRISP}
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
