@@ -57,6 +57,7 @@ def recent() -> None:
                 "labels": last.get("n_labels"),
                 "correct labels": last.get("correctness"),
                 "test accuracy": last.get("accuracy"),
+                "test mean IoU": last.get("miou"),
                 "run": run.id,
             }
         )
@@ -64,14 +65,17 @@ def recent() -> None:
         st.caption("None yet.")
         return
     percent = st.column_config.NumberColumn(format="percent")
+    table = pd.DataFrame(rows)
+    table = table.drop(columns=[name for name in ("test accuracy", "test mean IoU") if table[name].isna().all()])
     st.dataframe(
-        pd.DataFrame(rows),
+        table,
         hide_index=True,
         placeholder="—",
         column_config={
             "open": st.column_config.LinkColumn("", display_text="open", width="small"),
             "correct labels": percent,
             "test accuracy": percent,
+            "test mean IoU": percent,
             "labels": st.column_config.NumberColumn(format="localized"),
         },
     )

@@ -38,6 +38,9 @@ COLUMNS = (
     "kind",
     "outcome",
     "reference",
+    "labelled",
+    "iou",
+    "pixel-accuracy",
 )
 
 

@@ -75,15 +75,37 @@ EVIDENCE = {
     )
 }
 
+# What is measured of each image against its reference, where labels are masks
+MEASURED = {
+    score.name: score
+    for score in (
+        Score(
+            name="iou",
+            title="IoU",
+            formula="mean over classes of TP / (TP + FP + FN)",
+            higher="the predicted mask agrees with the reference",
+            values="over the classes that either has; from 0 to 1. No strategy sees it",
+            reference="Everingham et al. 2010",
+        ),
+        Score(
+            name="pixel-accuracy",
+            title="Pixel accuracy",
+            formula="share of pixels whose class is right",
+            higher="the predicted mask agrees with the reference",
+            values="from 0 to 1. No strategy sees it",
+        ),
+    )
+}
+
 
 def scores() -> Mapping[str, Score]:
     """Every column of a ranking that is a score, in the order in which lists show them."""
-    return {name: described(name) for name in (*label_scores.CATALOGUE, *strategies.CATALOGUE, *EVIDENCE)}
+    return {name: described(name) for name in (*label_scores.CATALOGUE, *strategies.CATALOGUE, *EVIDENCE, *MEASURED)}
 
 
 def described(name: str) -> Score:
     """What is said of a score column; of one whose plug-in is not installed here, its name alone."""
-    for known in (label_scores.CATALOGUE, strategies.CATALOGUE, EVIDENCE):
+    for known in (label_scores.CATALOGUE, strategies.CATALOGUE, EVIDENCE, MEASURED):
         if name in known:
             return known[name]
     return Score(name="unknown", title=name, formula="not installed here", higher="taken first")

@@ -12,6 +12,8 @@ from data.lazy import LazyMasks
 
 VOID = 255
 """The byte of a pixel whose class is unknown; so masks have at most this many classes."""
+BACKGROUND = "background"
+"""What data sets call the class of everything else."""
 CHUNK = 64  # masks gone over at a time, so that a memory map is never held whole
 
 

@@ -47,7 +47,7 @@ def simulated(run: Run, cycle: int | None) -> None:
         st.subheader("First in its queue", anchor=False)
         captions = [frame.plain(f"{row.rank}: {row.given} → {row.suggested}") for row in first.itertuples()]
         st.image(tiles.pictures(here, first, 128), caption=captions, width=128)
-        st.caption("Rank: current label (— for none) → what the model suggests.")
+        st.caption(f"Rank: {run.answer.beside.replace('≠', '→')}; — for none.")
 
 
 def settings(run: Run) -> tuple[str | None, bool]:
@@ -252,6 +252,9 @@ def show(run: Run, cycle: int | None) -> None:
     """Everything below the title."""
     if run.config.annotator != "person":
         return simulated(run, cycle)
+    if run.answer.layers:
+        st.info("Masks are not drawn here yet: draw them elsewhere and import the files.")
+        return None
     done, (state, sentence) = len(run.cycles()), run.status()
     if cycle is not None and cycle < done - 1:
         st.info(f"Annotations go to the newest ranking, that of cycle {done - 1}.")

@@ -116,12 +116,13 @@ def watch(study_id: str, state: str, done: int) -> None:
 @st.cache_resource(max_entries=8, show_spinner="Comparing the runs…")
 def compared(
     _runs: list[Run], key: tuple[tuple[str, int], ...]
-) -> tuple[dict[str, pd.DataFrame], dict[str, str], dict[str, go.Figure], str]:
-    """Tables, what they mean, the figures that can be drawn of them, and how far the runs have come."""
+) -> tuple[dict[str, pd.DataFrame], dict[str, str], dict[str, str], dict[str, go.Figure], str]:
+    """Tables, what they are called and mean, the figures that can be drawn of them, and how far the runs have come."""
     members = comparison.read(_runs)
     tables = comparison.tables(members)
     drawn = {name: comparison.figure(members, name, tables) for name in comparison.FIGURES if len(tables[name])}
-    return tables, comparison.texts(tables), drawn, comparison.coverage(members)
+    texts = comparison.texts(tables, comparison.measure(members))
+    return tables, comparison.titles(members), texts, drawn, comparison.coverage(members)
 
 
 def show(runs: list[Run], name: str) -> None:
@@ -138,7 +139,7 @@ def show(runs: list[Run], name: str) -> None:
     if not runs:
         st.info("Choose a strategy to see its figures.")
         return
-    tables, texts, drawn, coverage = compared(runs, tuple((run.id, len(run.cycles())) for run in runs))
+    tables, titles, texts, drawn, coverage = compared(runs, tuple((run.id, len(run.cycles())) for run in runs))
     st.caption(coverage)
     if tables["accuracy"].empty:
         st.info("The figures appear when the first cycle is done.")
@@ -146,7 +147,7 @@ def show(runs: list[Run], name: str) -> None:
     for row in PICTURES:
         for column, picture in zip(st.columns(2), row, strict=True):
             with column:
-                st.subheader(comparison.TITLES[picture])
+                st.subheader(titles[picture])
                 if picture in drawn:
                     widgets.figure(drawn[picture], f"{name}-{picture}")
                 else:
@@ -155,7 +156,7 @@ def show(runs: list[Run], name: str) -> None:
     for table in tables:
         if table == "influence" and tables[table].empty:  # it is measured on demand alone
             continue
-        st.subheader(comparison.TITLES[table] + (f" ({comparison.UNITS[table]})" if table in comparison.UNITS else ""))
+        st.subheader(titles[table] + (f" ({comparison.UNITS[table]})" if table in comparison.UNITS else ""))
         st.caption(texts[table])
         if len(tables[table]):
             content(table, tables[table])

@@ -60,7 +60,7 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
     )
     columns = st.columns(3)
     target = columns[0].number_input(
-        "Target: " + ("test accuracy (%)" if learning else "correct labels (%)"),
+        "Target: " + (f"test {here.run.answer.measure} (%)" if learning else "correct labels (%)"),
         1.0,
         100.0,
         95.0,
@@ -80,7 +80,9 @@ def bought(here: frame.Here, chosen: list[str]) -> None:
         column_config={
             "policy": "Policy",
             "value": st.column_config.NumberColumn(
-                "Test accuracy" if learning else "Correct labels", format="percent", help="At the budget."
+                f"Test {here.run.answer.measure}" if learning else "Correct labels",
+                format="percent",
+                help="At the budget.",
             ),
             "per_correction": st.column_config.NumberColumn(
                 "Labels per correction", format="%.2f", help="The budget divided by the correct labels that it gained."
@@ -300,7 +302,8 @@ def show(here: frame.Here) -> None:
         )
     else:
         st.caption(
-            "AUC: mean test accuracy over the labelled images, by trapezoids. Compare runs over the same budget only."
+            f"AUC: mean test {here.run.answer.measure} over the labelled images, by trapezoids. Compare runs over the same "
+            "budget only."
         )
     st.dataframe(
         table,

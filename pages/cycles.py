@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core import methods
-from core.analysis import labelling, measures
+from core.analysis import labelling, layers, measures
 from core.analysis.samples import Filter
 from core.files import handout, report
 from core.runs import annotation, branch, imported, jobs, spec
@@ -251,6 +251,7 @@ def history(run: Run, cycle: int) -> None:
             "training and come first in the ranking, until one more annotation decides."
         )
     widgets.figure(widgets.run_figure(here, here.key, "curves"), f"{run.id}-curves")
+    by_class(here)
     st.subheader("What each cycle did")
     changes = widgets.changes(here, here.key)
     st.dataframe(
@@ -264,7 +265,10 @@ def history(run: Run, cycle: int) -> None:
             "n_labels": "Labels so far",
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
-            "accuracy": st.column_config.NumberColumn(measures.measure_title("accuracy", run.config), format="percent"),
+            **{
+                name: st.column_config.NumberColumn(measures.measure_title(name, run.config), format="percent")
+                for name in run.answer.measured
+            },
             "correctness": st.column_config.NumberColumn("Correct labels", format="percent"),
             "estimated_correctness": st.column_config.NumberColumn(
                 "Correct labels, estimated" if "estimated_low" in table else "Correct labels, in-sample estimate",
@@ -281,6 +285,8 @@ def history(run: Run, cycle: int) -> None:
             "clear_errors": "Clear errors left",
             "difficult_errors": "Difficult errors left",
             "train_accuracy": st.column_config.NumberColumn("Train accuracy", format="percent"),
+            "train_miou": st.column_config.NumberColumn("Train mean IoU", format="percent"),
+            "train_pixel_accuracy": st.column_config.NumberColumn("Train pixel accuracy", format="percent"),
             "gap": st.column_config.NumberColumn("Gap", format="percent"),
             "selected": st.column_config.NumberColumn("Chosen before", help="Images that the previous ranking chose."),
             "fell": st.column_config.NumberColumn(
@@ -343,6 +349,18 @@ def report_export(here: frame.Here) -> None:
             disabled=not widgets.has_browser(),
             help=None if widgets.has_browser() else "PDF is printed by Chrome or Chromium, and none was found.",
         )
+
+
+def by_class(here: frame.Here) -> None:
+    """The IoU of each class on the test set, where labels are masks."""
+    drawn = layers.class_figure(here.run, here.cycle)
+    if drawn is None:
+        return
+    st.subheader("IoU of each class")
+    name = f"{here.run.id}-cycle{here.cycle}-class-iou"
+    widgets.figure(drawn, name)
+    table = here.run.class_iou().reset_index()
+    widgets.table_export(lambda: table, len(table), name, "Export IoU")
 
 
 def relabels(here: frame.Here) -> None:

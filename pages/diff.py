@@ -4,9 +4,10 @@ import pandas as pd
 import streamlit as st
 
 from core.analysis import diff, measures
+from core.analysis import layers as analysed
 from core.runs import run as runs
 from core.runs.run import Run
-from pages.ui import frame, tiles, widgets
+from pages.ui import frame, layers, tiles, widgets
 
 POINTS = 5_000  # on the plane of ranks
 SHOWN = 24  # thumbnails of a group
@@ -26,11 +27,31 @@ MEASURES = {
     "estimated_high": "… to",
     "agreement": "Labels that the model agrees with",
     "accuracy": "Test accuracy",
+    "miou": "Test mean IoU",
+    "pixel_accuracy": "Test pixel accuracy",
     "clear_errors": "Clear errors left",
     "difficult_errors": "Difficult errors left",
     "gap": "Generalisation gap",
 }
-SHARES = ("correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy", "gap")
+SHARES = (
+    "correctness",
+    "estimated_correctness",
+    "estimated_low",
+    "estimated_high",
+    "agreement",
+    "accuracy",
+    "miou",
+    "pixel_accuracy",
+    "gap",
+)
+MASKS: widgets.Columns = {
+    "image": st.column_config.ImageColumn("Image", width="small"),
+    "sample_id": "Sample",
+    "same": st.column_config.NumberColumn("Same class", format="percent", help="Share of the pixels"),
+    "iou_first": st.column_config.NumberColumn("IoU, first", format="%.3f"),
+    "iou_second": st.column_config.NumberColumn("IoU, second", format="%.3f"),
+    "change": st.column_config.NumberColumn("Change", format="%+.3f"),
+}
 COLUMNS: widgets.Columns = {
     "image": st.column_config.ImageColumn("Image", width="small"),
     "sample_id": "Sample",
@@ -108,6 +129,8 @@ def show(here: frame.Here) -> None:
             st.caption("None: what differs comes from the labels.")
         else:
             st.table(found.settings.set_index("setting"))
+    if here.run.answer.layers:
+        masks(here, second)
     chosen(here, found)
     ranks(here, found, second)
     samples = found.samples
@@ -124,6 +147,48 @@ def title(run: Run, cycle: int) -> str:
 def difference(_here: frame.Here, key: tuple[str, int, int], other: str, cycle: int, n_cycles: int) -> diff.Diff:
     """How this cycle differs from a cycle of another run."""
     return diff.diff(diff.Side(_here.run, _here.cycle), diff.Side(runs.find(other), cycle))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Comparing the masks…")
+def differing(_here: frame.Here, key: tuple[str, int, int], other: str, cycle: int, n_cycles: int) -> pd.DataFrame:
+    """How the predicted masks of this cycle differ from those of a cycle of another run."""
+    second = analysed.of_cycle(runs.find(other), _here.dataset, cycle)
+    return analysed.between(layers.of_cycle(_here, _here.key), second, _here.dataset.ids)
+
+
+def masks(here: frame.Here, second: diff.Side) -> None:
+    """The predicted masks of an image side by side, and all images by how far theirs are alike."""
+    st.subheader("Predicted masks")
+    table = differing(here, here.key, second.run.id, second.cycle, len(second.run.cycles()))
+    known = table["change"].notna().any()
+    st.caption(
+        f"On average both give **{table['same'].mean():.1%}** of an image's pixels the same class; those that differ most first."
+        + (" IoU: of each with the reference, which no strategy sees." if known else "")
+        + " Click the box left of a row to see its masks."
+    )
+    shown = table.head(ROWS)
+    left, right = st.columns([3, 2])
+    with left:
+        key = f"masks-{here.key}-{second.run.id}-{second.cycle}"
+        event = st.dataframe(
+            shown.assign(image=tiles.pictures(here, shown, THUMBNAIL))[
+                ["image", *shown.columns[: None if known else 2]]
+            ],
+            hide_index=True,
+            height=360,
+            row_height=40,
+            placeholder="—",
+            column_config=MASKS,
+            on_select="rerun",
+            selection_mode="single-row",
+            key=key,
+        )
+        widgets.table_export(lambda: table, len(table), f"{here.run.id}-masks")
+    with right:
+        picked = event["selection"]["rows"]
+        row = int(shown.index[picked[0] if picked and picked[0] < len(shown) else 0])
+        there = frame.Here(second.run, second.config, here.dataset, second.cycle, len(second.run.cycles()))
+        layers.beside(here, there, row)
 
 
 def chosen(here: frame.Here, found: diff.Diff) -> None:

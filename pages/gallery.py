@@ -14,7 +14,8 @@ from core import methods
 from core.analysis import figures
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
-from pages.ui import assets, attribution, filters, frame, tiles, widgets
+from pages.ui import assets, attribution, filters, frame, layers, tiles, widgets
+from pages.ui.layers import Look
 
 POINTS = 4_000  # of the map: what a browser draws in no time
 CELLS = 16, 12  # of the map of images, across and up: fewer than 200 of them
@@ -45,6 +46,7 @@ class Wish:
     size: int  # images a page
     top: int  # images of a group
     tile: int  # pixels
+    look: Look = layers.PLAIN  # what of an image is drawn
 
 
 def show(here: frame.Here) -> None:
@@ -127,7 +129,8 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
             st.segmented_control, "Show as", "show", ("list", "groups"), "list",
             format_func=str.capitalize, required=True, help="Groups: by given → suggested label, those that differ first",
         )  # fmt: skip
-        gamma = choice(
+        look = looked(here)
+        gamma = own if "cleaning" not in orders else choice(
             st.select_slider, "γ of Φ", "gamma", GAMMAS, own, disabled=order != "cleaning", width=170,
             help="Φ = CE − max(H − γ·ln C, 0): the larger γ, the less ambiguity lowers Φ. 0 in the paper, 0.30 in "
             "its public code. Order by Φ to use it.",
@@ -140,7 +143,22 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
             )  # fmt: skip
             top = choice(st.segmented_control, "Images per group", "top", (5, 10, 20), 5, required=True)
     gamma = gamma if order == "cleaning" and gamma != own else here.config.gamma
-    return Wish(order, direction == "low", shown == "groups", gamma, size, top, tile)
+    return Wish(order, direction == "low", shown == "groups", gamma, size, top, tile, look)
+
+
+def looked(here: frame.Here) -> Look:
+    """What of the images is drawn, where there is more than the images."""
+    names = layers.offered(here)
+    if not names:
+        return layers.PLAIN
+    layer = choice(st.selectbox, "Layer", "layer", names, "prediction", format_func=names.get, width=135)
+    if layer not in layers.MIXED:
+        return Look(layer)
+    usual = layers.PLAIN.opacity
+    shown = choice(
+        st.select_slider, "Opacity", "opacity", layers.OPACITIES, usual, format_func="{:.0%}".format, width=110
+    )
+    return Look(layer, shown)
 
 
 def choice(widget: Callable[..., Any], label: str, name: str, options: Any, default: Any, **more: Any) -> Any:
@@ -163,7 +181,7 @@ def wrote(name: str) -> None:
     if name == "order":
         st.query_params.pop("direction", None)
         st.session_state.pop("kept-direction", None)
-    if name not in ("map", "plane", "tile", "page"):
+    if name not in ("map", "plane", "tile", "page", "layer", "opacity"):
         st.query_params.pop("page", None)
 
 
@@ -172,10 +190,11 @@ def image_map(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> N
     visible = dataclasses.replace(kept, rows=None)  # a selection is made among all that pass the filters
     known = filters.bounds(samples, str(samples.path), maps.NOISE.y) is not None
     with st.container(horizontal=True):
-        which = "noise"
+        planes = here.run.answer.maps
+        which = planes[0]
         if samples.mapped:
             which = choice(
-                st.segmented_control, "Map", "plane", PLANES, "noise" if known else "embedding", format_func=PLANE_NAMES.get,
+                st.segmented_control, "Map", "plane", planes, planes[0] if known else planes[-1], format_func=PLANE_NAMES.get,
                 required=True, label_visibility="collapsed",
             )  # fmt: skip
         drawn = choice(
@@ -253,11 +272,12 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
     title = methods.described(score).title if score in methods.scores() else order_title(score)
     said = [
         filters.count(samples, kept, n),
-        f"below each: {title}, label ≠ what the model suggests",
+        f"below each: {title}, {here.run.answer.beside}",
     ]
     if not here.config.question.checks:
         said.append("in italics *ref.*: the reference label, which the strategy does not see")
     st.caption(" · ".join(said))
+    layers.legend(here, wish.look, f"gallery-legend-{here.run.id}")
     place = st.container()
     if wish.grouped:
         pairs, size = samples.pairs(kept), max(1, wish.size // wish.top)
@@ -275,7 +295,14 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
         groups = [tiles.Group("", "", n, shown)]
     with place:
         done = tiles.grid(
-            here, groups, score, f"gallery-{here.run.id}", wish.tile, picked(here), functools.partial(pick, here)
+            here,
+            groups,
+            score,
+            f"gallery-{here.run.id}",
+            wish.tile,
+            picked(here),
+            functools.partial(pick, here),
+            wish.look,
         )
     if done.group is not None and done.group < len(groups):
         filters.choose(given=groups[done.group].given, suggested=groups[done.group].suggested)
@@ -288,7 +315,7 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
 
 def pager(here: frame.Here, kept: Filter, wish: Wish, pages: int) -> int:
     """Draw the page numbers, where there are several; returns the page. What changes the list begins at its first page."""
-    view = (here.run.id, kept, dataclasses.replace(wish, tile=0))
+    view = (here.run.id, kept, dataclasses.replace(wish, tile=0, look=layers.PLAIN))
     if st.session_state.get("gallery-view", view) != view:
         st.query_params.pop("page", None)
     st.session_state["gallery-view"] = view
@@ -350,7 +377,9 @@ def enlarged(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, start
         images = {first + i: row for i, (_, row) in enumerate(table.iterrows())}
         pick(here, images[at]["sample_id"])
         score = here.config.method if wish.order == "rank" else wish.order
-        tiles.zoom(here, images, at, total, score, key)
+        tiles.zoom(here, images, at, total, score, key, wish.look)
+        if layers.offered(here):
+            layers.panels(here, int(images[at].name), wish.look)
 
 
 def order_title(name: str) -> str:

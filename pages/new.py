@@ -19,6 +19,7 @@ from core import methods
 from core.runs import imported, settle
 from core.runs.spec import OPTIONS
 from data import check
+from data.dataset import Answer
 from data.errors import UserError
 from data.files import roots, upload
 from data.files.preview import png, small
@@ -39,7 +40,12 @@ KINDS = {  # of images on the server: an example of a place, and what is expecte
         "A Parquet file as Hugging Face writes it, with the columns image and label; or a folder of them.",
     ),
     "webdataset": ("shards", "A folder of WebDataset's tar files; or such a file."),
+    "masks": (
+        "scenes",
+        "A folder with images in images, their masks as PNG in masks, and a classes.csv; or that in train and test.",
+    ),
 }
+SECTIONS: dict[Answer, str] = {"class": "", "mask": "Segmentation: "}  # kinds of labels, in the order of the list
 MARKS = {"stop": ":material/block:", "look": ":material/warning:", "fine": ":material/check:"}
 PREDICTED = {
     "out-of-sample": "on other images than those it predicts (cross-validation, or another data set)",
@@ -54,13 +60,15 @@ st.title("New run")
 
 def ready() -> start.Images | None:
     """One of the data sets that NextLabel knows."""
-    sources = {source.name: source for source in data.available() if not data.CATALOGUE[source.name].needs_root}
-    name = st.selectbox(
-        "Data set",
-        list(sources),
-        key="dataset",
-        format_func=lambda one: f"{one} — {sources[one].title}" + ("" if sources[one].available else " (not here yet)"),
-    )
+    there = [one for answer in SECTIONS for one in data.available(answer=answer)]
+    sources = {source.name: source for source in there if not data.CATALOGUE[source.name].needs_root}
+
+    def title(name: str) -> str:
+        section = SECTIONS[data.CATALOGUE[name].answer]
+        text = f"{name} — {section}{sources[name].title}"
+        return text if sources[name].available else f"{text} (not here yet)"
+
+    name = st.selectbox("Data set", list(sources), key="dataset", format_func=title)
     if not sources[name].available:
         st.info(sources[name].reason)
     return start.Images(name)
@@ -160,6 +168,8 @@ def given_table() -> Path | None:
 
 def with_predictions(images: start.Images) -> start.Images:
     """The images with predictions of a model of one's own, where some are given."""
+    if not start.takes(images.name, methods.selectors.CATALOGUE[settle.IMPORTED]):
+        return images
     with st.expander("Predictions of your own model"):
         st.caption(
             "Instead of training a model here, rank by those that your model predicts: a .npy array with a row for each "

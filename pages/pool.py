@@ -1,5 +1,7 @@
 """Pool: near duplicates, outliers, odd sizes and doubtful classes, each a selection for the gallery."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -9,7 +11,7 @@ from core.analysis import measures, pool
 from core.analysis.pool import Pool
 from core.analysis.samples import Filter
 from data.words import count
-from pages.ui import filters, frame, tiles, widgets
+from pages.ui import filters, frame, layers, tiles, widgets
 
 Ints = NDArray[np.int64]
 SHOWN, SIDE = 16, 88  # images of a section, pixels
@@ -20,12 +22,12 @@ def show(here: frame.Here) -> None:
     """The numbers, then each finding with its images."""
     found = looked(here, here.key)
     duplicates, outliers, contradicting = found.duplicates, found.outliers, found.contradicting()
-    doubtful = np.flatnonzero(found.doubtful)
     with st.container(horizontal=True):
         st.metric("Images", f"{len(found.group):,}", border=True, width=METRIC)
         st.metric("Near duplicates", f"{len(duplicates):,}", border=True, width=METRIC)
         st.metric("Outliers", f"{len(outliers):,}", border=True, width=METRIC)
-        st.metric("Labels likely wrong", f"{len(doubtful):,}", border=True, width=METRIC)
+        if found.doubtful is not None:
+            st.metric("Labels likely wrong", f"{found.doubtful.sum():,}", border=True, width=METRIC)
     if warned := measures.underfit(here.config, here.run.cycles().iloc[here.cycle]):
         st.warning(frame.plain(f"{warned} Until then, what follows says little."))
     st.caption(
@@ -58,7 +60,10 @@ def show(here: frame.Here) -> None:
         "damaged ones, or a kind that the pool has few of. The farthest first.",
     )
     sizes(here, found)
-    classes(here, found, doubtful)
+    if found.doubtful is None:
+        masks(here, found)
+    else:
+        classes(here, found, np.flatnonzero(found.doubtful))
 
 
 @st.cache_resource(max_entries=4, show_spinner="Comparing each image with its neighbours…")
@@ -135,9 +140,42 @@ def classes(here: frame.Here, found: Pool, doubtful: Ints) -> None:
         widgets.table_export(lambda: per_image(found), len(found.group), f"{here.run.id}-pool", "Export all images")
 
 
+def masks(here: frame.Here, found: Pool) -> None:
+    """How many images and pixels each class has, of the masks and of the predictions."""
+    st.subheader("Classes", anchor=False)
+    known = found.classes["iou"].notna().any()
+    st.caption(
+        "Masks: those that stand in this cycle, and the share of their known pixels that a class has. Predicted: the same of all "
+        "images of the pool."
+        + (" IoU: of the predictions for the whole pool with the reference, which no strategy sees." if known else "")
+    )
+    swatches = layers.swatches(len(found.classes))
+    st.dataframe(
+        found.classes.assign(colour=swatches)[["colour", *found.classes.columns[: None if known else -1]]],
+        hide_index=True,
+        height="content" if len(found.classes) < 25 else 420,
+        column_config={
+            "colour": st.column_config.ImageColumn("", width=28),
+            "class": "Class",
+            "images": st.column_config.NumberColumn("Masks with it", format="localized"),
+            "share": st.column_config.NumberColumn("Labelled pixels", format="percent"),
+            "predicted_images": st.column_config.NumberColumn("Predicted in", format="localized", help="Images"),
+            "predicted_share": st.column_config.NumberColumn("Predicted pixels", format="percent"),
+            "iou": st.column_config.NumberColumn("IoU", format="%.3f"),
+        },
+        placeholder="—",
+    )
+    with st.container(horizontal=True):
+        widgets.table_export(lambda: found.classes, len(found.classes), f"{here.run.id}-classes")
+        widgets.table_export(lambda: per_image(found), len(found.group), f"{here.run.id}-pool", "Export all images")
+
+
 def per_image(found: Pool) -> pd.DataFrame:
-    """One row per image: sample_id, near_duplicate_group (0: none), outlier_score, likely_wrong; width, height of a file."""
-    columns = {"near_duplicate_group": found.group, "outlier_score": found.outlier, "likely_wrong": found.doubtful}
+    """One row per image: sample_id, near_duplicate_group (0: none), outlier_score, likely_wrong but of masks; width, height of a
+    file."""
+    columns: dict[str, NDArray[Any]] = {"near_duplicate_group": found.group, "outlier_score": found.outlier}
+    if found.doubtful is not None:
+        columns["likely_wrong"] = found.doubtful
     if found.shapes is not None:
         columns |= {"width": found.shapes[:, 1], "height": found.shapes[:, 0]}
     return pd.DataFrame({"sample_id": found.sample_ids, **columns})

@@ -19,14 +19,14 @@ COLUMNS: widgets.Columns = {
     # Pinned: the scores scroll beside the image that they are of
     "image": st.column_config.ImageColumn("Image", width="small", pinned=True),
     "rank": st.column_config.NumberColumn("Rank", format="localized", pinned=True),
-    "given": "Given",
-    "suggested": "Suggested",
+    "labelled": st.column_config.NumberColumn(
+        "Labelled", format="percent", help="Share of the image's pixels that have a label"
+    ),
     "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
     "status": "Status",
     "kind": "Kind",
     "outcome": "Outcome",
     "n_votes": "Annotations",
-    "reference": "Reference",
     "sample_id": "Sample",
     **{
         name: st.column_config.NumberColumn(score.title, format="%.4f", help=f"{score.formula} — {score.meaning}")
@@ -40,14 +40,15 @@ def show(here: frame.Here) -> None:
     samples = widgets.cycle_samples(here, here.key)
     kept = filters.bar(here, samples)
     wanted = st.query_params.get("view", "")
-    st.session_state["view"] = wanted if wanted in VIEWS else "table"  # the URL is the truth, the widget shows it
+    views = [name for name in VIEWS if name != "confusion" or here.run.answer.crossed]
+    st.session_state["view"] = wanted if wanted in views else "table"  # the URL is the truth, the widget shows it
 
     def go() -> None:
         st.query_params["view"] = st.session_state["view"]
 
     view = st.segmented_control(
         "View",
-        list(VIEWS),
+        views,
         format_func=lambda one: VIEWS[one],
         key="view",
         on_change=go,
@@ -65,7 +66,10 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
     # The table takes the room of the card until one is opened
     left, right = st.columns([3, 2] if st.session_state.get("card-open") else [4, 1])
     with left:
-        orders = ["rank", *samples.scores, "confidence", "n_votes"]
+        measured = [name for name in samples.scores if name in methods.MEASURED]
+        numbers = [*(name for name in samples.columns if name == "labelled"), *measured]
+        scores = [name for name in samples.scores if name not in measured]
+        orders = ["rank", *scores, *numbers, "confidence", "n_votes"]
         first, second = st.columns([3, 2], vertical_alignment="bottom")
         order = first.selectbox("Sort by", orders, format_func=title, key="sort")
         direction = f"ascending-{order}"
@@ -87,7 +91,18 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         pages = -(-n // PAGE)
         page = st.pagination(pages, key=f"page-{here.run.id}-{n}") if pages > 1 else 1
         shown = samples.page(kept, order, ascending, (page - 1) * PAGE, PAGE)
-        columns = ["image", "rank", "given", "suggested", *samples.scores, "confidence", "status", "kind", "outcome"]
+        columns = [
+            "image",
+            "rank",
+            "given",
+            "suggested",
+            *numbers,
+            *scores,
+            "confidence",
+            "status",
+            "kind",
+            "outcome",
+        ]
         columns = [name for name in columns if name not in ("kind", "outcome") or shown[name].any()]
         key = f"table-{here.run.id}-{here.cycle}-{page}-{order}-{ascending}"
 
@@ -111,7 +126,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
                 height=560,
                 row_height=40,
                 key=key,
-                column_config=COLUMNS,
+                column_config=COLUMNS | headings(here),
             )
         name = f"{here.run.id}-cycle{here.cycle}-ranking"
         widgets.table_export(lambda: samples.page(kept, order, ascending).drop(columns="label"), n, name)
@@ -123,7 +138,7 @@ def table(here: frame.Here, samples: Samples, kept: Filter) -> None:
         else:
             st.session_state["card-open"] = False  # a card that another page, order or filter has closed
             st.info(
-                "Click the box left of a row to see the image with its annotations, predicted probabilities and scores."
+                "Click the box left of a row to see the image with its annotations, what the model predicts, and scores."
             )
 
 
@@ -189,7 +204,11 @@ def scatter(here: frame.Here, samples: Samples, kept: Filter) -> None:
         shown = samples.page(kept, "rank", True, 0, PAGE)
         columns = ["image", "rank", "given", "suggested", x, y, "kind", "sample_id"]
         st.dataframe(
-            with_images(here, shown)[columns], hide_index=True, placeholder="—", row_height=40, column_config=COLUMNS
+            with_images(here, shown)[columns],
+            hide_index=True,
+            placeholder="—",
+            row_height=40,
+            column_config=COLUMNS | headings(here),
         )
 
 
@@ -237,7 +256,7 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
             hide_index=True,
             height=440,
             row_height=40,
-            column_config={**COLUMNS, **places},
+            column_config={**COLUMNS, **headings(here), **places},
         )
         widgets.table_export(lambda: both_ranked, len(both_ranked), f"{here.run.id}-disagreement", "Export both places")
 
@@ -246,10 +265,16 @@ def title(name: str) -> str:
     """What a column is called."""
     others = {
         "rank": "Rank (taken next first)",
+        "labelled": "Share of labelled pixels",
         "confidence": "Confidence of the suggestion",
         "n_votes": "Number of annotations",
     }
     return others[name] if name in others else methods.described(name).title
+
+
+def headings(here: frame.Here) -> widgets.Columns:
+    """What the columns of labels are called in this run."""
+    return {name: text.removesuffix(" label") for name, text in here.run.answer.headings.items()}
 
 
 def with_images(here: frame.Here, shown: pd.DataFrame) -> pd.DataFrame:

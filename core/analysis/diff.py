@@ -20,6 +20,7 @@ from data.errors import UserError
 NONE = -1  # rank or label of a sample that has none
 MEASURES = (
     *("n_labels", "correctness", "estimated_correctness", "estimated_low", "estimated_high", "agreement", "accuracy"),
+    *("miou", "pixel_accuracy"),
     *("clear_errors", "difficult_errors", "gap"),
 )
 
@@ -108,7 +109,7 @@ def named(samples: pd.DataFrame, dataset: ImageDataset) -> pd.DataFrame:
 
     moved: rank_first − rank_second: by how many places the second takes it earlier; missing where one does not rank it.
     """
-    written = answers.of(dataset.class_names).written
+    written = answers.of(dataset.class_names, dataset.answer).written
     ranks = {name: samples[name].where(samples[name] > 0).astype("Int64") for name in ("rank_first", "rank_second")}
     return pd.DataFrame(
         {

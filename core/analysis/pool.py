@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core import metrics, neighbours
+from core.analysis import layers
 from core.neighbours import DUPLICATE, OUTLIER
 from core.relabel import Floats, Ints
 from core.runs import answers
@@ -30,15 +31,16 @@ class Pool:
     """The pool of a cycle, [N] in its order.
 
     group: of near duplicates, 0 for none · outlier: how far from its neighbours, 1 is usual (`core.neighbours`) · doubtful:
-    labels that are likely wrong · shapes: int32 [N, 2], height and width of the files, 0 where unreadable; None where the
-    images are no files, or more than `MOST_FILES` · classes: `by_class`.
+    labels that are likely wrong, None where labels are masks · shapes: int32 [N, 2], height and width of the files, 0 where
+    unreadable; None where the images are no files, or more than `MOST_FILES` · classes: `by_class`, of masks
+    `core.analysis.layers.Layers.over_pool`.
     """
 
     sample_ids: list[str]
     given: Ints
     group: Ints
     outlier: Floats
-    doubtful: np.ndarray
+    doubtful: np.ndarray | None
     shapes: NDArray[np.int32] | None
     classes: pd.DataFrame
 
@@ -61,6 +63,8 @@ class Pool:
 
     def contradicting(self) -> Ints:
         """Rows of near duplicates whose labels are not all one class: at least one is wrong, group by group."""
+        if self.doubtful is None:  # masks of near duplicates are never quite the same
+            return np.empty(0, dtype=np.int64)
         rows = self.duplicates[self.given[self.duplicates] >= 0]
         several = pd.Series(self.given[rows]).groupby(self.group[rows]).transform("nunique") > 1
         return rows[several.to_numpy(dtype=bool)]
@@ -68,7 +72,7 @@ class Pool:
 
 def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Pool:
     """The pool as a cycle saw it. Raises `UserError` where the cycle has no embedding, and as `core.neighbours.nearest`."""
-    ranking, probs = run.ranking(cycle, ["label"]), run.posterior(cycle).astype(np.float64)
+    ranking = run.ranking(cycle, ["label"])
     path = run.cycle_path(0 if run.config.static else cycle) / "embedding.npy"
     try:
         embedding = np.load(path, allow_pickle=False)
@@ -78,13 +82,21 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Pool:
         ) from error
     distance, neighbour = neighbours.nearest(embedding)
     given = ranking["label"].to_numpy(np.int64)
-    there = np.flatnonzero(given >= 0)
-    doubtful = np.zeros(len(given), dtype=bool)
-    if len(there):
-        doubtful[there] = metrics.label_issues(given[there], probs[there])
+    if run.answer.layers:
+        doubtful, classes = None, layers.of_cycle(run, dataset, cycle).over_pool()
+    else:
+        doubtful, classes = _doubtful(given, run.posterior(cycle).astype(np.float64), dataset.class_names)
     group, outlier = neighbours.near_duplicates(distance, neighbour), neighbours.outlier_score(distance)
-    classes = by_class(given, probs, doubtful, dataset.class_names)
     return Pool(dataset.ids, given, group, outlier, doubtful, _shapes(dataset), classes)
+
+
+def _doubtful(given: Ints, probs: Floats, class_names: list[str]) -> tuple[NDArray[np.bool_], pd.DataFrame]:
+    """Labels that are likely wrong, and the table of classes."""
+    there = np.flatnonzero(given >= 0)
+    found = np.zeros(len(given), dtype=bool)
+    if len(there):
+        found[there] = metrics.label_issues(given[there], probs[there])
+    return found, by_class(given, probs, found, class_names)
 
 
 def _shapes(dataset: ImageDataset) -> NDArray[np.int32] | None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from core import methods, scores, tsne
 from core.relabel import Floats, Ints, Votes
-from core.runs import answers
 from core.runs.reference import ground_truth, ground_truth_digest, reference_counts
 from core.runs.run import Run, home
 from core.store import cache
@@ -30,7 +29,7 @@ from data import votes
 from data.dataset import ImageDataset
 from data.errors import UserError
 
-VERSION = 2  # of the columns; with another one the files are made again
+VERSION = 3  # of the columns; with another one the files are made again
 BLOCK = 100_000  # embeddings that are compared at once
 BINS = 60  # of a histogram
 OUTCOMES = {
@@ -41,7 +40,13 @@ OUTCOMES = {
     "spoilt": "was right at the start, is wrong now",
     "untouched": "is right, and nobody has been asked",
 }
-ADDED = ("given", "suggested", "reference", "kind")  # to the columns of a ranking, for all who read a table of it
+ADDED = (
+    "given",
+    "suggested",
+    "reference",
+    "labelled",
+    "kind",
+)  # to the columns of a ranking, for all who read a table of it
 LISTS = ("given", "suggested", "status", "kind", "outcome")
 Outline = tuple[list[float], list[float]]  # x and y of the corners of what was drawn on a figure
 
@@ -86,7 +91,8 @@ class Filter:
 class Samples:
     """All samples of a cycle: a Parquet file with the ranking's columns, and what the reference says where there is one.
 
-    given, suggested, reference: names of classes · kind: "clear noise", "difficult" or "correct" for a label that is wrong on
+    given, suggested, reference: names of classes, of a mask that of its largest class · labelled: share of an image's pixels
+    that have a label, where labels are masks · kind: "clear noise", "difficult" or "correct" for a label that is wrong on
     a clear image, wrong on an ambiguous one, or correct (Bernhardt et al. 2022); "" without ground truth · outcome: of
     `OUTCOMES` in label cleaning, "" without ground truth · row: place in the pool. In active learning cross-entropy and
     cleaning are against the reference label, NaN without one. columns: of `table` · scores: columns of the ranking · mapped:
@@ -338,7 +344,7 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Samples:
 def _written(made: pd.DataFrame, path: Path) -> Path:
     """Where the file was written: a disk that takes nothing more can still be read."""
     # A dictionary of floats, no two of which are equal, takes most of the time that writing them does
-    repeated = [*ADDED, "status", "outcome"]
+    repeated = [*(name for name in ADDED if name in made and name != "labelled"), "status", "outcome"]
     try:
         write_table(path, made, use_dictionary=repeated)
     except UserError:
@@ -355,10 +361,9 @@ def table(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The file's content, in the order of the ranks: most pages ask for the first."""
     made = run.ranking(cycle)
-    written = answers.of(dataset.class_names).written
-    made["given"], made["suggested"] = written(made["label"]), written(made["suggested"])
     reference, truth = ground_truth(run.config, dataset)
-    made["reference"] = written(truth)
+    told = run.answer.told(made, run.cycle_path(cycle), lambda: run.standing(dataset, cycle), truth)
+    made = made.assign(**told)
     made["kind"] = ""
     if reference is not None:
         wrong, ambiguous = made["label"].to_numpy() != truth, votes.ambiguous(reference)
@@ -377,11 +382,12 @@ def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
 
 def history(run: Run, row: int) -> pd.DataFrame:
-    """How a sample went through the cycles: cycle, rank, label, suggested (names), confidence, status, score.
+    """How a sample went through the cycles: cycle, rank, label, suggested (in words), confidence, status, score, and of a mask
+    its iou.
 
     score: the one that ranked the cycle.
     """
-    parts = []
+    answer, parts = run.answer, []
     for cycle in range(len(run.cycles())):
         path = run.cycle_path(cycle) / "ranking.parquet"
         sql = "SELECT * FROM read_parquet(?, file_row_number = true) WHERE file_row_number = ?"
@@ -389,13 +395,16 @@ def history(run: Run, row: int) -> pd.DataFrame:
             found = _cursor().execute(sql, [str(path), row]).df()
         except duckdb.Error:
             continue  # that cycle's own page says what is wrong with it
-        parts.append(found.assign(cycle=cycle, score=found[run.config_at(cycle).method]))
+        words = {
+            "label": answer.written(found["label"]),
+            "suggested": answer.suggested(found["suggested"], run.cycle_path(cycle), row),
+        }
+        parts.append(found.assign(**words, cycle=cycle, score=found[run.config_at(cycle).method]))
     columns = ["cycle", "rank", "label", "suggested", "confidence", "status", "score"]
     if not parts:
         return pd.DataFrame(columns=columns)
     table = pd.concat(parts, ignore_index=True)
-    for name in ("label", "suggested"):
-        table[name] = answers.of(run.about["class_names"]).written(table[name])
+    columns += [name for name in ("iou",) if name in table]
     table["rank"] = table["rank"].astype("Int64")
     return table[columns]
 
@@ -438,6 +447,7 @@ def _column(name: str) -> str:
         "rank",
         "confidence",
         "n_votes",
+        "labelled",
         *LISTS,
         *tsne.COLUMNS,
     ):
@@ -456,39 +466,6 @@ def _cursor() -> duckdb.DuckDBPyConnection:
         _database.append(duckdb.connect(config=settings))
         atexit.register(_database.clear)  # DuckDB complains at length about a connection that outlives the interpreter
     return _database[0].cursor()
-
-
-def reason(sample: pd.Series, n_classes: int) -> str:
-    """Why a sample stands where it stands, in one sentence: "labelled cat; the model says dog 0.93 and is sure: …".
-
-    sample: a row of `samples` · sure: entropy below a third of its largest value ln C, unsure: above two thirds.
-    """
-    entropy = sample["entropy"] / np.log(n_classes)
-    sure = "is sure" if entropy < 1 / 3 else "is unsure" if entropy > 2 / 3 else "is fairly sure"
-    says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
-    votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
-    if sample["status"] == "tied" and sample["given"] == "—":
-        return f"tied ({votes}), so that no label stands; {says}: one more annotation may decide"
-    if sample["given"] == "—":
-        means = {
-            "is sure": "unless it is wrong, it would learn little from the label",
-            "is unsure": "it cannot guess the label",
-            "is fairly sure": "the label may be another",
-        }
-        return f"not labelled yet; {says}: {means[sure]}"
-    if sample["given"] != sample["suggested"]:
-        means = {
-            "is sure": "likely a wrong label",
-            "is unsure": "an ambiguous image, or one that is hard for the model",
-            "is fairly sure": "perhaps a wrong label",
-        }
-    else:
-        means = {
-            "is sure": "likely a correct label",
-            "is unsure": "an ambiguous image, though the model agrees",
-            "is fairly sure": "probably a correct label",
-        }
-    return f"labelled {sample['given']} ({votes}); {says}: {means[sure]}"
 
 
 def outcomes(run: Run, dataset: ImageDataset, cycle: int) -> NDArray[np.object_]:

@@ -10,7 +10,7 @@ from core.analysis import budget, diff, figures, peers, removal
 from core.cli.options import Parser
 from core.cli.printing import print_options, write_figure
 from core.cli.shared import finished_cycle, load, print_summary, tell
-from core.runs import attribution, live, run, study
+from core.runs import attribution, live, run, saliency, study
 from core.runs import removal as removals
 from data.errors import UserError
 
@@ -63,6 +63,11 @@ def explain_options(sub: Parser) -> None:
         "--influence",
         action="store_true",
         help="instead: which test images its label helps and harms most, and through which layers; kept with the cycle",
+    )
+    sub.add_argument(
+        "--pixels",
+        action="store_true",
+        help="instead: how much the entropy of its prediction depends on each pixel; kept with the cycle",
     )
     sub.add_argument(
         "--extremes",
@@ -212,6 +217,13 @@ def explain_sample(options: argparse.Namespace) -> None:
     if options.influence:
         return influence(options)
     found = run.find(options.run)
+    if options.pixels:
+        cycle = finished_cycle(found, options.cycle)
+        dataset = load(found)
+        gradient = explain.pixel_gradient(found, dataset, cycle, options.sample)
+        file = saliency.file(found, cycle, dataset.ids.index(options.sample))
+        print(f"{file}: {gradient.shape[0]} × {gradient.shape[1]} pixels, at most {gradient.max():.4g} nats")
+        return
     table = explain.layer_norms(found, load(found), finished_cycle(found, options.cycle), options.sample)
     if options.json:
         print(table.to_json(orient="records"))

@@ -18,7 +18,7 @@ from core.gradnorm import gradient_norms
 from core.influence import Solution, gradient_dots, inverse_hvp, loss_gradient
 from core.models.forward import at_once
 from core.relabel import Floats
-from core.runs import attribution, live
+from core.runs import attribution, live, saliency
 from core.runs.attribution import MOST, Attribution, Effect, Layer
 from core.runs.run import Run
 from core.store.atomic import writing
@@ -47,6 +47,33 @@ def layer_norms(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) -> 
     named = [(name, p) for name, p in scorer.model.named_parameters() if p.requires_grad]
     shapes = [" × ".join(map(str, parameter.shape)) for _, parameter in named]
     return pd.DataFrame({"parameter": [name for name, _ in named], "shape": shapes, "norm": norms})
+
+
+def pixel_gradient(run: Run, dataset: ImageDataset, cycle: int, sample_id: str) -> NDArray[np.float32]:
+    """‖∂ H / ∂x‖ of each pixel of one sample, over the channels of the normalised image; float32 [H, W], in nats.
+
+    H is the entropy of the prediction, of a mask its mean over the pixels; the model is that of the cycle, with folds the one
+    that has not seen the sample (Simonyan et al. 2014, with the entropy in place of a class). It is kept with the cycle. Raises
+    `UserError` for an unknown sample, and where nothing can be computed or written.
+    """
+    if not run.config.trains:
+        raise UserError(
+            f"Run {run.id} ranks by imported predictions, which have no gradients: choose a run that trains its model."
+        )
+    row = _row(run, dataset, sample_id)
+    learner = Learner(run.config, dataset, run.path.parent)
+    model = _scorer(run, learner, cycle, (int(learner.fold_of[row]), 0)).model.eval()
+    _, x = next(iter(learner.pool.batches(np.array([row]), 1)))
+    x.requires_grad_()
+    log_p = model(x).float().log_softmax(dim=1)
+    (gradient,) = torch.autograd.grad(-(log_p.exp() * log_p).sum(dim=1).mean(), x, allow_unused=True)
+    if gradient is None:
+        raise UserError(
+            f"The network of run {run.id} is frozen and sees no pixels: choose a run that trains its network."
+        )
+    found = gradient[0].float().norm(dim=0).cpu().numpy()
+    saliency.write(run, cycle, row, found)
+    return np.asarray(found)
 
 
 def extremes(run: Run, cycle: int, n: int) -> list[str]:

@@ -5,7 +5,7 @@ go through an `Answer` and never ask which one it is. Needs no torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +22,9 @@ from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
 from data import dataset
 from data.errors import UserError
-from data.masks import colours, narrowed
+from data.masks import BACKGROUND, colours, narrowed
 
+SURE, FAIRLY, UNSURE = "is sure", "is fairly sure", "is unsure"
 UNKNOWN = -1
 """The label of a sample that has none."""
 NO_LABEL = "—"
@@ -40,6 +41,18 @@ class Answer(ABC):
     """What a label is."""
     measured: ClassVar[tuple[str, ...]]
     """The metrics that a test set is measured by, the most telling first."""
+    layers: ClassVar[dict[str, str]] = {}
+    """What can be drawn of an image pixel by pixel, by name; nothing where a label is of the whole image."""
+    headings: ClassVar[dict[str, str]]
+    """What the columns given, suggested and reference of a table of samples are called."""
+    beside: ClassVar[str]
+    """What given and suggested, side by side, say of an image."""
+    of_reference: ClassVar[str]
+    """What stands before the reference, in a word, of whoever gave it: `{}`."""
+    crossed: ClassVar[bool]
+    """Whether given and suggested labels can be crossed in a table of images."""
+    maps: ClassVar[tuple[str, ...]]
+    """The maps that images can be placed on: by noise and ambiguity of their labels, by the embedding of the model."""
     measure: ClassVar[str]
     """What the first of them is called: "accuracy"."""
     meaning: ClassVar[str]
@@ -99,6 +112,37 @@ class Answer(ABC):
         """Labels [n] as tables and exports write them; `NO_LABEL` for `UNKNOWN`."""
 
     @abstractmethod
+    def suggested(self, codes: ArrayLike, folder: Path, rows: slice | int = slice(None)) -> NDArray[np.object_]:
+        """What the models of the cycle in this folder suggest for some rows of the pool, [n], in a word each.
+
+        codes: the labels [n] of the ranking that are the most probable. Raises `UserError` where a file cannot be read.
+        """
+
+    @abstractmethod
+    def told(
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+    ) -> dict[str, NDArray[Any]]:
+        """What a table of a cycle's samples says of their labels, [N] each: given, suggested and reference in a word each, and
+        numbers of its own.
+
+        ranking, folder: of the cycle · standing: gives the labels that stand there · reference: labels [N, …]. Raises as
+        `suggested`.
+        """
+
+    @abstractmethod
+    def reason(self, sample: pd.Series) -> str:
+        """Why a sample stands where it stands, in one sentence: "labelled cat; the model says dog 0.93 and is sure: …".
+
+        sample: a row of `core.analysis.samples` · sure: entropy below a third of its largest value ln C, unsure: above two
+        thirds.
+        """
+
+    def sure(self, sample: pd.Series) -> str:
+        """How sure the model is of a sample."""
+        entropy = sample["entropy"] / np.log(self.n_outputs)
+        return SURE if entropy < 1 / 3 else UNSURE if entropy > 2 / 3 else FAIRLY
+
+    @abstractmethod
     def read(self, text: str, where: str) -> int:
         """The label that a file writes so. Raises `UserError`, which says where, for what is none."""
 
@@ -112,6 +156,11 @@ class ClassAnswer(Answer):
 
     kind = "class"
     measured = ("accuracy",)
+    headings: ClassVar = {"given": "Given label", "suggested": "Suggested label", "reference": "Reference"}
+    beside = "label ≠ what the model suggests"
+    of_reference = "Majority of {}"
+    crossed = True
+    maps = ("noise", "embedding")
     measure = "accuracy"
     meaning = "share of the test images that the model of the cycle gets right"
 
@@ -138,6 +187,42 @@ class ClassAnswer(Answer):
         names = np.array([*self.class_names, NO_LABEL], dtype=object)  # −1 is the last
         return np.asarray(names[np.asarray(labels, dtype=np.int64)], dtype=object)
 
+    def suggested(self, codes: ArrayLike, folder: Path, rows: slice | int = slice(None)) -> NDArray[np.object_]:
+        return self.written(codes)
+
+    def told(
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+    ) -> dict[str, NDArray[Any]]:
+        words = {"given": ranking["label"], "suggested": ranking["suggested"], "reference": reference}
+        return {name: self.written(codes) for name, codes in words.items()}
+
+    def reason(self, sample: pd.Series) -> str:
+        sure = self.sure(sample)
+        says = f"the model says {sample['suggested']} {sample['confidence']:.2f} and {sure}"
+        votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
+        if sample["status"] == "tied" and sample["given"] == NO_LABEL:
+            return f"tied ({votes}), so that no label stands; {says}: one more annotation may decide"
+        if sample["given"] == NO_LABEL:
+            means = {
+                SURE: "unless it is wrong, it would learn little from the label",
+                UNSURE: "it cannot guess the label",
+                FAIRLY: "the label may be another",
+            }
+            return f"not labelled yet; {says}: {means[sure]}"
+        if sample["given"] != sample["suggested"]:
+            means = {
+                SURE: "likely a wrong label",
+                UNSURE: "an ambiguous image, or one that is hard for the model",
+                FAIRLY: "perhaps a wrong label",
+            }
+        else:
+            means = {
+                SURE: "likely a correct label",
+                UNSURE: "an ambiguous image, though the model agrees",
+                FAIRLY: "probably a correct label",
+            }
+        return f"labelled {sample['given']} ({votes}); {says}: {means[sure]}"
+
     def read(self, text: str, where: str) -> int:
         if text not in self.class_names:
             raise UserError(
@@ -154,6 +239,23 @@ class MaskAnswer(Answer):
 
     kind = "mask"
     measured = ("miou", "pixel_accuracy")
+    layers: ClassVar = {
+        "image": "Image",
+        "label": "Label",
+        "prediction": "Prediction",
+        "reference": "Reference",
+        "disagreement": "Disagreement",
+        "entropy": "Entropy",
+    }
+    headings: ClassVar = {
+        "given": "Mask, mostly",
+        "suggested": "Predicted, mostly",
+        "reference": "Reference, mostly",
+    }
+    beside = "the largest class of the mask ≠ that of the prediction"
+    of_reference = "Largest class of {}"
+    crossed = False
+    maps = ("embedding",)
     measure = "mean IoU"
     meaning = (
         "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
@@ -195,6 +297,59 @@ class MaskAnswer(Answer):
 
     def written(self, labels: ArrayLike) -> NDArray[np.object_]:
         return np.where(np.asarray(labels, dtype=np.int64) == UNKNOWN, NO_LABEL, self.kind).astype(object)
+
+    def suggested(self, codes: ArrayLike, folder: Path, rows: slice | int = slice(None)) -> NDArray[np.object_]:
+        try:
+            predicted = np.load(folder / PREDICTED, mmap_mode="r", allow_pickle=False)[rows]
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{folder} has no readable predicted masks ({PREDICTED}): choose another cycle, or restore the file."
+            ) from error
+        found = predicted[None] if predicted.ndim == 2 else predicted
+        return self._mostly([np.bincount(one.ravel(), minlength=self.n_outputs)[: self.n_outputs] for one in found])
+
+    def told(
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+    ) -> dict[str, NDArray[Any]]:
+        drawn, none = standing(), np.zeros(self.n_outputs, dtype=np.int64)
+        counts = [none if blank else self._pixels(drawn[row]) for row, blank in enumerate(drawn.blank)]
+        height, width = drawn.shape[1:]
+        known = len(np.shape(reference)) > 1  # a label that is to be checked is no reference
+        return {
+            "given": self._mostly(counts),
+            "suggested": self.suggested(ranking["suggested"], folder),
+            "reference": self._mostly(
+                [self._pixels(reference[row]) if known else none for row in range(len(reference))]
+            ),
+            "labelled": np.array([one.sum() for one in counts]) / (height * width),
+        }
+
+    def _pixels(self, mask: Any) -> Ints:
+        """Pixels of each class in a mask int64 [H, W], −1 unknown; int64 [C]."""
+        return np.bincount(np.asarray(mask).ravel() + 1, minlength=self.n_outputs + 1)[1:]
+
+    def _mostly(self, counts: Sequence[Ints]) -> NDArray[np.object_]:
+        """The largest class of each mask, by pixels [n] of [C]; the background where there is nothing else."""
+        of = np.array(counts, dtype=np.int64).reshape(-1, self.n_outputs)
+        there = of.sum(axis=1) > 0
+        if BACKGROUND in self.class_names:
+            own = self.class_names.index(BACKGROUND)
+            of[:, own] = np.minimum(of[:, own], 1) * (of.sum(axis=1) == of[:, own])
+        names = np.array([*self.class_names, NO_LABEL], dtype=object)
+        return np.asarray(names[np.where(there, of.argmax(axis=1), UNKNOWN)], dtype=object)
+
+    def reason(self, sample: pd.Series) -> str:
+        sure = self.sure(sample)
+        says = f"over all pixels the model {sure} (mean confidence {sample['confidence']:.2f}), mostly of {sample['suggested']}"
+        if sample["given"] == NO_LABEL:
+            means = {
+                SURE: "unless it is wrong, it would learn little from the mask",
+                UNSURE: "it cannot guess the mask",
+                FAIRLY: "a mask may correct some of it",
+            }
+            return f"no mask yet; {says}: {means[sure]}"
+        votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
+        return f"{sample['labelled']:.0%} of its pixels are labelled, mostly {sample['given']} ({votes}); {says}"
 
     def read(self, text: str, where: str) -> int:
         raise UserError(f"{where}: the labels of this run are masks, and a name of a class is none: import mask files.")

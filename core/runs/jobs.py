@@ -114,6 +114,15 @@ def explain(run: Run, cycle: int, sample_id: str) -> list[dict[str, Any]]:
     return list(json.loads(_asked("explain", run.id, sample_id, "--cycle", str(cycle), "--json")))
 
 
+def explain_pixels(run: Run, cycle: int, sample_id: str) -> None:
+    """Let a process of its own keep what `core.engine.explain.pixel_gradient` finds; `core.runs.saliency` reads it.
+
+    Raises `UserError` as that does, and as `Run.check_work`.
+    """
+    run.check_work()
+    _asked("explain", "--cycle", str(cycle), "--pixels", "--", run.id, sample_id)
+
+
 def estimate(given: Mapping[str, Any]) -> str:
     """What `run --dry-run` says of how long a run with these options takes, measured in a process of its own.
 

@@ -276,6 +276,11 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
         )
 
 
+def not_for(dataset: str) -> frozenset[str]:
+    """The options that are not for the kind of labels of a data set."""
+    return frozenset({"class_weights"} if answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
+
+
 def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
     """Raise `UserError` for what does not take the data set's kind of labels."""
     task, dataset = settings["task"], settings["dataset"]

@@ -11,13 +11,6 @@ from core.analysis.samples import LISTS, OUTCOMES, Filter, Samples
 from pages.ui.frame import FILTERS, Here
 
 WIDTH = 171  # pixels of a filter: two side by side on a phone
-TITLES = {
-    "given": "Given label",
-    "suggested": "Suggested label",
-    "status": "Status",
-    "kind": "Kind",
-    "outcome": "Outcome",
-}
 
 
 def bar(here: Here, samples: Samples) -> Filter:
@@ -35,7 +28,7 @@ def bar(here: Here, samples: Samples) -> Filter:
             width=WIDTH,
         )
         for name in ("given", "suggested"):
-            _choice(name, options[name], getattr(kept, name))
+            _choice(name, here.run.answer.headings[name], options[name], getattr(kept, name))
         _follow("states", [(name, one) for name in LISTS[2:] for one in getattr(kept, name)])
         states = [(name, one) for name in LISTS[2:] for one in options[name]]
         st.multiselect(
@@ -125,11 +118,9 @@ def _wrote_states() -> None:
         st.query_params[name] = [one for of, one in pairs if of == name]
 
 
-def _choice(name: str, options: list[str], chosen: tuple[str, ...]) -> None:
+def _choice(name: str, title: str, options: list[str], chosen: tuple[str, ...]) -> None:
     _follow(name, [one for one in chosen if one in options])
-    st.multiselect(
-        TITLES[name], options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,), width=WIDTH
-    )
+    st.multiselect(title, options, key=f"filter-{name}", placeholder="All", on_change=_wrote, args=(name,), width=WIDTH)
 
 
 def _range(samples: Samples, score: str, kept: Filter) -> None:

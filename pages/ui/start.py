@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import methods
+from core.described import Method
 from core.runs import imported, jobs, settle, spec
 from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
@@ -25,6 +26,11 @@ WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, "
     "and so puts images on top whose majority is right."
 )
+
+
+def takes(dataset: str, method: Method) -> bool:
+    """Whether a method takes the labels of a data set."""
+    return settle.answer_of(dataset) in method.answers
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ def form(images: Images) -> dict[str, Any] | None:
     given: dict[str, Any] = {"task": task, "dataset": images.name, "annotator": "person" if people else None}
     given |= {name: value for name, value in vars(images).items() if name in OPTIONS}
     shown = [one for name, one in OPTIONS.items() if name not in given and one.applies(task, images.name, people)]
+    refused = settle.not_for(images.name)
+    shown = [one for one in shown if one.name not in refused]
     if images.untrained:
         given |= {"test_share": 0.0} if own else {}  # the model's own test set is elsewhere
         shown = [one for one in shown if (one.group not in TRAINED or one.name in UNTRAINED) and one.name not in given]
@@ -145,11 +153,16 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
         return f"{choice} — {about}" if about else choice
 
     def offered(choice: str) -> bool:
+        if one.name in ("method", "selector") and not takes(images.name, methods.drawn(choice)):
+            return False
+        if one.name == "model":
+            return methods.models.is_known(choice, settle.answer_of(images.name))
         if one.name == "method" and images.untrained:
             needs = imported.needs_of(choice, task)
             return needs != "model" and (needs != "embeddings" or images.embeddings is not None)
         if one.name == "evidence":
-            return not spec.QUESTIONS[task].checks
+            no_influence = settle.no_influence({"task": task, "dataset": images.name})[0]
+            return not spec.QUESTIONS[task].checks and not (choice == "influence" and no_influence)
         return one.name != "selector" or methods.selectors.CATALOGUE[choice].trains
 
     return fields.field(place, one, task, _default(one, images, task, people), name, offered)

@@ -13,8 +13,9 @@ from core import methods
 from data import ImageDataset
 from data.files import preview
 from data.words import count
-from pages.ui import assets
+from pages.ui import assets, layers
 from pages.ui.frame import Here
+from pages.ui.layers import PLAIN, Look
 
 KINDS = {"clear noise": "✕ clear noise", "difficult": "◆ difficult", "correct": "● correct"}
 CRISP = 48  # pixels a side, up to which an enlarged image shows its pixels; a larger one is smoothed
@@ -45,17 +46,24 @@ _GRID = assets.component("tiles")
 
 
 def grid(
-    here: Here, groups: list[Group], score: str, key: str, side: int, picked: str | None, pick: Callable[[str], None]
+    here: Here,
+    groups: list[Group],
+    score: str,
+    key: str,
+    side: int,
+    picked: str | None,
+    pick: Callable[[str], None],
+    look: Look = PLAIN,
 ) -> Done:
     """Images group by group, each with a score and its labels below; one group without a name is a plain grid.
 
     score: column that stands on the tiles · side: of a tile, in the screen's pixels · picked: id of the image that is outlined ·
-    pick: called with the id of one that is clicked, before anything is drawn.
+    pick: called with the id of one that is clicked, before anything is drawn · look: what of the images is drawn.
     """
     table = pd.concat([group.table for group in groups])
     rows = tuple(int(row) for row in table.index)
-    sheet = _sheet(here.dataset, here.config.root, here.run.id, rows, round(SHARP * side))
-    shapes = _shapes(here.dataset, here.config.root, here.run.id, rows)
+    sheet = _sheet(here, here.config.root, here.key, rows, round(SHARP * side), look)
+    shapes = _shapes(here.dataset, here.config.root, here.run.id, rows, look == PLAIN)
     tiles = [
         {**labels(row), "score": number(row[score]), "ratio": shape[1] / shape[0]}
         for (_, row), shape in zip(table.iterrows(), shapes, strict=True)
@@ -77,7 +85,7 @@ def grid(
         "smooth": max(map(max, shapes), default=0) > CRISP,
         "sheet": sheet,
         "picked": picked,
-        "version": f"{hash((rows, score, side, here.key, str(parts)))}",
+        "version": f"{hash((rows, score, side, here.key, look, str(parts)))}",
     }
 
     def clicked() -> None:
@@ -113,9 +121,12 @@ def _nothing() -> None:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _sheet(_dataset: ImageDataset, root: str | None, run_id: str, rows: tuple[int, ...], side: int) -> dict[str, Any]:
+def _sheet(
+    _here: Here, root: str | None, key: tuple[str, int, int], rows: tuple[int, ...], side: int, look: Look
+) -> dict[str, Any]:
     """All thumbnails of a page as one picture: url, columns, rows, and the shape [H, W] of each."""
-    images = preview.cells(_dataset, rows, root, side)
+    plain = look == PLAIN
+    images = preview.cells(_here.dataset, rows, root, side) if plain else layers.drawn(_here, rows, look, side)
     columns = min(ACROSS, len(images))
     url = preview.url(preview.sheet(images, columns))
     return {"url": url, "columns": columns, "rows": -(-len(images) // columns), "shape": list(images.shape[1:3])}
@@ -127,10 +138,12 @@ def pictures(here: Here, table: pd.DataFrame, side: int) -> list[str]:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _shapes(_dataset: ImageDataset, root: str | None, run_id: str, rows: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Height and width of the files that images come from, else those of the images themselves."""
+def _shapes(
+    _dataset: ImageDataset, root: str | None, run_id: str, rows: tuple[int, ...], files: bool
+) -> list[tuple[int, int]]:
+    """Height and width of the images, with `files` of those that they come from, where there are any."""
     own = _dataset.images.shape[1:3]
-    return [preview.file_shape(_dataset, row, root) or own for row in rows]
+    return [(preview.file_shape(_dataset, row, root) if files else None) or own for row in rows]
 
 
 _ZOOM = assets.component("zoom")
@@ -142,10 +155,13 @@ def zoom_at(key: str, start: int) -> int:
     return start if at is None else int(at)
 
 
-def zoom(here: Here, images: dict[int, pd.Series], at: int, total: int, score: str, key: str) -> None:
+def zoom(
+    here: Here, images: dict[int, pd.Series], at: int, total: int, score: str, key: str, look: Look = PLAIN
+) -> None:
     """One image as large as its file, with the keys ← and → to the ones beside it.
 
-    images: by their place in the whole list of `total`, the one at `at` and some beside it, which then show at once.
+    images: by their place in the whole list of `total`, the one at `at` and some beside it, which then show at once · look: what
+    of them is drawn.
     """
     _ZOOM(
         key=key,
@@ -154,7 +170,7 @@ def zoom(here: Here, images: dict[int, pd.Series], at: int, total: int, score: s
             "total": total,
             "score": methods.described(score).title if score in methods.scores() else score.replace("_", " "),
             "images": {
-                place: {**labels(row), "score": number(row[score]), **_large(here, row)}
+                place: {**labels(row), "score": number(row[score]), **_large(here, row, look)}
                 for place, row in images.items()
             },
         },
@@ -162,9 +178,12 @@ def zoom(here: Here, images: dict[int, pd.Series], at: int, total: int, score: s
     )
 
 
-def _large(here: Here, row: pd.Series) -> dict[str, Any]:
-    address, shape = _enlarged(here.dataset, here.config.root, here.run.id, int(row.name))
-    return {"url": address, "size": f"{shape[1]} × {shape[0]} pixels", "smooth": max(shape) > CRISP}
+def _large(here: Here, row: pd.Series, look: Look) -> dict[str, Any]:
+    if look == PLAIN:
+        address, shape = _enlarged(here.dataset, here.config.root, here.run.id, int(row.name))
+    else:
+        address, shape = _looked(here, here.key, int(row.name), look)
+    return {"url": address, "size": f"{shape[1]} × {shape[0]} pixels", "smooth": look == PLAIN and max(shape) > CRISP}
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -172,3 +191,10 @@ def _enlarged(_dataset: ImageDataset, root: str | None, run_id: str, row: int) -
     """An image as its file has it, else as the pool has it, and height and width of that."""
     image = preview.shown(_dataset, row, root, LARGEST)
     return preview.url(image), preview.file_shape(_dataset, row, root) or image.shape[:2]
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _looked(_here: Here, key: tuple[str, int, int], row: int, look: Look) -> tuple[str, tuple[int, int]]:
+    """The same of one of its layers, as large as the pool has it."""
+    image = layers.drawn(_here, (row,), look, LARGEST)[0]
+    return preview.url(image), image.shape[:2]

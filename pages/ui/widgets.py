@@ -12,15 +12,15 @@ from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import methods
 from core.analysis import bounds, budget, curves, figures, labelling, rankings
-from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle, reason
+from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle
 from core.files import bundle, export, printed
 from core.files.printed import Layout
 from core.plots import learn
 from core.relabel import Labels
-from core.runs import answers, jobs
+from core.runs import jobs
 from core.runs.run import Run, find
 from data.files import preview
-from pages.ui import filters
+from pages.ui import filters, layers
 from pages.ui.frame import Here, errors, plain
 
 Columns = dict[str, ColumnConfig | str | None]  # of a table: how each is shown, by a name alone, or not at all
@@ -238,11 +238,10 @@ def card(here: Here, row: pd.Series) -> None:
         st.code(sample_id, language=None)
         st.image(preview.png(preview.shown(here.dataset, position, here.config.root, 448), 224), width=224)
         st.markdown(_sentence(here, row))
-        probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
-        votes = _labels(here, here.key).histogram[position]
-        note = figures.note(here.run, f"{sample_id}, cycle {here.cycle}; the given label in bold")
-        drawn = learn.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
-        figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
+        if layers.offered(here):
+            layers.card(here, row)
+        else:
+            _posterior(here, row)
         scores = [(one.title, row[name], one.meaning) for name, one in methods.scores().items() if name in row.index]
         st.dataframe(
             pd.DataFrame(scores, columns=["Score", "Value", "Meaning"]).dropna(subset="Value"),
@@ -253,6 +252,16 @@ def card(here: Here, row: pd.Series) -> None:
             _history(here, position)
         _neighbours(here, position)
         _layers(here, sample_id)
+
+
+def _posterior(here: Here, row: pd.Series) -> None:
+    """Probabilities and annotations of an image, class by class."""
+    position = int(row.name)
+    probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
+    votes = _labels(here, here.key).histogram[position]
+    note = figures.note(here.run, f"{row['sample_id']}, cycle {here.cycle}; the given label in bold")
+    drawn = learn.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
+    figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
 
 
 def _history(here: Here, position: int) -> None:
@@ -266,7 +275,8 @@ def _history(here: Here, position: int) -> None:
                 "cycle": "Cycle",
                 "rank": st.column_config.NumberColumn("Rank", format="localized"),
                 "label": "Label",
-                "suggested": "Suggested",
+                "suggested": here.run.answer.headings["suggested"].removesuffix(" label"),
+                "iou": st.column_config.NumberColumn("IoU", format="%.3f"),
                 "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
                 "status": "Status",
                 "score": st.column_config.NumberColumn(
@@ -281,7 +291,7 @@ def _neighbours(here: Here, position: int) -> None:
     near = neighbours(here.run, here.cycle, position)
     if len(near) == 0:
         return
-    labels = answers.of(here.dataset.class_names).written(_labels(here, here.key).majority[near])
+    labels = here.run.answer.written(_labels(here, here.key).majority[near])
     with st.expander("Nearest in the model's embedding"):
         captions = [plain(label) for label in labels]
         images = [preview.png(preview.shown(here.dataset, int(row), here.config.root, 144), 72) for row in near]
@@ -323,12 +333,12 @@ def _labels(_here: Here, key: tuple[str, int, int]) -> Labels:
 def _sentence(here: Here, row: pd.Series) -> str:
     """Why the image stands where it stands."""
     rank = f"Rank **{int(row['rank']):,}**" if pd.notna(row["rank"]) else f"Not in the ranking ({row['status']})"
-    text = f"{rank}: {plain(reason(row, len(here.dataset.class_names)))}."
+    text = f"{rank}: {plain(here.run.answer.reason(row))}."
     if row["reference"] != "—":
         whose = {"human": "human annotations", "simulated": "simulated annotations", "none": "the reference"}[
             here.dataset.annotators
         ]
-        text += f" Majority of {whose}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."
+        text += f" {here.run.answer.of_reference.format(whose)}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."
     return text
 
 
