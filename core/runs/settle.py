@@ -278,7 +278,7 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
 
 def not_for(dataset: str) -> frozenset[str]:
     """The options that are not for the kind of labels of a data set."""
-    return frozenset({"class_weights"} if answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
+    return frozenset({"class_weights"} if spec.answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
 
 
 def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
