@@ -191,12 +191,14 @@ def of_no_image(tmp_path: Path) -> Path:
 
 def two_of_one_image(tmp_path: Path) -> Path:
     folder = saved(tmp_path / "in", q=drawn.mask(7))
-    saved(folder / "images", q=drawn.mask(8))
+    saved(folder / "more", q=drawn.mask(8))
     return folder
 
 
 def missing(tmp_path: Path) -> Path:
-    return saved(tmp_path / "in")
+    saved(tmp_path / "in")
+    saved(tmp_path / "in/images", q=drawn.mask(7))
+    return tmp_path / "in"
 
 
 def of_another_kind(tmp_path: Path) -> Path:
@@ -250,7 +252,7 @@ def image(**changes: Any) -> dict[str, Any]:
         (of_unknown_values, "q.png: its mask holds the value 3, which the run does not name"),
         (of_unknown_colours, r"q.png: its mask holds the colour \(3, 3, 3\), which classes.csv does not name"),
         (of_no_image, "in has a mask of 'nowhere.png', which is no image of this run: rename it, or take it out"),
-        (two_of_one_image, "in has two masks of 'images/q.png', images/q.png and q.png: keep one of them"),
+        (two_of_one_image, "in has two masks of 'images/q.png', more/q.png and q.png: keep one of them"),
         (missing, "There is no mask in in: give PNG files, each with the name of its image"),
         (of_another_kind, "in.csv holds no masks: give a folder or .zip of PNG files"),
         (gone, "nowhere.zip cannot be unpacked"),
