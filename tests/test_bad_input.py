@@ -505,6 +505,36 @@ def compressed_shards(here: Situation) -> list[str]:
     return [*LEARN, "--dataset", "webdataset", "--root", str(here.tmp_path / "x.tar")]
 
 
+def masks_in_coco(here: Situation, **changes: object) -> list[str]:
+    """A car in a picture of 8 × 8 pixels, with changes of its annotation."""
+    Image.new("L", (8, 8)).save(here.tmp_path / "a.png")
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]} | changes
+    image = {"id": 1, "file_name": "a.png", "height": 8, "width": 8}
+    content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "car"}]}
+    (here.tmp_path / "x.json").write_text(json.dumps(content))
+    return [*LEARN, "--dataset", "coco-masks", "--root", str(here.tmp_path / "x.json")]
+
+
+def masks_of_an_image_that_is_not_listed(here: Situation) -> list[str]:
+    return masks_in_coco(here, image_id=2)
+
+
+def a_crowd_of_polygons(here: Situation) -> list[str]:
+    return masks_in_coco(here, iscrowd=1)
+
+
+def a_polygon_of_two_points(here: Situation) -> list[str]:
+    return masks_in_coco(here, segmentation=[[0, 0, 4, 0]])
+
+
+def run_lengths_of_another_image(here: Situation) -> list[str]:
+    return masks_in_coco(here, segmentation={"size": [8, 8], "counts": [60]})
+
+
+def masks_of_a_run_with_classes(here: Situation) -> list[str]:
+    return ["export", here.a_run().id, "--masks", "png", "--out", str(here.tmp_path / "masks.zip")]
+
+
 def annotations_of_another_kind(here: Situation) -> list[str]:
     (here.tmp_path / "x.json").write_text('{"images": []}')
     return [*LEARN, "--dataset", "coco", "--root", str(here.tmp_path / "x.json")]
@@ -666,6 +696,11 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
             r"no image that x.csv names can be read; the first one: a.png: there is no such file",
         ),
         (compressed_shards, r"x.tar cannot be read as an uncompressed tar file"),
+        (masks_of_an_image_that_is_not_listed, r"x.json has an annotation of an image 2 that it does not list; export"),
+        (a_crowd_of_polygons, r"a.png: its annotation 1 draws a crowd \(iscrowd 1\) with polygons; a crowd is an RLE"),
+        (a_polygon_of_two_points, r"a.png: its annotation 1 has a polygon of 2 points; it takes 3 at least"),
+        (run_lengths_of_another_image, r"a.png: its annotation 1 has an RLE of 60 pixels, and the image has 64"),
+        (masks_of_a_run_with_classes, r"labels of run .* are classes, not masks: export them as a table"),
         (annotations_of_another_kind, r"x.json is no file of COCO annotations: it has no list of annotations; export"),
         (
             nothing_but_images_of_40_000_pixels_a_side,

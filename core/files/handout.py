@@ -157,6 +157,10 @@ def _bring_classes(run: Run, dataset: ImageDataset, path: Path, annotator: str |
 
 def _bring_masks(run: Run, dataset: ImageDataset, path: Path, annotator: str | None) -> str:
     annotation.check_people(run)
+    if path.suffix.lower() not in (".json", ".zip") and not path.is_dir():
+        raise UserError(
+            f"{path.name} holds no masks: give a folder or .zip of PNG files, or .json of COCO or Label Studio."
+        )
     skipped: Counter[str] = Counter()
     if path.suffix.lower() == ".json" and _begins_with(path, "["):
         _check_named(path, annotator)
