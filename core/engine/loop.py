@@ -167,9 +167,10 @@ class _Worker:
         rows, labels, sources = self.task.initial()
         if self.config.annotator == "person" and self.task.people_first:
             new = state.histogram[rows].sum(axis=1) == 0  # people may have spoken before the first training
-            rows, labels = rows[new], labels[new]
+            rows, labels = rows[new], taken(labels, new)
             sources = [source for source, kept in zip(sources, new, strict=True) if kept]
-            known = len(np.unique(np.concatenate([labels, state.majority[state.majority >= 0]])))
+            answer, standing = self.task.answer, taken(self.run.standing(self.dataset), state.majority >= 0)
+            known = len(answer.classes(labels) | answer.classes(standing))
             if known < 2:
                 raise Waiting(
                     f"Run {self.run.id} waits for people: its labels are of {known} class{'es' * (known != 1)}, and the first "

@@ -199,7 +199,7 @@ def check_step(run: Run) -> None:
         return
     events, cycle = run.log.labels(), run.open_cycle()
     if cycle == 0 and not run.config.question.checks and run.config.initial == 0:
-        if events["label"].nunique() < 2:
+        if len(run.answer.given(events, run.masks)) < 2:
             raise UserError(
                 f"Run {run.id} has no labels of two classes yet: give some on the page Annotate, or import them "
                 "(`python -m core import`), then train."

@@ -22,7 +22,7 @@ from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
 from data import dataset
 from data.errors import UserError
-from data.masks import BACKGROUND, colours, narrowed
+from data.masks import BACKGROUND, VOID, colours, narrowed
 
 SURE, FAIRLY, UNSURE = "is sure", "is fairly sure", "is unsure"
 UNKNOWN = -1
@@ -94,6 +94,14 @@ class Answer(ABC):
 
         ids: of the pool · files: what masks are read from · sides: height and width of the images.
         """
+
+    @abstractmethod
+    def classes(self, labels: Any) -> set[int]:
+        """The classes that occur in labels [n, …]."""
+
+    @abstractmethod
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        """The classes that events of a log give; files: what masks are read from."""
 
     @abstractmethod
     def shares(self, labels: Any) -> Floats:
@@ -172,6 +180,12 @@ class ClassAnswer(Answer):
         self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
     ) -> Any:
         return state.majority
+
+    def classes(self, labels: Any) -> set[int]:
+        return set(np.unique(labels).tolist()) - {UNKNOWN}
+
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        return set(events["label"]) - {UNKNOWN}
 
     def shares(self, labels: Any) -> Floats:
         return np.eye(self.n_outputs)[labels]
@@ -280,6 +294,13 @@ class MaskAnswer(Answer):
     ) -> Any:
         drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
         return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
+
+    def classes(self, labels: Any) -> set[int]:
+        return set().union(*(np.unique(labels[k]).tolist() for k in range(len(labels)))) - {UNKNOWN}
+
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        drawn = events["digest"].dropna().unique() if "digest" in events else ()
+        return set().union(*(np.unique(files.read(name)).tolist() for name in drawn)) - {VOID}
 
     def shares(self, labels: Any) -> Floats:
         counts = [
