@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from core import scores
 from core.scores import Array
 from data.errors import UserError
+from data.masks import numbered
 
 VOID = -1
 """The label of a pixel that has none."""
@@ -118,13 +119,9 @@ def _numbered(labels: Masks) -> tuple[Ints, Ints, Ints]:
     """Region of each pixel [H, W], from 1; classes [R] and boxes [R, 4] of the regions."""
     from scipy import ndimage
 
-    numbers, classes = np.zeros(labels.shape, dtype=np.int64), list[int]()
-    for label in np.unique(labels[labels != VOID]):
-        own, found = ndimage.label(labels == label, structure=np.ones((3, 3)))
-        numbers += np.where(own > 0, own + len(classes), 0)
-        classes += [label] * found
+    numbers, classes = numbered(labels)
     boxes = [(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(numbers)]
-    return numbers, np.array(classes, dtype=np.int64), np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    return numbers, classes, np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
 def _terms(masks: Masks, probs: Probs) -> tuple[Array, Array]:
