@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
-from core import metrics
+from core import masks, metrics
 from core.masks import VOID, Ints
 from core.scores import Array
 from data.masks import numbered
@@ -46,15 +47,50 @@ class Tally:
         return self.right / self.known if self.known else float("nan")
 
 
-def tally(masks: Any, reference: Any) -> Tally:
+def table(
+    rows: Ints, given: NDArray[Any], probs: NDArray[Any], reference: NDArray[Any] | None, covered: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """The connected regions of the masks of n images, one row each, by image and number.
+
+    rows: numbers of the images, [n] · given: their masks [n, H, W] · probs: posteriors [n, C, H, W] · reference: right masks
+    [n, H, W], or None · covered: pixels that annotators have given, bool [n, H, W]. Columns: image, region (its number), label,
+    pixels, top, left, bottom, right; cross_entropy, ambiguity (CE and H, means over the pixels in nats); wrong (share of the
+    pixels with a right class that have another one, NaN where there is none); checked (whether all pixels that can be answered
+    are covered: those with a right class, or all where none is known). Raises as `core.masks.regions`.
+    """
+    found = masks.regions(given, probs)
+    wrong, known, open_ = (np.zeros(len(found)) for _ in range(3))
+    for k in range(len(rows)):
+        of, here = masks.number(given[k]), found.image == k
+        right = given[k] if reference is None else reference[k]
+        has = right != VOID
+        for count, which in ((wrong, has & (given[k] != right)), (known, has), (open_, has & ~covered[k])):
+            count[here] = np.bincount(of[which], minlength=int(here.sum()) + 1)[1:]
+    share = np.divide(wrong, known, out=np.full(len(found), np.nan), where=(known > 0) & (reference is not None))
+    return pd.DataFrame(
+        {
+            "image": rows[found.image],
+            "region": found.number,
+            "label": found.label,
+            "pixels": found.pixels,
+            **dict(zip(("top", "left", "bottom", "right"), found.box.T, strict=True)),
+            "cross_entropy": found.cross_entropy,
+            "ambiguity": found.entropy,
+            "wrong": share,
+            "checked": open_ == 0,
+        }
+    )
+
+
+def tally(given: Any, reference: Any) -> Tally:
     """Count the regions of masks int [N, H, W], −1 void, against the right ones, of the same shape; both may be lazy.
 
     Pixels that are void in a mask and known in the reference are not right.
     """
     image, number, pixels, wrong = [], [], [], []
     right = known = 0
-    for row in range(len(masks)):
-        mask, truth = np.asarray(masks[row]), np.asarray(reference[row])
+    for row in range(len(given)):
+        mask, truth = np.asarray(given[row]), np.asarray(reference[row])
         numbers, classes = numbered(mask)
         off = (mask != truth) & (truth != VOID)
         image.append(np.full(len(classes), row))
@@ -87,6 +123,11 @@ def affordable(pixels: ArrayLike, budget: int, unit: Unit) -> int:
         return min(budget, len(cost))
     fits = int(np.searchsorted(np.cumsum(cost), budget, side="right"))
     return max(fits, min(1, len(cost))) if budget > 0 else 0
+
+
+def images(budget: int, unit: Unit, shape: tuple[int, ...]) -> int:
+    """How many images [N, H, W, …] a budget pays for: of one in pixels those that fit with all their pixels, at least one."""
+    return budget if unit == "labels" else max(1, budget // (shape[1] * shape[2]))
 
 
 def oracle(it: Tally, unit: Unit) -> Ints:

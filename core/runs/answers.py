@@ -5,7 +5,7 @@ go through an `Answer` and never ask which one it is. Needs no torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from core.runs.merged import Merged, places
 from core.store.atomic import write_array
 from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
-from data import dataset
+from data import dataset, masknoise, votes
 from data.errors import UserError
 from data.masks import colours, narrowed
 
@@ -44,6 +44,10 @@ class Answer(ABC):
     """What the first of them is called: "accuracy"."""
     meaning: ClassVar[str]
     """What it is."""
+    correct: ClassVar[str]
+    """What the share of correct labels is, in words."""
+    noise_kinds: ClassVar[Mapping[str, str]]
+    """Ways of injecting noise into such labels, the usual one first, and what is wrong by each."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
@@ -83,6 +87,10 @@ class Answer(ABC):
         """
 
     @abstractmethod
+    def votes(self, labels: Any) -> Ints | None:
+        """Known labels [n, …] as the counts [n, C] of annotators who all agree; None where annotators are not counted."""
+
+    @abstractmethod
     def shares(self, labels: Any) -> Floats:
         """The share of each class in labels [n, …], float64 [n, C]: 1 of a sample's own, or that of the known pixels."""
 
@@ -114,6 +122,8 @@ class ClassAnswer(Answer):
     measured = ("accuracy",)
     measure = "accuracy"
     meaning = "share of the test images that the model of the cycle gets right"
+    correct = "share of images whose majority label is that of the reference annotations"
+    noise_kinds = votes.NOISE_KINDS
 
     def fits(self, label: Any) -> bool:
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
@@ -123,6 +133,9 @@ class ClassAnswer(Answer):
         self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
     ) -> Any:
         return state.majority
+
+    def votes(self, labels: Any) -> Ints | None:
+        return np.eye(self.n_outputs, dtype=np.int64)[labels]
 
     def shares(self, labels: Any) -> Floats:
         return np.eye(self.n_outputs)[labels]
@@ -159,6 +172,8 @@ class MaskAnswer(Answer):
         "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
         "mean over the classes that either has"
     )
+    correct = "share of the pixels with a reference label whose label is the same"
+    noise_kinds = masknoise.KINDS
 
     @property
     def label_names(self) -> list[str]:
@@ -178,6 +193,9 @@ class MaskAnswer(Answer):
     ) -> Any:
         drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
         return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
+
+    def votes(self, labels: Any) -> Ints | None:
+        return None
 
     def shares(self, labels: Any) -> Floats:
         counts = [

@@ -119,7 +119,7 @@ def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     run = {"task": task, "dataset": "folder", wrote or name: value}
     run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
     run |= (
-        {"dataset": "garments", "model": "small-unet"} if name == "class_weights" else {}
+        {"dataset": "garments", "model": "small-unet"} if name in ("class_weights", "budget_unit") else {}
     )  # whose pixels have classes
     lines = [f"{key} = {json.dumps(one).replace('NaN', 'nan')}" for key, one in run.items()]
     arm = "[[arms]]" if task == CLEANING else '[[arms]]\nmethod = "margin"'
