@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from core import metrics, regions
-from core.analysis import checked, curves
+from core.analysis import checked, curves, figures
 from core.runs.reference import initial_labels
 from data.masks import VOID
 from tests import squares
@@ -108,3 +108,15 @@ def test_where_people_answer_there_is_no_curve(pool):
     assert curves.envelopes(one.config, pool, 5).empty
     assert curves.summary(one, pool)["auc"] is None
     assert isinstance(curves.areas([one], pool), pd.DataFrame)
+
+
+@pytest.mark.parametrize(("unit", "x"), [("labels", "Checked regions"), ("pixels", "Checked pixels")])
+def test_the_figure_counts_what_the_budget_counts(unit, x, finished, by_pixels, pool):
+    one = finished if unit == "labels" else by_pixels
+    figure = figures.figure(one, pool, "curves", 2)
+    assert figure.layout.xaxis.title.text == x
+    assert figure.layout.yaxis.title.text == "Correct pixels (%)"
+    auc = {trace.name.split(" · ")[0]: float(trace.name.split("AUC ")[1][:5]) for trace in figure.data if trace.name}
+    assert auc["vanilla (run)"] == pytest.approx(curves.summary(one, pool)["auc"], abs=0.002)
+    assert auc["random"] < auc["oracle"]
+    assert "wrong pixels, mixed noise, injected" in figures.noise_text(one.config, pool)

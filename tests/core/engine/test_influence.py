@@ -204,7 +204,7 @@ def scored(one, pool, cycle):
     learner = Learner(one.config, pool, one.path.parent)
     state, _, _ = one.state(pool.ids, cycle)
     rows = np.flatnonzero(task.candidates(state))
-    return scoring.Scoring(one, task, learner, cycle, cycle, {}, state, 0, np.empty(0), rows)
+    return scoring.Scoring(one, task, learner, cycle, cycle, {}, state, None, one.log.labels(cycle), np.empty(0), rows)
 
 
 def test_the_score_is_eq_3_averaged_over_the_predicted_labels(home, pool):
