@@ -487,6 +487,22 @@ def a_frozen_network_for_masks(here: Situation) -> list[str]:
     return [*MASKS, "--model", "smp:unet/resnet18", "--freeze"]
 
 
+def noise_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "garments", "--noise", "0.1", "--noise-kind", "symmetric"]
+
+
+def noise_of_masks_for_classes(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "fashion", "--noise", "0.1", "--noise-kind", "mixed"]
+
+
+def a_selector_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "garments", "--noise", "0.1", "--selector", "elr"]
+
+
+def pixels_of_classes(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--budget-unit", "pixels"]
+
+
 def influence_of_masks(here: Situation) -> list[str]:
     return [*MASKS, "--evidence", "influence"]
 
@@ -724,6 +740,13 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
             a_strategy_of_classes_for_masks,
             r"--strategy badge does not take masks, as those of garments are: choose one of random, ",
         ),
+        (
+            noise_of_classes_for_masks,
+            r"--noise-kind symmetric is for labels of one class each, .*: choose one of mixed, shifted-borders",
+        ),
+        (noise_of_masks_for_classes, r"--noise-kind mixed is for masks, .*: choose one of symmetric, asymmetric"),
+        (a_selector_of_classes_for_masks, r"--selector elr does not take masks, .*: choose one of vanilla, clean"),
+        (pixels_of_classes, r"--budget-unit counts the pixels of masks: leave it out"),
         (
             a_model_of_classes_for_masks,
             r'--model is "resnet18", and the labels of garments are masks: choose one of small-unet, smp:',

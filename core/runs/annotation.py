@@ -15,7 +15,7 @@ import pandas as pd
 
 from core import methods
 from core.relabel import Ints
-from core.runs import audit
+from core.runs import audit, questions
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
@@ -218,7 +218,7 @@ def unranked(run: Run, dataset: ImageDataset) -> pd.DataFrame:
     """
     config = run.config
     order = votes.random_order(len(dataset), config.seed)
-    order = order[~np.isin(order, TASKS[config.task](config, dataset).initial()[0])]
+    order = order[~np.isin(order, questions.of(config, dataset).initial()[0])]
     rank = np.full(len(dataset), np.nan)
     rank[order] = np.arange(1, len(order) + 1)
     return pd.DataFrame({"sample_id": dataset.ids, "rank": rank, "given": "—", "suggested": "—", "confidence": np.nan})
