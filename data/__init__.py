@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.dataset import Answer, ImageDataset, stratified
+from data.dataset import ImageDataset, stratified
 from data.errors import UserError
 from data.files import packed
 from data.files.cache import home
@@ -50,13 +50,11 @@ def load(name: str, root: str | Path | None = None, *, limit: int | None = None,
     return dataset.subset(stratified(dataset.strata, limit, seed=0))
 
 
-def available(root: str | Path | None = None, *, answer: Answer = "class") -> list[Available]:
-    """Every data set with such labels, and what is missing for it under `root`. Looks at file names only: no image is read."""
+def available(root: str | Path | None = None) -> list[Available]:
+    """Every data set, and what is missing for it under `root`. Looks at file names only: no image is read."""
     place = home() if root is None else Path(root).expanduser()
     rows = []
     for name, source in CATALOGUE.items():
-        if source.answer != answer:
-            continue
         reason = source.missing(place)
         rows.append(Available(name, source.title, not reason, reason, source.n_images))
     return rows

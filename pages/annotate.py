@@ -10,15 +10,17 @@ from core.analysis.samples import Filter
 from core.runs import annotation, jobs
 from core.runs import run as runs
 from core.runs.annotation import Desk
+from core.runs.answers import ClassAnswer, MaskAnswer
 from core.runs.run import Run
 from data import ImageDataset
 from data.errors import UserError
 from data.words import count
-from pages.ui import desk, frame, tiles, widgets
+from pages.ui import desk, frame, maskdesk, tiles, widgets
 
 AHEAD, BACK = 8, 10  # images at hand in the browser: the next ones show at once, the last ones can be looked at again
 SMOOTH = 200  # pixels a side, above which an enlarged image is smoothed
 KEY = "desk"
+DESKS = {ClassAnswer.kind: desk, MaskAnswer.kind: maskdesk}
 LEFT = "Nothing is left for you here: you have answered every image of this ranking."
 ALL = "Nothing is left to ask: every image of the pool has its label."
 
@@ -73,9 +75,11 @@ def settings(run: Run) -> tuple[str | None, bool]:
         )
         shown = st.toggle(
             "Show guidance",
+            DESKS[run.answer.kind].GUIDED,
             key="guidance",
             bind="query-params",
-            help="Show given and suggested label, rank and score before you answer. Off: you answer blind and see them after.",
+            help="Show given and suggested label, rank and score before you answer. Off: you answer blind and see them after; "
+            "a mask is then drawn from nothing.",
         )
     return name, shown
 
@@ -119,7 +123,10 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
         if run.config.question.checks:
             st.caption("One image in ten is drawn at random, to estimate how many labels are correct.")
-        desk.draw(KEY, desk_data(run, ranking, cycle, name, shown, dataset, found), take)
+        kind = DESKS[run.answer.kind]
+        data = desk_data(run, ranking, cycle, name, shown, dataset, found)
+        kind.complete(data, run, dataset, found)
+        kind.draw(KEY, data, take)
         round_(run, goal, found.votes)
         people(run)
 

@@ -60,8 +60,8 @@ st.title("New run")
 
 def ready() -> start.Images | None:
     """One of the data sets that NextLabel knows."""
-    there = [one for answer in SECTIONS for one in data.available(answer=answer)]
-    sources = {source.name: source for source in there if not data.CATALOGUE[source.name].needs_root}
+    there = [one for one in data.available() if not data.CATALOGUE[one.name].needs_root]
+    sources = {one.name: one for answer in SECTIONS for one in there if data.CATALOGUE[one.name].answer == answer}
 
     def title(name: str) -> str:
         section = SECTIONS[data.CATALOGUE[name].answer]

@@ -11,7 +11,7 @@ from core.analysis import figures, labelling, removal, samples
 from core.cli.options import Parser, add_choice
 from core.cli.printing import file_format, print_options, write_figure
 from core.cli.shared import finished_cycle, load
-from core.files import bundle, export, handout, report
+from core.files import bundle, export, handout, maskexport, report
 from core.runs import attribution, run
 from core.runs.run import Run
 from data.errors import UserError
@@ -43,6 +43,7 @@ def export_options(sub: Parser) -> None:
     what = sub.add_mutually_exclusive_group(required=True)
     add_choice(what, "--figure", figures.FIGURES, "")
     add_choice(what, "--table", list(TABLES), "")
+    add_choice(what, "--masks", maskexport.FORMS, "the masks that stand")
     what.add_argument("--label-studio", action="store_true", help="tasks for Label Studio, in the order of the ranking")
     sub.add_argument("--cycle", type=int, help="default: the last")
     add_choice(sub, "--band", list(figures.BANDS), "band of the figure policies", default="sd")
@@ -53,6 +54,8 @@ def export_options(sub: Parser) -> None:
         help="scores of the figures distribution (one; default: the run's own) and scatter (two: across, up)",
     )
     print_options(sub)
+    sub.add_argument("--with-images", action="store_true", help="for masks: the images too, at the size of the masks")
+    sub.add_argument("--polygons", action="store_true", help="for masks as coco: polygons of regions without holes")
     sub.add_argument(
         "--top", type=int, help="for Label Studio: so many of the ranking (default: all that may be chosen)"
     )
@@ -64,7 +67,8 @@ def export_options(sub: Parser) -> None:
         "--out",
         type=Path,
         required=True,
-        help="its ending is the format: png svg pdf html, csv parquet; a folder for Label Studio",
+        help="its ending is the format: png svg pdf html, csv parquet; a folder for Label Studio; .zip for masks, and .json for "
+        "coco without images",
     )
 
 
@@ -99,12 +103,21 @@ def import_options(sub: Parser) -> None:
     """Options of `import`."""
     sub.set_defaults(command=import_labels)
     sub.add_argument("run")
-    sub.add_argument("file", type=Path, help=".json of Label Studio; .csv or .parquet: sample_id, annotator, label")
+    sub.add_argument(
+        "file",
+        type=Path,
+        help=".json of Label Studio; .csv or .parquet: sample_id, annotator, label; of masks a folder or .zip of PNG files, or "
+        ".json of COCO",
+    )
+    sub.add_argument("--annotator", help="who drew the masks of PNG files or of COCO")
 
 
 def export_files(options: argparse.Namespace) -> None:
     """Write one figure or table."""
     found = run.find(options.run)
+    if options.masks:
+        export_masks(found, options)
+        return
     cycle = finished_cycle(found, options.cycle)
     if options.label_studio:
         for path in handout.label_studio(found, load(found), cycle, options.out, options.top, options.image_prefix):
@@ -118,6 +131,15 @@ def export_files(options: argparse.Namespace) -> None:
         export.write_file(options.out, content)
         if options.table != "ranking" and (text := labelling.untrained_text(found, cycle)):
             print(f"nextlabel: {text}", file=sys.stderr)
+    print(options.out)
+
+
+def export_masks(found: Run, options: argparse.Namespace) -> None:
+    """Write the masks that stand in a run, up to a cycle or all."""
+    up_to = None if options.cycle is None else labelling.through(found, finished_cycle(found, options.cycle))
+    dataset = load(found)
+    masks = maskexport.standing(found, dataset, up_to)
+    maskexport.write(options.out, dataset, masks, options.masks, images=options.with_images, polygons=options.polygons)
     print(options.out)
 
 
@@ -149,7 +171,7 @@ def open_bundle(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
-    said = handout.bring_in(found, load(found), str(options.file))
+    said = handout.bring_in(found, load(found), str(options.file), annotator=options.annotator)
     print(said if said.startswith("0 ") else f"{said} `step {found.id}` trains on them.")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.engine.inference import Scorer
 from core.engine.learner import WHOLE, Learner
+from core.engine.maps import LEARNERS
 from core.models.forward import at_once, place
 from core.runs.questions import TASKS
 from core.runs.spec import Config
@@ -56,11 +56,11 @@ def estimate(config: Config, dataset: ImageDataset) -> Estimate:
     Raises `UserError` as `Learner.build`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        learner = Learner(config, dataset, Path(folder))
+        learner = LEARNERS[dataset.answer](config, dataset, Path(folder))
         model = place(learner.build(0), learner.device).eval()
         rows = np.arange(min(len(dataset), ASKED))
         strategy = TASKS[config.task](config, dataset).strategy
-        scorer = Scorer(model, None, learner.pool, dataset.fingerprint, learner.cache, lambda share: None)
+        scorer = learner.scorer(model, None)
 
         def look() -> None:
             with torch.no_grad():
@@ -87,7 +87,7 @@ def estimate(config: Config, dataset: ImageDataset) -> Estimate:
     for cycle in range(config.cycles):
         n = pool if config.question.checks else min(pool, config.initial + cycle * config.budget)
         settings = learner.settings(cycle, n)
-        steps = settings.epochs * steps_per_epoch(n, config.batch_size)
+        steps = settings.steps or settings.epochs * steps_per_epoch(n, config.batch_size)
         trained = 0.0 if config.static and cycle else step * config.batch_size / batch * steps
         seconds.append(parts * (trained + image * (pool + test)))
     return Estimate(seconds[0], sum(seconds), step, batch, image)
@@ -107,8 +107,8 @@ def _step(learner: Learner, batch: int) -> float:
     """Seconds of a gradient step of so many images, the quickest of a few."""
     rows = np.arange(batch)
     model, clock = learner.build(0, WHOLE), _Clock()
-    settings = dataclasses.replace(learner.settings(0, batch), epochs=STEPS, batch_size=batch)
-    labels = rows % len(learner.dataset.class_names)
+    settings = dataclasses.replace(learner.settings(0, batch), epochs=STEPS, steps=None, batch_size=batch)
+    labels = learner.example_labels(batch)
     began = time.perf_counter()
     learner.selector.fit(model, learner.pool, rows, labels, settings, seed=0, noise=0.0, callbacks=[clock])
     return float(np.diff([began, *clock.times])[1:].min())

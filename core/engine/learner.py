@@ -423,6 +423,10 @@ class Learner:
         """What a model says of the pool; `file` holds its weights and names what is cached."""
         return Scorer(model, file, self.pool, self.dataset.fingerprint, self.cache, self.report, fixed=self.fixed)
 
+    def example_labels(self, n: int) -> Ints:
+        """Labels [n, …] to time a training by."""
+        return np.arange(n) % len(self.dataset.class_names)
+
     def check(self) -> None:
         """Raise `UserError` where the model cannot be built for these data; the labels are not looked at."""
         self.build(0)

@@ -16,11 +16,10 @@ import numpy as np
 from core.engine import provenance, scoring
 from core.engine.imported import Importer
 from core.engine.learner import Learner, weights
-from core.engine.maps import MaskLearner
+from core.engine.maps import LEARNERS
 from core.engine.scoring import Scoring
 from core.relabel import Ints, Labels
 from core.runs import annotation, live
-from core.runs.answers import ClassAnswer, MaskAnswer
 from core.runs.questions import TASKS
 from core.runs.reference import clean_labels
 from core.runs.run import UNREADABLE, Run
@@ -31,9 +30,6 @@ from data.files import skipped
 from data.lazy import taken
 
 Report = Callable[[str], None]  # one line per finished phase
-
-
-LEARNERS: dict[str, type[Learner]] = {ClassAnswer.kind: Learner, MaskAnswer.kind: MaskLearner}
 
 
 class Paused(Exception):

@@ -23,7 +23,7 @@ from core.models.forward import maps, stochastic_maps
 from core.models.segmenters import Segmenter
 from core.posterior import MaskPosterior, Posterior, pixel_measures
 from core.relabel import Floats, Ints, Labels
-from core.runs.answers import ENTROPIES, PREDICTED
+from core.runs.answers import ENTROPIES, PREDICTED, ClassAnswer, MaskAnswer
 from core.runs.reference import ground_truth
 from core.runs.run import CLASS_IOU
 from core.selectors import Settings
@@ -65,6 +65,9 @@ class MaskLearner(Learner):
         config, usual = self.config, super().settings(cycle, n)
         finetune = config.finetune_epochs > 0 and cycle > 0
         return dataclasses.replace(usual, steps=None if finetune else config.steps, class_weights=config.class_weights)
+
+    def example_labels(self, n: int) -> Ints:
+        return np.zeros((n, *self.dataset.labels.shape[1:]), dtype=np.int64)
 
     def _fitted(self, model: Any, rows: Ints, labels: Any) -> dict[str, float]:
         found = pixel_measures(self._confusion(maps(model, self.pool, rows), rows, labels))
@@ -142,6 +145,8 @@ class MaskLearner(Learner):
                 **means,
             )
 
+
+LEARNERS: dict[str, type[Learner]] = {ClassAnswer.kind: Learner, MaskAnswer.kind: MaskLearner}
 
 MEANS = (
     *("mean_entropy", "mean_margin", "mean_confidence"),

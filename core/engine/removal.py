@@ -104,6 +104,10 @@ def _check(run: Run, dataset: ImageDataset, cycle: int, trainings: int, dampings
             f"Run {run.id} trains a head on a frozen network, by a penalty of its own, and influence inverts the curvature of a "
             "network that is trained with weight decay: name a run without --freeze."
         )
+    if dataset.test_labels.ndim != 1:
+        raise UserError(
+            f"Influence is computed from labels of one class each, and those of run {run.id} are masks: name another run."
+        )
     run.check_work()
     run.check_data(len(dataset))
     if cycle > 0 and (config.warm_start or config.finetune_epochs):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,15 @@ def unguarded(cell: str) -> str:
 
 def write_file(path: Path, content: bytes) -> None:
     """Put an exported file at `path`, whose folder is there, whole or not at all. Raises `UserError` where it cannot."""
+    write_by(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_by(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill an exported file. Raises as `write_file`."""
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent}: make it, or name a file in another one.")
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        write_atomically(path, write)
     except OSError as error:
         raise UserError(f"Cannot write {path} ({error.strerror}): name a file in a writable folder.") from error
 

@@ -2,28 +2,34 @@
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 
 from core.analysis import samples
+from core.files import brushes, maskexport, maskimport
 from core.files.label_studio import (
     file_address,
     label_studio_config,
     label_studio_tasks,
+    prediction_scores,
     read_label_studio,
     read_votes,
     write_label_studio,
 )
 from core.runs import annotation, audit
 from core.runs.questions import TASKS
-from core.runs.run import Run
+from core.runs.run import PERSON, Run
 from data import ImageDataset
 from data.errors import UserError
 from data.files import preview
 from data.files.archive import Writer
+from data.masks import VOID
 
 LARGEST = 1 << 14  # pixels a side of an image that is written as PNG, since browsers do not show its file
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
@@ -39,7 +45,7 @@ def label_studio(
     came in where browsers show these, and their addresses are those of Label Studio's local files, its document root being the
     folder above.
     """
-    table = samples.table(run, dataset, cycle)
+    table = run.ranking(cycle, ["sample_id", "rank"])
     table = table[table["rank"].notna()].sort_values("rank")
     if TASKS[run.config.task](run.config, dataset).audited:
         table = table.loc[audit.queue(table.index.to_numpy(), len(dataset), run.config.seed)]
@@ -47,6 +53,14 @@ def label_studio(
     table = table.head(len(table) if top is None else top)
     if len(table) == 0:
         raise UserError(f"No image of run {run.id} is left to check at cycle {cycle}: choose an earlier one.")
+    hand_out = {"class": _hand_out_classes, "mask": _hand_out_masks}[run.answer.kind]
+    return hand_out(run, dataset, cycle, folder, table, prefix)
+
+
+def _hand_out_classes(
+    run: Run, dataset: ImageDataset, cycle: int, folder: Path, table: pd.DataFrame, prefix: str | None
+) -> list[Path]:
+    table = samples.table(run, dataset, cycle).loc[table.index].assign(rank=table["rank"])
     rows, root = [] if prefix is not None else [int(row) for row in table.index], run.config.root
     suffixes = {row: None if (found := preview.original(dataset, row, root)) is None else found.suffix for row in rows}
     addresses = {dataset.ids[row]: file_address(dataset.ids[row], suffix or ".png") for row, suffix in suffixes.items()}
@@ -59,13 +73,46 @@ def label_studio(
 
     def image_of(sample_id: str) -> str:
         if prefix is None:
-            return f"/data/local-files/?d={quote(f'{folder.name}/{addresses[sample_id]}')}"
+            return _local(folder, addresses[sample_id])
         return prefix + quote(sample_id)
 
     tasks = label_studio_tasks(table, dataset.class_names, run=run.id, image_of=image_of)
     return write_label_studio(
         folder, tasks, label_studio_config(dataset.class_names), None if prefix is not None else contents()
     )
+
+
+def _hand_out_masks(
+    run: Run, dataset: ImageDataset, cycle: int, folder: Path, table: pd.DataFrame, prefix: str | None
+) -> list[Path]:
+    """The model's mask of each image as prediction, and what people have drawn as annotations."""
+    if prefix is not None:
+        raise UserError("Masks are as large as the run sees the images, which go with them: leave --image-prefix out.")
+    rows = [int(row) for row in table.index]
+    drawn, names = maskexport.standing(run, dataset), dataset.class_names
+    predicted = run.predicted(cycle)
+
+    def tasks() -> Iterator[dict[str, Any]]:
+        for row, score in zip(rows, prediction_scores(table), strict=True):
+            address = _local(folder, file_address(dataset.ids[row]))
+            proposal = brushes.results(np.asarray(predicted[row]), names)
+            yield {
+                "data": {"image": address, "sample_id": dataset.ids[row], "run": run.id},
+                "predictions": [{"model_version": run.id, "score": score, "result": proposal}],
+                "annotations": [
+                    {"result": brushes.results(codes, names, source.removeprefix(PERSON))}
+                    for source, codes in drawn.layers(row)[1].items()
+                    if source.startswith(PERSON) and (codes != VOID).any()
+                ],
+            }
+
+    images = ((file_address(dataset.ids[row]), preview.png(np.asarray(dataset.images[row]), level=6)) for row in rows)
+    return write_label_studio(folder, tasks(), brushes.config(names), images)
+
+
+def _local(folder: Path, address: str) -> str:
+    """The address of a file in the folder by Label Studio's local files."""
+    return f"/data/local-files/?d={quote(f'{folder.name}/{address}')}"
 
 
 def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = BUNDLE) -> bytes:
@@ -80,23 +127,72 @@ def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = 
     return content.getvalue()
 
 
-def bring_in(run: Run, dataset: ImageDataset, name: str, content: bytes | None = None) -> str:
-    """Labels that people gave, from a file of Label Studio or a table of votes, into the run's log; says how many.
+def bring_in(
+    run: Run, dataset: ImageDataset, name: str, content: bytes | None = None, annotator: str | None = None
+) -> str:
+    """Labels that people gave, from a file of Label Studio, a table of votes or masks, into the run's log; says how many.
 
-    name: a path; where `content` is given, the name of the file it came in. Raises `UserError` for a file that does not fit
-    the run.
+    name: a path; where `content` is given, the name of the file it came in · annotator: who drew the masks of files that do not
+    say it. Raises `UserError` for a file that does not fit the run.
     """
     if content is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(name).name
             path.write_bytes(content)
-            return bring_in(run, dataset, str(path))
-    path = Path(name)
+            return bring_in(run, dataset, str(path), annotator=annotator)
+    bring = {"class": _bring_classes, "mask": _bring_masks}[run.answer.kind]
+    return bring(run, dataset, Path(name), annotator)
+
+
+def _bring_classes(run: Run, dataset: ImageDataset, path: Path, annotator: str | None) -> str:
+    _check_named(path, annotator)
     if path.suffix.lower() == ".json":
         brought = read_label_studio(path, dataset.ids, dataset.class_names, run=run.id)
     else:
         brought = read_votes(path, dataset.ids, dataset.class_names)
     given = brought.annotations
     new = annotation.record(run, [dataset.ids[row] for row in given.rows], given.labels, given.annotators)
-    left_out = "".join(f"; {count} left out: {reason}" for reason, count in brought.skipped.items())
-    return f"{new} new labels of {len(given.rows)} in {path.name}{left_out}."
+    return f"{new} new labels of {len(given.rows)} in {path.name}{_left_out(brought.skipped)}."
+
+
+def _bring_masks(run: Run, dataset: ImageDataset, path: Path, annotator: str | None) -> str:
+    annotation.check_people(run)
+    skipped: Counter[str] = Counter()
+    if path.suffix.lower() == ".json" and _begins_with(path, "["):
+        _check_named(path, annotator)
+        masks, left = brushes.read(path, dataset, run.id)
+        skipped.update(left)
+    elif annotator is None:
+        raise UserError(f"{path.name} does not say who drew its masks: name them with --annotator.")
+    else:
+        who = annotation.annotator_name(annotator)
+        read = maskimport.read_coco if path.suffix.lower() == ".json" else maskimport.read_pngs
+        masks = ((row, who, codes) for row, codes in read(path, dataset))
+    ids, drawn, people = [], [], []
+    for row, by, codes in masks:
+        if (codes == VOID).all():
+            skipped["no pixel has a class"] += 1
+            continue
+        ids.append(dataset.ids[row])
+        drawn.append(run.masks.add(codes))
+        people.append(by)
+    new = annotation.record_masks(run, ids, drawn, people)
+    return f"{new} new masks of {len(ids)} in {path.name}{_left_out(skipped)}."
+
+
+def _check_named(path: Path, annotator: str | None) -> None:
+    if annotator is not None:
+        raise UserError(f"{path.name} names its annotators itself: leave --annotator out.")
+
+
+def _begins_with(path: Path, character: str) -> bool:
+    """Whether this is the first character of a file of JSON."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(1024).lstrip().startswith(character)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give a file of JSON.") from error
+
+
+def _left_out(skipped: Mapping[str, int]) -> str:
+    return "".join(f"; {count} left out: {reason}" for reason, count in skipped.items())

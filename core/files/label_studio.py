@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pandas as pd
 
-from core.files.export import unguarded, write_file
+from core.files.export import unguarded, write_by, write_file
 from core.runs import answers
 from data import annotations
 from data.annotations import Annotations
 from data.errors import UserError
 
+T = TypeVar("T")
+ANNOTATOR = "annotator"
+"""In `meta` of a result that was handed out: who gave it."""
 LARGEST = 500_000_000  # bytes of a file that is read in whole
 
 
@@ -54,15 +57,13 @@ def label_studio_tasks(
     table: of `core.analysis.samples.table`, ranked rows alone · image_of: address of a sample's image. Label Studio serves
     the lowest prediction score first, so a prediction's score runs from 0 for rank 1 to just below 1 for the last.
     """
-    rank = table["rank"].to_numpy(np.float64)
-    scores = (rank - 1) / max(1.0, float(rank.max(initial=1)))
     return [
         {
             "data": {"image": image_of(row.sample_id), "sample_id": row.sample_id, "run": run, "given": row.given},
             "predictions": [
                 {
                     "model_version": run,
-                    "score": float(score),
+                    "score": score,
                     "result": [
                         {
                             "from_name": "label",
@@ -74,8 +75,14 @@ def label_studio_tasks(
                 }
             ],
         }
-        for row, score in zip(table.itertuples(), scores, strict=True)
+        for row, score in zip(table.itertuples(), prediction_scores(table), strict=True)
     ]
+
+
+def prediction_scores(table: pd.DataFrame) -> list[float]:
+    """The scores by which Label Studio serves rank 1 first: 0, and just below 1 for the last."""
+    rank = table["rank"].to_numpy(np.float64)
+    return ((rank - 1) / max(1.0, float(rank.max(initial=1)))).tolist()
 
 
 def file_address(sample_id: str, suffix: str = ".png") -> str:
@@ -86,9 +93,9 @@ def file_address(sample_id: str, suffix: str = ".png") -> str:
 
 
 def write_label_studio(
-    folder: Path, tasks: list[dict[str, Any]], config: str, images: Iterable[tuple[str, bytes]] | None
+    folder: Path, tasks: Iterable[dict[str, Any]], config: str, images: Iterable[tuple[str, bytes]] | None
 ) -> list[Path]:
-    """tasks.json, config.xml and, where images are given (address, content), these in a folder.
+    """tasks.json, config.xml and, where images are given (address, content), these in a folder; one task at a time is held.
 
     Returns the first two and the folder of the images. Raises `UserError` where they cannot be written.
     """
@@ -99,8 +106,16 @@ def write_label_studio(
     for address, content in images or ():
         write_file(folder / address, content)
     write_file(folder / "config.xml", config.encode())
-    write_file(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False, indent=1).encode())
+    write_by(folder / "tasks.json", lambda path: _write_tasks(path, tasks))
     return [folder / "tasks.json", folder / "config.xml", *([] if images is None else [folder / "images"])]
+
+
+def _write_tasks(path: Path, tasks: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, task in enumerate(tasks):
+            file.write((",\n" if number else "\n") + json.dumps(task, ensure_ascii=False))
+        file.write("\n]\n")
 
 
 def read_votes(path: Path, sample_ids: Sequence[str], class_names: Sequence[str]) -> Imported:
@@ -121,9 +136,35 @@ def read_label_studio(
     the latest holds. run: the run whose tasks they must be, None for any. Raises `UserError` for files that are no such
     export, of other tasks, or with classes that the run does not have.
     """
+    found, skipped = latest(path, sample_ids, run, _choices, "nothing chosen")
+    answer, labels = answers.of(class_names), []
+    for row, _, choices in found:
+        if len(choices) > 1:
+            raise UserError(
+                f"{path.name} has {len(choices)} choices in one annotation of {sample_ids[row]!r}: one label is wanted; set "
+                'choice="single-radio" in the project, as config.xml does.'
+            )
+        labels.append(answer.read(choices[0], f"{path.name}, sample {sample_ids[row]!r}"))
+    rows = np.array([row for row, _, _ in found], dtype=np.int64)
+    return Imported(Annotations(rows, np.array(labels, dtype=np.int64), [who for _, who, _ in found]), skipped)
+
+
+def latest(
+    path: Path,
+    sample_ids: Sequence[str],
+    run: str | None,
+    said: Callable[[dict[str, Any], str], list[T]],
+    nothing: str,
+) -> tuple[list[tuple[int, str, list[T]]], dict[str, int]]:
+    """What each annotator said last of each image in a Label Studio export, in the order of time: row, annotator, and what.
+
+    said: the parts of an annotation, of a file with this name; one without any is left out and counted, as `nothing` says. Others
+    as of `read_label_studio`.
+    """
     row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
-    answer = answers.of(class_names)
-    found: dict[tuple[int, str], tuple[float, int, int]] = {}  # by sample and annotator: time, place in the file, label
+    found: dict[
+        tuple[int, str], tuple[float, int, list[T]]
+    ] = {}  # by sample and annotator: time, place in the file, parts
     skipped: Counter[str] = Counter()
     place = 0
     for task in _tasks(path):
@@ -144,24 +185,16 @@ def read_label_studio(
             if annotation.get("was_cancelled"):
                 skipped["cancelled"] += 1
                 continue
-            choices = _choices(annotation, path.name)
-            if not choices:
-                skipped["nothing chosen"] += 1
+            parts = said(annotation, path.name)
+            if not parts:
+                skipped[nothing] += 1
                 continue
-            if len(choices) > 1:
-                raise UserError(
-                    f"{path.name} has {len(choices)} choices in one annotation of {sample_id!r}: one label is wanted; set "
-                    'choice="single-radio" in the project, as config.xml does.'
-                )
-            label = answer.read(choices[0], f"{path.name}, sample {sample_id!r}")
             when = _seconds(annotation)
             key = (row_of[sample_id], _annotator(annotation))
             if key not in found or (when, place) > found[key][:2]:
-                found[key] = (when, place, label)
+                found[key] = (when, place, parts)
     in_time = sorted(found.items(), key=lambda item: item[1][:2])
-    rows = np.array([row for (row, _), _ in in_time], dtype=np.int64)
-    labels = np.array([label for _, (_, _, label) in in_time], dtype=np.int64)
-    return Imported(Annotations(rows, labels, [who for (_, who), _ in in_time]), dict(skipped))
+    return [(row, who, parts) for (row, who), (_, _, parts) in in_time], dict(skipped)
 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:
@@ -223,7 +256,13 @@ def _seconds(annotation: dict[str, Any]) -> float:
 
 
 def _annotator(annotation: dict[str, Any]) -> str:
-    """Who did it: a number, an address, or what the export has of either."""
+    """Who did it: a number, an address, or what the export has of either; of what this run handed out, whom that names."""
+    results = annotation.get("result") or []
+    named = {
+        part["meta"].get(ANNOTATOR) for part in results if isinstance(part, dict) and isinstance(part.get("meta"), dict)
+    }
+    if len(named) == 1 and all("meta" in part for part in results) and isinstance(found := named.pop(), str):
+        return found
     who = annotation.get("completed_by", annotation.get("annotator"))
     if isinstance(who, dict):
         who = who.get("email") or who.get("id")

@@ -4,7 +4,7 @@ All of it is read from the label log at every step, so that a second tab, anothe
 no torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,29 +15,34 @@ import pandas as pd
 
 from core import methods
 from core.relabel import Ints
-from core.runs import answers, audit
+from core.runs import audit
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
-from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, Answers, standing
+from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, Answers, Drawn, Event, standing
+from core.store.maskfiles import Codes
 from data import ImageDataset, annotations, votes
 from data.annotations import Annotations
 from data.errors import UserError
+from data.files import masktext
+from data.masks import VOID, widened
 
 LONGEST_NAME = 60
 PAUSE = 60.0  # seconds between two votes that are no longer work
 ROUND = 100  # votes to aim at where a run has no budget
 STALE = "This page is older than the run: load it again."
+BLANK = "Nothing is drawn in this mask: give some pixels a class, or skip the image, or say that you are unsure."
 
 
 @dataclass(frozen=True)
 class Said:
     """The last thing that an annotator said of an image. seq: of the event · row: in the pool · label: a class, or as in
-    `core.store.log`."""
+    `core.store.log` · digest: of the mask that was drawn, None without one."""
 
     seq: int
     row: int
     label: int
+    digest: str | None
 
     @property
     def skipped(self) -> bool:
@@ -112,6 +117,48 @@ def record(run: Run, sample_ids: list[str], labels: Ints, annotators: list[str],
                 last[sample_id, PERSON + who] = label
                 answers.new.append((sample_id, int(label), PERSON + who))
     return len(answers.new)
+
+
+def record_masks(run: Run, sample_ids: list[str], masks: Sequence[Drawn], annotators: list[str]) -> int:
+    """Append masks that people drew, for the next cycle; returns how many were new. masks: as `Run.masks` keeps them.
+
+    One that its annotator has given before, and not changed since, is left out. Raises as `record`.
+    """
+    with _answering(run, annotators) as answers:
+        last = {(e.sample_id, e.source): getattr(e, "digest", None) for e in standing(answers.events).itertuples()}
+        for sample_id, drawn, who in zip(sample_ids, masks, annotators, strict=True):
+            if last.get((sample_id, PERSON + who)) != drawn.digest:
+                last[sample_id, PERSON + who] = drawn.digest
+                answers.new.append(Event(sample_id, MASK, PERSON + who, drawn))
+    return len(answers.new)
+
+
+def record_mask(run: Run, sample_id: str, codes: Codes, annotator: str, *, confirm: bool = False) -> int:
+    """Append a mask that a person drew, uint8 [H, W] as in `data.masks`, for the next cycle; returns how many events that took.
+
+    It is all that the person says of the sample now: earlier masks of this cycle that have a class where it has none would show
+    there, and are taken back. One that is the person's last and still stands is left out; confirm, raises: as `record`.
+    """
+    source = PERSON + annotator
+    with _answering(run, [annotator]) as answers:
+        drawn = run.masks.add(codes)
+        own = standing(answers.events[answers.events["sample_id"] == sample_id])
+        if confirm and run.config.question.checks:
+            own = own[own["cycle"] > 0]
+        if (_digests(own) or [None])[-1] != drawn.digest:
+            now = own[own["cycle"] == answers.cycle]
+            below = [run.masks.read(one) for one in _digests(now) if one is not None]
+            if any(((codes == VOID) & (one != VOID)).any() for one in below):
+                answers.new.extend([Event(sample_id, TAKEN_BACK, source)] * len(now))
+            answers.new.append(Event(sample_id, MASK, source, drawn))
+    return len(answers.new)
+
+
+def _digests(events: pd.DataFrame) -> list[str | None]:
+    """The mask of each event; None of those without one."""
+    if "digest" not in events:
+        return [None] * len(events)
+    return [None if pd.isna(one) else str(one) for one in events["digest"]]
 
 
 def pass_over(run: Run, sample_id: str, kind: Literal["skip", "unsure"], annotator: str) -> int:
@@ -205,7 +252,10 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
     given = events[(events["label"] >= 0) & (events["cycle"] == cycle)]
     return Desk(
         queue=np.concatenate([queue, np.array(waiting, dtype=np.int64)]),
-        said=[Said(e.seq, row_of[e.sample_id], e.label) for e in last[now].itertuples()],
+        said=[
+            Said(e.seq, row_of[e.sample_id], e.label, digest)
+            for e, digest in zip(last[now].itertuples(), _digests(last[now]), strict=True)
+        ],
         votes=len(given.drop_duplicates(["sample_id", "source"])),
         mine=mine["sample_id"].nunique(),
         skipped=len(skipped),
@@ -244,8 +294,9 @@ def guidance(table: pd.DataFrame, row: int, config: Config) -> dict[str, Any]:
 def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any]) -> None:
     """Do in the run what an annotator did on the page.
 
-    action: {"do": "vote", "id": …, "label": class}, {"do": "skip" | "unsure", "id": …} or {"do": "undo", "seq": event}. Doing
-    one twice is as doing it once. Raises `UserError` for anything else, and as `record`.
+    action: {"do": "vote", "id": …, "label": class}, {"do": "mask", "id": …, "mask": as of `data.files.masktext`}, {"do": "skip" |
+    "unsure", "id": …} or {"do": "undo", "seq": event}. Doing one twice is as doing it once. Raises `UserError` for anything
+    else, and as `record`.
     """
     what, sample_id, number = action.get("do"), action.get("id"), action.get("label", action.get("seq"))
     whole = isinstance(number, int) and not isinstance(number, bool)
@@ -253,8 +304,16 @@ def act(run: Run, dataset: ImageDataset, annotator: str, action: dict[str, Any])
         take_back(run, int(str(number)), annotator)
     elif sample_id not in dataset.ids:
         raise UserError(STALE)
-    elif what == "vote" and answers.of(dataset.class_names).fits(number):
+    elif what == "vote" and run.answer.fits(number):
         record(run, [str(sample_id)], np.array([number], dtype=np.int64), [annotator], confirm=True)
+    elif what == "mask":
+        height, width = dataset.images.shape[1:3]
+        codes = masktext.decode(action.get("mask"), height, width, run.answer.n_outputs)
+        if (codes == VOID).all():
+            raise UserError(BLANK)
+        if not run.answer.fits(widened(codes)):
+            raise UserError(STALE)
+        record_mask(run, str(sample_id), codes, annotator, confirm=True)
     elif what == "skip":
         pass_over(run, str(sample_id), "skip", annotator)
     elif what == "unsure":

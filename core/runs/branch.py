@@ -80,6 +80,8 @@ def _write(run: Run, cycle: int, config: Any) -> Run:
         with writing(path):
             for past in range(cycle):
                 shutil.copytree(run.cycle_path(past), path / run.cycle_path(past).name)
+            if run.masks.folder.is_dir():
+                shutil.copytree(run.masks.folder, path / run.masks.folder.name)
             if not config.trains:
                 _copy_predictions(run, cycle, path)
             if (run.path / "data").is_dir():  # brought by the bundle that the run came in

@@ -194,7 +194,7 @@ class Run:
         """Posterior of a cycle, float32 [N, C], memory-mapped. Raises `UserError` where it cannot be read, or none is kept."""
         if self.answer.images:
             raise UserError(
-                f"Run {self.id} keeps no probabilities of whole images, for its labels are {self.answer.kind}s: export its ranking."
+                f"Run {self.id} keeps no probabilities of whole images, as its labels are {self.answer.kind}s: take its ranking."
             )
         try:
             return np.asanyarray(np.load(self.cycle_path(cycle) / "posterior.npy", mmap_mode="r", allow_pickle=False))
@@ -202,6 +202,16 @@ class Run:
             raise UserError(
                 f"Cycle {cycle} of run {self.id} has no readable predicted probabilities: choose another cycle, or restore "
                 "the file."
+            ) from error
+
+    def predicted(self, cycle: int) -> NDArray[np.uint8]:
+        """Predicted masks of a cycle, a class a pixel, uint8 [N, H, W], memory-mapped."""
+        try:
+            path = self.cycle_path(cycle) / answers.PREDICTED
+            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable predicted masks: choose another cycle, or restore the file."
             ) from error
 
     def state(

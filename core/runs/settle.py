@@ -14,7 +14,6 @@ from core.runs.reference import clean_labels, initial_labels, reference_counts
 from core.runs.run import SKIPPED_COUNTS
 from core.runs.spec import Config
 from data import ImageDataset, annotations, votes
-from data.dataset import Answer
 from data.errors import UserError
 from data.files import skipped
 
@@ -117,12 +116,7 @@ def default_method(task: str, votes: bool = False, untrained: bool = False) -> s
 
 def _preset(task: str, dataset: str) -> dict[str, Any]:
     """What a newcomer gets: for the data set, else for its kind of labels, else for any."""
-    return PRESETS.get((task, dataset)) or PRESETS.get((task, answer_of(dataset))) or PRESETS[task, ""]
-
-
-def answer_of(dataset: str) -> Answer:
-    """What a label of a data set is; of one whose plug-in is not installed here, a class."""
-    return data.CATALOGUE[dataset].answer if dataset in data.CATALOGUE else answers.ClassAnswer.kind
+    return PRESETS.get((task, dataset)) or PRESETS.get((task, spec.answer_of(dataset))) or PRESETS[task, ""]
 
 
 def defaults(task: str, dataset: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -162,7 +156,7 @@ def suggest(
     this machine for the label cleaning of small images too, of which the evidence is.
     """
     checks, preset = spec.QUESTIONS[task].checks, _preset(task, dataset)
-    if answer_of(dataset) != answers.ClassAnswer.kind:
+    if spec.answer_of(dataset) != answers.ClassAnswer.kind:
         return Suggestion(
             {},
             f"Masks: {preset['model']} of width {preset['width']} is trained from scratch, {preset['steps']:,} steps per cycle.",
@@ -284,13 +278,13 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
 
 def not_for(dataset: str) -> frozenset[str]:
     """The options that are not for the kind of labels of a data set."""
-    return frozenset({"class_weights"} if answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
+    return frozenset({"class_weights"} if spec.answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
 
 
 def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
     """Raise `UserError` for what does not take the data set's kind of labels."""
     task, dataset = settings["task"], settings["dataset"]
-    kind, checks = answer_of(dataset), spec.QUESTIONS[settings["task"]].checks
+    kind, checks = spec.answer_of(dataset), spec.QUESTIONS[settings["task"]].checks
     of_classes = kind == answers.ClassAnswer.kind
     model = settings.get("model", spec.OPTIONS["model"].default)
     whose = "" if of_classes else f", and the labels of {dataset} are masks"
@@ -326,7 +320,7 @@ def no_influence(settings: Mapping[str, Any]) -> tuple[str, str]:
     """
     if spec.QUESTIONS[settings["task"]].checks:
         return "says what newly labelled images are worth, which is a question of active learning", ""
-    if answer_of(settings["dataset"]) != answers.ClassAnswer.kind:
+    if spec.answer_of(settings["dataset"]) != answers.ClassAnswer.kind:
         return "is computed from labels of one class each, and those of this data set are masks", ""
     if settings.get("freeze"):
         why = "inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a penalty "

@@ -20,10 +20,12 @@ from pydantic.fields import FieldInfo
 
 import data
 from core import methods
+from data.dataset import Answer
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
-OWN = ("folder", "csv", "coco", "masks", "parquet", "webdataset")  # data sets that are whatever images the user names
+# Data sets that are whatever images the user names
+OWN = ("folder", "csv", "coco", "coco-masks", "masks", "parquet", "webdataset")
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -93,6 +95,11 @@ def backbones() -> Sequence[str]:
 def noise_kinds() -> Sequence[str]:
     """Ways of injecting noise."""
     return list(NOISE_KINDS)
+
+
+def answer_of(dataset: str) -> Answer:
+    """What a label of a data set is; of one whose plug-in is not installed here, a class."""
+    return data.CATALOGUE[dataset].answer if dataset in data.CATALOGUE else "class"
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,19 @@ class Data:
         list[str] | None,
         Field(description="classes of a folder whose labels do not name them all, for people to choose from"),
         Option("basic", "data", unset="those of the labels", loads="class_names", sets=OWN),
+    ] = None
+    unannotated: Annotated[
+        Literal["background", "void"] | None,
+        Field(
+            title="Pixels without annotation",
+            description="class of the pixels that no COCO annotation covers: background, or void, whose class is unknown",
+        ),
+        Option(
+            identity="data",
+            unset="void where a category is marked as stuff (isthing 0), else background",
+            loads="unannotated",
+            sets=("coco-masks",),
+        ),
     ] = None
     labels: Annotated[
         str | None,
@@ -525,7 +545,8 @@ class Training:
             title="Training steps, at least",
             ge=1,
             le=LARGEST,
-            description="gradient steps that a training takes at least: few labels are gone through in more epochs",
+            description="gradient steps that a training takes at least, and where labels are masks exactly: few labels are gone "
+            "through in more epochs",
         ),
         Option(unset="by data set; as many as the epochs give where these are given"),
     ] = None
@@ -697,6 +718,8 @@ class Config(Lineage, Scoring, Training, Model, Predictions, CheckNext, LabelNex
         """How long a training is, in words."""
         if self.freeze:
             return "until the head converges"
+        if self.steps and answer_of(self.dataset) == "mask":
+            return f"{self.steps:,} steps"
         least = f", at least {self.steps:,} steps" if self.steps else ""
         return f"{self.epochs:,} epoch{'s' * (self.epochs != 1)}{least}"
 

@@ -5,7 +5,7 @@ image is shown: where either was turned by the camera (EXIF), it is set upright 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -31,13 +31,15 @@ class Legend:
     """What the pixels of masks mean.
 
     classes: value 0 … 255, or colour (r, g, b) → class, `VOID` for unknown; all of them values or all colours · n_classes: K ·
-    source: what says so, for messages · assumed: whether nobody said that the value 255 is unknown, as it usually is.
+    source: what says so, for messages · assumed: whether nobody said that the value 255 is unknown, as it usually is · resize:
+    what to do about a mask of another size than its image, for messages.
     """
 
     classes: Mapping[Key, int]
     n_classes: int
     source: str
     assumed: bool = False
+    resize: str = field(default="save the mask at that size", repr=False)
 
     @cached_property
     def by_colour(self) -> bool:
@@ -87,7 +89,7 @@ def head(file: File, legend: Legend, shape: tuple[int, int]) -> str:
             notes = imagefile.exif(image, file)
             if notes is not None:
                 turned = notes.get(decode.ORIENTATION) in decode.TURNED
-                _check_shape(image.size if turned else image.size[::-1], shape)
+                _check_shape(image.size if turned else image.size[::-1], shape, legend)
     except Exception as error:  # as in decode.head
         return reason(error)
     return ""
@@ -101,7 +103,7 @@ def read(file: File, legend: Legend, shape: tuple[int, int]) -> Codes | str:
             image.info.pop("transparency", None)  # of an indexed mask, whose indices count
             with imagefile.budget.take(imagefile.cost(image, True, legend.by_colour)):
                 ImageOps.exif_transpose(image, in_place=True)
-                _check_shape((image.height, image.width), shape)
+                _check_shape((image.height, image.width), shape, legend)
                 found = np.empty(shape, np.uint8)
                 for left, top, right, bottom in imagefile.strips(image):
                     part = image.crop((left, top, right, bottom))
@@ -129,11 +131,10 @@ def _check(image: Image.Image, legend: Legend) -> None:
     raise ValueError(f"its mask {what}; save it as PNG with 8 bits a pixel, indexed, grey or RGB")
 
 
-def _check_shape(mask: tuple[int, int], image: tuple[int, int]) -> None:
+def _check_shape(mask: tuple[int, int], image: tuple[int, int], legend: Legend) -> None:
     if mask != image:
         raise ValueError(
-            f"its mask has {mask[1]} × {mask[0]} pixels, and the image, as it is shown, {image[1]} × {image[0]}; save the mask "
-            "at that size"
+            f"its mask has {mask[1]} × {mask[0]} pixels, and the image, as it is shown, {image[1]} × {image[0]}; {legend.resize}"
         )
 
 

@@ -8,7 +8,6 @@ file's folder, the one above, and the folders images and NAME of either (train20
 files in a folder, those with a word that begins with "test", or else "val", are the test set.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,16 +16,15 @@ from typing import Any
 
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.files import cocofile
 from data.files.encoded import Links, Paths
 from data.lazy import Fit
 from data.sources import Source, own
 from data.sources.own import Entry, Found, Progress, assemble
 
-LARGEST = 2 << 30  # bytes of a JSON file, which is read in whole
 GONE = "there is no such file"
 OUT = "its path leads out of the folder"
 SEVERAL = "it has annotations of several classes, and one label an image is wanted"
-KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
 def load(
@@ -54,21 +52,16 @@ def find(
 ) -> Found:
     """Read the annotations and look at their files; parameters and errors as of `load`."""
     own.check_options(size, fit, test_share)
-    files = _files(root.resolve(), root)
-    folder = root.resolve() if root.is_dir() else files[0][0].parent
-    if folder.name == "annotations":
-        folder = folder.parent
+    files = annotation_files(root.resolve(), root)
+    folder = folder_of(root, files)
     skipped: list[tuple[str, str]] = []
     entries: list[Entry] = []
     categories: dict[str, None] = {}
     seen: set[str] = set()
     links = Links(folder)
     for file, test in files:
-        content = _read(file)
-        name_of = {
-            one["id"]: str(one["name"])
-            for one in sorted(content["categories"], key=lambda one: str(one["id"]).zfill(20))
-        }
+        content = cocofile.read(file)
+        name_of = cocofile.categories(content)
         categories |= dict.fromkeys(name_of.values())
         classes: dict[Any, set[str]] = {}
         for one in content["annotations"]:
@@ -77,9 +70,9 @@ def find(
                     f"{file.name} has an annotation of a category {one['category_id']!r} that it does not list; export it again"
                 )
             classes.setdefault(one["image_id"], set()).add(name_of[one["category_id"]])
-        places = _places(folder, file)
+        starts = places(folder, file)
         for one in content["images"]:
-            path, why = _path(str(one["file_name"]), places, folder, links)
+            path, why = located(str(one["file_name"]), starts, folder, links)
             if path in seen:
                 raise UserError(f"{file.name} names {path} a second time; keep one entry per image")
             found = classes.get(one["id"], set())
@@ -107,7 +100,7 @@ def find(
     )
 
 
-def _files(top: Path, given: Path) -> list[tuple[Path, bool]]:
+def annotation_files(top: Path, given: Path) -> list[tuple[Path, bool]]:
     """The JSON files, and whether each is of test images."""
     if top.is_file() and top.suffix.lower() == ".json":
         return [(top, False)]
@@ -119,25 +112,13 @@ def _files(top: Path, given: Path) -> list[tuple[Path, bool]]:
     return own.divided([(path, tuple(re.split(r"[\W_]+", path.stem))) for path in found])
 
 
-def _read(file: Path) -> dict[str, Any]:
-    wrong = f"{file.name} is no file of COCO annotations"
-    try:
-        if file.stat().st_size > LARGEST:
-            raise UserError(f"{file.name} is larger than {LARGEST >> 30} GB; split it")
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file.name} cannot be read as JSON ({error}); export it again") from error
-    for name, keys in KEYS.items():
-        entries = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise UserError(f"{wrong}: it has no list of {name}; export it again")
-        for one in entries:
-            if not isinstance(one, dict) or any(not isinstance(one.get(key), int | str) for key in keys):
-                raise UserError(f"{wrong}: one of its {name} lacks {' or '.join(keys)}; export it again")
-    return content
+def folder_of(root: Path, files: Sequence[tuple[Path, bool]]) -> Path:
+    """The folder that holds everything, of a place and what `annotation_files` found there."""
+    folder = root.resolve() if root.is_dir() else files[0][0].parent
+    return folder.parent if folder.name == "annotations" else folder
 
 
-def _places(folder: Path, file: Path) -> list[str]:
+def places(folder: Path, file: Path) -> list[str]:
     """Where `file_name`s may start, from the folder of everything, POSIX with a slash behind."""
     beside = file.parent.relative_to(folder).as_posix()
     word = file.stem.rsplit("_", 1)[-1]
@@ -145,12 +126,12 @@ def _places(folder: Path, file: Path) -> list[str]:
     return [f"{start}{more}" for start in starts for more in ("", "images/", f"{word}/", f"images/{word}/")]
 
 
-def _path(name: str, places: Sequence[str], folder: Path, links: Links) -> tuple[str, str]:
+def located(name: str, starts: Sequence[str], folder: Path, links: Links) -> tuple[str, str]:
     """Where a file lies below the folder, and why it cannot be taken, else empty."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
         return name, OUT
-    for place in places:
+    for place in starts:
         whole = os.path.join(folder, place + path.as_posix())
         try:
             if links.leads_out(*os.path.split(whole)):

@@ -17,24 +17,19 @@ Images come to one size as in a folder of images (`data.sources.folder`), and ma
 adds is unknown. Images that all have one shape keep it, scaled to at most 224 pixels a side, unless a size is given.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.files import classtable
 from data.files.encoded import Links
-from data.files.maskfile import Key, Legend
+from data.files.maskfile import Legend
 from data.lazy import Fit
-from data.masks import VOID
 from data.sources import Source, folder, own, pairs
 from data.sources.own import Found, Progress
-from data.sources.pairs import VOID_NAMES, Pair
+from data.sources.pairs import Pair
 
-TABLES = ("classes.csv", "classes.txt")
-COLOURS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
-NAMES, VALUES = {"name", "class", "label"}, {"value", "id", "index"}
-EXPECTED = "expected the lines name, or value,name, or name,r,g,b"
 GONE = "there is no image of its name; add it, or delete the mask"
 SAME_NAME = "another image has the same name but for its suffix, and one mask cannot serve both; rename one"
 APART = "it lies neither in train nor in test"
@@ -72,7 +67,8 @@ def find(
         raise UserError(f"there is no folder {root}; give the path of a folder with images and masks")
     own.check_options(size, fit, test_share)
     root = root.resolve()
-    names, legend = _legend(*(_classes(root) if class_names is None else (list(enumerate(class_names)), "--classes")))
+    given = classtable.read(root) if class_names is None else (list(enumerate(class_names)), "--classes")
+    names, legend = classtable.legend(*given)
     skipped: list[tuple[str, str]] = []
     listed: list[Pair] = []
     for prefix, test in _parts(root, skipped):
@@ -104,7 +100,7 @@ def _check_binary(found: Found, legend: Legend) -> None:
     if shown[0] and shown[-1] and not shown[1:-1].any():
         raise UserError(
             f"the masks in {found.root} hold no class but {found.class_names[0]!r}, and 255, which stands for unknown; if 255 is "
-            f"a class, write the lines 0,{found.class_names[0]} and 255,{found.class_names[1]} into {TABLES[0]}"
+            f"a class, write the lines 0,{found.class_names[0]} and 255,{found.class_names[1]} into {classtable.TABLES[0]}"
         )
 
 
@@ -154,93 +150,6 @@ def _by_stem(files: Sequence[str], prefix: str) -> dict[str, list[str]]:
     for file in files:
         found.setdefault(PurePosixPath(file[len(prefix) :]).with_suffix("").as_posix(), []).append(file)
     return found
-
-
-# --- what the masks mean ---------------------------------------------------------------------------------------------
-
-
-def _classes(root: Path) -> tuple[list[tuple[Key, str]], str]:
-    """Values or colours, and the names of their classes, from the table of a folder; and what it is called."""
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    if table is None:
-        raise UserError(f"there is no {' or '.join(TABLES)} in {root}; write one class a line: {EXPECTED[9:]}")
-    if Links(root).leads_out(str(root), table.name):
-        raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as opened:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(opened, skipinitialspace=True)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{table.name} cannot be read as a UTF-8 table ({error}); save it again as CSV, UTF-8"
-        ) from error
-    lines = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-    if lines and _is_header(lines[0][1]):
-        lines = _in_order(lines)
-    found: list[tuple[Key, str]] = []
-    for number, row in lines:
-        where = f"line {number} of {table.name}"
-        if len(row) == 1 and len(lines[0][1]) == 1:
-            if row[0] in (name for _, name in found):
-                raise UserError(f"{where} names {row[0]!r} a second time; name every class once")
-            found.append((len(found), row[0]))
-        elif len(row) == 2 and len(lines[0][1]) == 2:
-            found.append((_byte(row[0], where), row[1]))
-        elif len(row) == 4 and len(lines[0][1]) == 4:
-            red, green, blue = (_byte(cell, where) for cell in row[1:])
-            found.append(((red, green, blue), row[0]))
-        else:
-            raise UserError(f"{where} reads {','.join(row)[:60]!r}; {EXPECTED}, all of one kind")
-    return found, table.name
-
-
-def _is_header(row: Sequence[str]) -> bool:
-    words = {cell.lower() for cell in row}
-    return bool(words & NAMES) and words <= NAMES | VALUES | set().union(*COLOURS)
-
-
-def _in_order(lines: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """The lines below a header, their cells in the order that lines without one have."""
-    header = [cell.lower() for cell in lines[0][1]]
-    wanted = [NAMES, *COLOURS] if len(header) == 4 else [VALUES, NAMES] if len(header) == 2 else [NAMES]
-    places = [next((k for k, word in enumerate(header) if word in words), None) for words in wanted]
-    if None in places or len(places) != len(header):
-        raise UserError(f"the columns of the table of classes are {', '.join(header)}; {EXPECTED}")
-    return [
-        (number, [row[k] for k in places] if len(row) == len(header) else row)  # type: ignore[index]
-        for number, row in lines[1:]
-    ]
-
-
-def _byte(cell: str, where: str) -> int:
-    if not (cell.isascii() and cell.isdecimal() and int(cell) <= VOID):
-        raise UserError(f"{where} holds {cell[:20]!r} where a whole number from 0 to {VOID} is wanted; {EXPECTED}")
-    return int(cell)
-
-
-def _legend(given: Sequence[tuple[Key, str]], source: str) -> tuple[list[str], Legend]:
-    """The names of the classes, and what the values or colours that have them mean; several may have the same."""
-    names: list[str] = []
-    classes: dict[Key, int] = {}
-    for key, name in given:
-        if not name:
-            raise UserError(f"{source} has a class without a name; name it, or call it void if its pixels are unknown")
-        if key in classes:
-            raise UserError(f"{source} names {key} a second time, {name!r}; give every value or colour one class")
-        if name.lower() in VOID_NAMES:
-            classes[key] = VOID
-            continue
-        if name not in names:
-            names.append(name)
-        classes[key] = names.index(name)
-    if not 2 <= len(names) <= VOID:
-        raise UserError(
-            f"{source} names {len(names)} class{'es' * (len(names) != 1)}, void left out, and masks have 2 to {VOID}; name the "
-            "background too, or merge some"
-        )
-    assumed = isinstance(given[0][0], int) and VOID not in classes
-    if assumed:
-        classes[VOID] = VOID
-    return names, Legend(classes, len(names), source, assumed)
 
 
 SOURCE = Source(

@@ -1,6 +1,6 @@
 """What all sources of images with masks share: pairs of an image and a mask, a look at both, and the data set that they make."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +9,13 @@ import numpy as np
 from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files import look, masklook
-from data.files.encoded import Paths
+from data.files.encoded import Encoded, Paths
 from data.files.maskfile import Legend
 from data.files.ondemand import OnDemandMasks
 from data.lazy import Fit
 from data.sources.own import Entry, Found, Progress
 
 NO_MASK = "it is to be tested on, and has no mask; add one, or take the image out"
-VOID_NAMES = {"void", "unlabelled", "unlabeled", "unknown", "ignore"}
-"""What a table of classes may call the pixels whose class is not known; this is no class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +43,14 @@ def found(
     fit: Fit | None = None,
     skipped: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
+    drawn: Callable[[Sequence[str]], Encoded] | None = None,
 ) -> Found:
     """What is known of images and masks after a look at their files; nothing is kept decoded.
 
     pairs: of the pool, then of the test set, at least one, below the resolved `root` · size: a square's side, or height and
-    width · others: as of `data.sources.own.found`. An image whose mask cannot be taken is left out; one that has none can belong
-    to the pool alone. Raises UserError where no image is left, or no mask.
+    width · drawn: the masks of these names, where they are no files below `root` · others: as of `data.sources.own.found`. An
+    image whose mask cannot be taken is left out; one that has none can belong to the pool alone. Raises UserError where no image
+    is left, or no mask.
     """
     left_out = [*skipped, *((pair.id, NO_MASK) for pair in pairs if pair.test and not pair.mask)]
     pairs = [pair for pair in pairs if pair.mask or not pair.test]
@@ -59,7 +59,8 @@ def found(
     left_out += [(pairs[row].id, why) for row, why in seen.reasons]
     pairs = [pair for pair, whole in zip(pairs, seen.read.tolist(), strict=True) if whole]
     images = images.take(np.flatnonzero(seen.read))
-    masks = Paths(root, [pair.mask for pair in pairs if pair.mask], [root])
+    names = [pair.mask for pair in pairs if pair.mask]
+    masks = Paths(root, names, [root]) if drawn is None else drawn(names)
     has = np.array([pair.mask != "" for pair in pairs], np.bool_)
     place = np.where(has, np.cumsum(has) - 1, -1)
     looked = masklook.look_at_masks(masks, place, seen.shapes, legend, name, root, progress)

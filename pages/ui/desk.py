@@ -9,10 +9,13 @@ from typing import Any
 
 import streamlit as st
 
+from core.runs.annotation import Desk
+from core.runs.run import Run
 from data import ImageDataset
 from data.files import preview
 from pages.ui import assets
 
+GUIDED = False  # whether an image comes with what the run knows of it, until the annotator says otherwise
 LARGEST = 1024  # pixels a side of an image: what the desk shows on a screen of double density
 
 _DESK = assets.component("desk")
@@ -26,6 +29,10 @@ def draw(key: str, data: dict[str, Any], done: Callable[[], None]) -> None:
     at its end · large: smooth the picture · done: {tab, number} of the last action.
     """
     _DESK(key=key, data=data, on_actions_change=done)
+
+
+def complete(data: dict[str, Any], run: Run, dataset: ImageDataset, found: Desk) -> None:
+    """Add to the data what this desk needs besides images: of classes, nothing."""
 
 
 def actions(key: str) -> tuple[str, list[dict[str, Any]]]:

@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from core.analysis import layers
-from core.analysis.layers import Codes, Ints, Layers
+from core.analysis.layers import Codes, Layers
+from core.relabel import Ints
 from core.runs import jobs, saliency
 from data.files import overlay, preview
 from data.files.preview import Pixels

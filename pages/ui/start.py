@@ -30,7 +30,7 @@ WITH_VOTES = (
 
 def takes(dataset: str, method: Method) -> bool:
     """Whether a method takes the labels of a data set."""
-    return settle.answer_of(dataset) in method.answers
+    return spec.answer_of(dataset) in method.answers
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _field(place: DeltaGenerator, one: Described, images: Images, task: str, peo
         if one.name in ("method", "selector") and not takes(images.name, methods.drawn(choice)):
             return False
         if one.name == "model":
-            return methods.models.is_known(choice, settle.answer_of(images.name))
+            return methods.models.is_known(choice, spec.answer_of(images.name))
         if one.name == "method" and images.untrained:
             needs = imported.needs_of(choice, task)
             return needs != "model" and (needs != "embeddings" or images.embeddings is not None)

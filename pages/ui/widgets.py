@@ -338,7 +338,8 @@ def _sentence(here: Here, row: pd.Series) -> str:
         whose = {"human": "human annotations", "simulated": "simulated annotations", "none": "the reference"}[
             here.dataset.annotators
         ]
-        text += f" {here.run.answer.of_reference.format(whose)}: **{plain(row['reference'])}**{' — ' + row['kind'] if row['kind'] else ''}."
+        kind = f" — {row['kind']}" if row["kind"] else ""
+        text += f" {here.run.answer.of_reference.format(whose)}: **{plain(row['reference'])}**{kind}."
     return text
 
 

@@ -19,6 +19,19 @@ DATA = {
         "large": False,
         "done": {"tab": "", "number": 0},
     },
+    "maskdesk": {
+        "place": ["run", "ann", 0],
+        "classes": ["sky", "road"],
+        "colours": [[0, 0, 255], [90, 90, 90]],
+        "height": 2,
+        "width": 3,
+        "queue": [{"id": "1.png", **GUIDE, "given": "BQA=", "proposal": "", "box": None}],
+        "said": [],
+        "left": 1,
+        "empty": "",
+        "large": False,
+        "done": {"tab": "", "number": 0},
+    },
     "zoom": {
         "at": 0,
         "total": 2,
@@ -41,7 +54,9 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize(("name", "key", "sent"), [("desk", "1", "actions"), ("zoom", "ArrowRight", "at")])
+@pytest.mark.parametrize(
+    ("name", "key", "sent"), [("desk", "1", "actions"), ("maskdesk", "Enter", "actions"), ("zoom", "ArrowRight", "at")]
+)
 def test_keys_work_although_the_first_drawing_is_cleaned_up_after_the_second(chromium: BrowserContext, name, key, sent):
     """So it happens where two reruns follow each other faster than the script arrives."""
     page = chromium.new_page()

@@ -62,8 +62,8 @@ def test_available(tmp_path: Path) -> None:
 
 def test_data_sets_with_masks_are_listed_apart(tmp_path: Path) -> None:
     rows = {row.name: row for row in data.available(tmp_path, answer="mask")}
-    assert list(rows) == ["garments", "camvid", "voc", "cityscapes", "masks"]
-    assert [name for name, row in rows.items() if row.available] == ["garments", "masks"]
+    assert list(rows) == ["garments", "camvid", "voc", "cityscapes", "masks", "coco-masks"]
+    assert [name for name, row in rows.items() if row.available] == ["garments", "masks", "coco-masks"]
     assert not set(rows) & {row.name for row in data.available(tmp_path)}
 
 

@@ -11,8 +11,10 @@ from core.analysis import labelling
 from core.runs import annotation, run, settle
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
-from core.store.log import SKIPPED, TAKEN_BACK, UNSURE, standing
+from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, standing
 from data.errors import UserError
+from data.files import masktext
+from data.masks import VOID, narrowed
 
 N = 8
 
@@ -307,3 +309,118 @@ def test_no_vote_is_lost_or_doubled_when_several_tabs_vote_at_once(one, pool):
     assert len(events) == 2 * N
     assert not events.duplicated(["sample_id", "source"]).any()
     assert (events["cycle"] == 1).all()
+
+
+def test_masks_are_recorded_once_and_each_annotators_latest_is_kept(one, pool):
+    first, second = (one.masks.add(np.full((28, 28), code, np.uint8)) for code in (1, 2))
+    ids, both = [pool.ids[0], pool.ids[1]], [first, second]
+    assert annotation.record_masks(one, ids, both, ["ann", "ann"]) == 2
+    assert annotation.record_masks(one, ids, both, ["ann", "ann"]) == 0
+    assert annotation.record_masks(one, ids, both, ["ann", "bob"]) == 1
+    assert annotation.record_masks(one, [ids[0]] * 3, [second, first, first], ["ann"] * 3) == 2
+    events = one.log.events(sources=PERSON)
+    assert events["digest"].tolist() == [one.digest for one in (first, second, second, second, first)]
+    assert set(events["label"]) == {MASK}
+    assert events["pixels"].tolist() == [28 * 28] * 5
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return data.load("garments").subset(np.arange(N))
+
+
+@pytest.fixture
+def drawing(tmp_path, monkeypatch, scenes):
+    """A run of label cleaning on masks that waits for people at cycle 1; nothing was trained."""
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
+    config = Config(
+        task="label-cleaning", dataset="garments", method="cleaning", budget=0, cycles=1, annotator="person"
+    )
+    found = run.create(config, {**settle.about(scenes), "answer": "mask"})
+    labels, drawn = found.answer.kept(scenes.labels, found.masks)
+    found.log.append(0, scenes.ids, labels, [GIVEN] * N, 0.0, drawn)
+    return found
+
+
+def blob(label, top=10, left=10, side=20):
+    """A mask that is unknown but for a square."""
+    codes = np.full((64, 64), VOID, np.uint8)
+    codes[top : top + side, left : left + side] = label
+    return codes
+
+
+def draws(one, pool, row, codes, who="ann"):
+    annotation.act(one, pool, who, {"do": "mask", "id": pool.ids[row], "mask": masktext.encode(codes), "seconds": 3.5})
+
+
+def test_a_mask_that_is_drawn_stands_where_it_has_a_class(drawing, scenes, ranking):
+    table = ranking.assign(sample_id=scenes.ids)
+    draws(drawing, scenes, 7, blob(3))
+    expected = np.where(blob(3) == VOID, narrowed(scenes.labels[7:8])[0], blob(3))
+    np.testing.assert_array_equal(drawing.standing(scenes).codes(7), expected)
+    (said,) = annotation.desk(drawing, table, "ann").said
+    assert (said.row, said.label) == (7, MASK)
+    np.testing.assert_array_equal(drawing.masks.read(said.digest), blob(3))
+    assert drawing.log.events()["pixels"].iloc[-1] == 400
+    assert queue(drawing, table) == [6, 5, 4, 3, 2, 1, 0]
+    assert queue(drawing, table, "bob") == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_a_mask_that_is_sent_twice_is_kept_once_and_undo_takes_it_back(drawing, scenes, ranking):
+    table, before = ranking.assign(sample_id=scenes.ids), drawing.standing(scenes).codes(7)
+    for _ in range(2):
+        draws(drawing, scenes, 7, blob(3))
+    assert len(drawing.log.events()) == N + 1
+    does(drawing, scenes, 6, "skip")
+    assert [said.digest is None for said in annotation.desk(drawing, table, "ann").said] == [False, True]
+    undoes(drawing, scenes, table)
+    undoes(drawing, scenes, table)
+    np.testing.assert_array_equal(drawing.standing(scenes).codes(7), before)
+    draws(drawing, scenes, 7, blob(3))  # it no longer stands, so that it is new
+    assert annotation.desk(drawing, table, "ann").mine == 1
+
+
+def test_whoever_confirms_a_mask_that_came_with_the_data_has_said_so(drawing, scenes):
+    given = narrowed(scenes.labels[7:8])[0]
+    for _ in range(2):
+        draws(drawing, scenes, 7, given)
+    events = drawing.log.events()
+    assert events["source"].tolist()[N:] == [PERSON + "ann"]
+    assert events["digest"].iloc[-1] == events["digest"].iloc[7]
+
+
+def test_what_is_erased_from_a_mask_of_this_cycle_does_not_show_through(drawing, scenes, ranking):
+    table, first = ranking.assign(sample_id=scenes.ids), blob(3)
+    draws(drawing, scenes, 7, first)
+    draws(drawing, scenes, 7, blob(4))  # over it, so that undo brings the first one back
+    undoes(drawing, scenes, table)
+    assert annotation.desk(drawing, table, "ann").said[0].digest == drawing.masks.add(first).digest
+    draws(drawing, scenes, 7, blob(4, side=10))
+    layer = drawing.standing(scenes).layers(7)[1][PERSON + "ann"]
+    np.testing.assert_array_equal(layer, blob(4, side=10))
+    assert drawing.log.events()["label"].tolist()[N:] == [MASK, MASK, TAKEN_BACK, TAKEN_BACK, MASK]
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (masktext.encode(np.full((64, 64), VOID, np.uint8)), "Nothing is drawn"),
+        (masktext.encode(np.full((64, 64), 11, np.uint8)), "has the class 11, and there are 11"),
+        (masktext.encode(np.zeros((64, 63), np.uint8)), "has 4,032 pixels"),
+        ("?", "no base64"),
+        (None, "not a text"),
+    ],
+)
+def test_a_mask_that_fits_no_image_of_the_run_is_refused(drawing, scenes, mask, says):
+    with pytest.raises(UserError, match=says):
+        annotation.act(drawing, scenes, "ann", {"do": "mask", "id": scenes.ids[0], "mask": mask})
+    assert len(drawing.log.events()) == N
+
+
+def test_a_run_takes_the_kind_of_label_that_its_data_have(one, pool, drawing, scenes):
+    with pytest.raises(UserError, match="load it again"):
+        annotation.act(
+            one, pool, "ann", {"do": "mask", "id": pool.ids[0], "mask": masktext.encode(np.zeros((28, 28), np.uint8))}
+        )
+    with pytest.raises(UserError, match="load it again"):
+        annotation.act(drawing, scenes, "ann", {"do": "vote", "id": scenes.ids[0], "label": 0})

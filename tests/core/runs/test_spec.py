@@ -116,11 +116,12 @@ def test_help_describes_every_option_and_needs_no_torch(capsys):
 def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     """A protocol in which an option has a value; wrote: what stands there instead of the option's name."""
     task = question(name)
-    run = {"task": task, "dataset": "folder", wrote or name: value}
+    sets = OPTIONS[name].option.sets if name in OPTIONS else ()
+    dataset = "folder" if not sets or "folder" in sets else sets[0]
+    run = {"task": task, "dataset": dataset, wrote or name: value}
     run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
-    run |= (
-        {"dataset": "garments", "model": "small-unet"} if name == "class_weights" else {}
-    )  # whose pixels have classes
+    run |= {"dataset": "garments"} if name == "class_weights" else {}  # whose pixels have classes
+    run |= {"model": "small-unet"} if spec.answer_of(run["dataset"]) == "mask" else {}
     lines = [f"{key} = {json.dumps(one).replace('NaN', 'nan')}" for key, one in run.items()]
     arm = "[[arms]]" if task == CLEANING else '[[arms]]\nmethod = "margin"'
     path.write_text('title = "Mine"\nseeds = [0]\n[run]\n' + "\n".join(lines) + f"\n{arm}\n")

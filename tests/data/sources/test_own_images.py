@@ -113,10 +113,8 @@ SOURCES = {"csv": of_csv, "coco": of_coco, "parquet": of_parquet, "webdataset": 
 
 
 def test_they_are_all_the_sources_of_ones_own_images() -> None:
-    assert sorted(OWN) == sorted(["folder", *SOURCES])
-    assert {name for name, source in data.CATALOGUE.items() if source.needs_root and source.answer == "class"} == set(
-        OWN
-    )
+    assert sorted(OWN) == sorted(["folder", *SOURCES, "masks", "coco-masks"])
+    assert {name for name, source in data.CATALOGUE.items() if source.needs_root} == set(OWN)
     assert all(data.CATALOGUE[name].find is not None for name in OWN)
 
 
