@@ -66,3 +66,34 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(run, "EXAMPLES", tmp_path / "no-examples")
     monkeypatch.setenv("NEXTLABEL_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NEXTLABEL_HOME with two tiny runs on masks, of entropy-gradnorm and random: 24 scenes, two cycles, two steps each."""
+    import data
+    from core.engine import loop
+    from core.runs import run, settle
+    from core.runs.spec import Config
+
+    home = tmp_path_factory.mktemp("masked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(home))
+        patch.setattr(run, "EXAMPLES", home / "no-examples")
+        pool = data.load("garments", limit=24)
+        for method in ("random", "entropy-gradnorm"):
+            config = Config(
+                task="active-learning",
+                dataset="garments",
+                limit=24,
+                method=method,
+                model="small-unet",
+                width=4,
+                steps=2,
+                batch_size=4,
+                budget=4,
+                initial=6,
+                cycles=2,
+            )
+            loop.work(run.create(settle.prepare(config, pool), settle.about(pool)), pool)
+    return home
