@@ -214,7 +214,7 @@ def people(run: Run) -> None:
                 "first": "Annotator",
                 "second": "and",
                 "shared": "Shared images",
-                "agree": st.column_config.NumberColumn("Same label", format="percent"),
+                "agree": st.column_config.NumberColumn(run.answer.agrees, format="percent"),
                 "kappa": st.column_config.NumberColumn(
                     "Cohen's κ", format="%.2f", help="Agreement beyond chance: 1 at best, 0 at chance level."
                 ),

@@ -334,54 +334,56 @@ def set_goal(run: Run, votes: int) -> None:
 
 
 def agreement(run: Run) -> pd.DataFrame:
-    """Each annotator beside the others (`data.annotations.agreement`): annotator, votes, unsure, shared, compared, share."""
+    """Each annotator beside the others: annotator, votes, unsure, shared, compared, share.
+
+    Of classes the share is that of the compared images on which the annotator says what most others say
+    (`data.annotations.agreement`); of masks it is the mean IoU with the others, over all pairs of masks of one image.
+    """
     events = standing(run.log.events(sources=PERSON))
     last = events.drop_duplicates(["sample_id", "source"], keep="last")
     unsure = last.loc[last["label"] == UNSURE, "source"].str.removeprefix(PERSON).value_counts()
-    rows = [
-        {
-            "annotator": one.annotator,
-            "votes": one.votes,
-            "unsure": int(unsure.get(one.annotator, 0)),
-            "shared": one.shared,
-            "compared": one.compared,
-            "share": one.share,
-        }
-        for one in annotations.agreement(_votes(events), len(run.about["class_names"]))
-    ]
+    found = annotations.agreement(_votes(events), len(run.about["class_names"]))
+    pairs = kappas(run)
+    rows = []
+    for one in found:
+        share = one.share
+        if not run.answer.counted:
+            mine = pairs[(pairs["first"] == one.annotator) | (pairs["second"] == one.annotator)]
+            share = float(np.average(mine["agree"], weights=mine["shared"])) if len(mine) else None
+        rows.append(
+            {
+                "annotator": one.annotator,
+                "votes": one.votes,
+                "unsure": int(unsure.get(one.annotator, 0)),
+                "shared": one.shared,
+                "compared": one.compared if run.answer.counted else one.shared,
+                "share": share,
+            }
+        )
     return pd.DataFrame(rows, columns=["annotator", "votes", "unsure", "shared", "compared", "share"])
 
 
 def kappas(run: Run) -> pd.DataFrame:
-    """Cohen's kappa of every two annotators who voted on the same images: first, second, shared, agree, kappa.
+    """Cohen's kappa of every two annotators who labelled the same images: first, second, shared, agree, kappa.
 
-    agree: share of the shared images on which both said the same · kappa: that beyond chance, 1 at best, 0 as by chance; None
-    where chance alone agrees always.
+    agree: share of the shared images on which both said the same, of masks their mean IoU · kappa: agreement of images, or of
+    pixels, beyond chance, 1 at best, 0 as by chance; None where chance alone agrees always.
     """
-    found = _votes(standing(run.log.events(sources=PERSON)))
-    table = pd.DataFrame({"row": found.rows, "who": found.annotators, "label": found.labels})
-    wide = table.pivot(index="row", columns="who", values="label")
-    rows = []
-    for first, second in combinations(dict.fromkeys(found.annotators), 2):
-        both = wide[[first, second]].dropna().astype(np.int64)
-        if len(both):
-            a, b = both[first].to_numpy(), both[second].to_numpy()
-            rows.append(
-                {
-                    "first": first,
-                    "second": second,
-                    "shared": len(both),
-                    "agree": float((a == b).mean()),
-                    "kappa": _kappa(a, b),
-                }
-            )
-    return pd.DataFrame(rows, columns=["first", "second", "shared", "agree", "kappa"])
+    events = standing(run.log.events(sources=PERSON))
+    events = events[events["label"] >= 0]
+    rows, ids = pd.factorize(events["sample_id"])
+    said = run.answer.said(events, rows.astype(np.int64), len(ids), run.masks)
+    found = []
+    for first, second in combinations(said, 2):
+        both = sorted(set(said[first]) & set(said[second]))
+        if both:
+            agree, kappa = run.answer.compared([said[first][row] for row in both], [said[second][row] for row in both])
+            names = first.removeprefix(PERSON), second.removeprefix(PERSON)
+            found.append(dict(zip(PAIR, (*names, len(both), agree, kappa), strict=True)))
+    return pd.DataFrame(found, columns=PAIR)
 
 
-def _kappa(a: Ints, b: Ints) -> float | None:
-    from sklearn.metrics import cohen_kappa_score  # a second, which a page of one annotator does without
-
-    return None if len({*a, *b}) == 1 else float(cohen_kappa_score(a, b))
+PAIR = ["first", "second", "shared", "agree", "kappa"]
 
 
 def _votes(events: pd.DataFrame) -> Annotations:

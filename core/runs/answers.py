@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from core import masks
+from core import masks, metrics
 from core.posterior import ClassPosterior, Posterior
 from core.relabel import Floats, Ints, Labels
 from core.runs.merged import Merged, places
@@ -22,7 +22,7 @@ from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
 from data import dataset, masknoise, votes
 from data.errors import UserError
-from data.masks import BACKGROUND, VOID, colours, narrowed
+from data.masks import BACKGROUND, VOID, colours, narrowed, widened
 
 SURE, FAIRLY, UNSURE = "is sure", "is fairly sure", "is unsure"
 UNKNOWN = -1
@@ -55,6 +55,10 @@ class Answer(ABC):
     """The maps that images can be placed on: by noise and ambiguity of their labels, by the embedding of the model."""
     measure: ClassVar[str]
     """What the first of them is called: "accuracy"."""
+    counted: ClassVar[bool]
+    """Whether annotators' labels of an image are counted as votes."""
+    agrees: ClassVar[str]
+    """What the agreement of two annotators is."""
     meaning: ClassVar[str]
     """What it is."""
     correct: ClassVar[str]
@@ -110,6 +114,14 @@ class Answer(ABC):
     @abstractmethod
     def votes(self, labels: Any) -> Ints | None:
         """Known labels [n, …] as the counts [n, C] of annotators who all agree; None where annotators are not counted."""
+
+    @abstractmethod
+    def said(self, events: pd.DataFrame, rows: Ints, n: int, files: MaskFiles) -> dict[str, dict[int, Any]]:
+        """What each source says of each image that it labelled, by source and row; rows: of each event, among n."""
+
+    @abstractmethod
+    def compared(self, first: list[Any], second: list[Any]) -> tuple[float, float | None]:
+        """How far two annotators agree on the same images, in [0, 1], and Cohen's kappa; None where chance always agrees."""
 
     @abstractmethod
     def shares(self, labels: Any) -> Floats:
@@ -177,6 +189,8 @@ class ClassAnswer(Answer):
     of_reference = "Majority of {}"
     crossed = True
     maps = ("noise", "embedding")
+    counted = True
+    agrees = "Same label"
     measure = "accuracy"
     meaning = "share of the test images that the model of the cycle gets right"
     correct = "share of images whose majority label is that of the reference annotations"
@@ -199,6 +213,18 @@ class ClassAnswer(Answer):
 
     def votes(self, labels: Any) -> Ints | None:
         return np.eye(self.n_outputs, dtype=np.int64)[labels]
+
+    def said(self, events: pd.DataFrame, rows: Ints, n: int, files: MaskFiles) -> dict[str, dict[int, Any]]:
+        found: dict[str, dict[int, Any]] = {}
+        for source, row, label in zip(events["source"], rows.tolist(), events["label"], strict=True):
+            found.setdefault(source, {})[row] = int(label)
+        return found
+
+    def compared(self, first: list[Any], second: list[Any]) -> tuple[float, float | None]:
+        from sklearn.metrics import cohen_kappa_score  # a second, which a page of one annotator does without
+
+        same = float(np.mean(np.array(first) == np.array(second)))
+        return same, None if len({*first, *second}) == 1 else float(cohen_kappa_score(first, second))
 
     def shares(self, labels: Any) -> Floats:
         return np.eye(self.n_outputs)[labels]
@@ -283,6 +309,8 @@ class MaskAnswer(Answer):
     of_reference = "Largest class of {}"
     crossed = False
     maps = ("embedding",)
+    counted = False
+    agrees = "Mean IoU"
     measure = "mean IoU"
     meaning = (
         "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
@@ -319,6 +347,27 @@ class MaskAnswer(Answer):
 
     def votes(self, labels: Any) -> Ints | None:
         return None
+
+    def said(self, events: pd.DataFrame, rows: Ints, n: int, files: MaskFiles) -> dict[str, dict[int, Any]]:
+        if "digest" not in events:
+            return {}
+        shape = (n, *(files.read(events["digest"].iloc[0]).shape if len(events) else (0, 0)))
+        merged, found = Merged(files, rows, events, shape, self.n_outputs), dict[str, dict[int, Any]]()
+        for row in dict.fromkeys(rows.tolist()):
+            for source, codes in merged.layers(row)[1].items():
+                found.setdefault(source, {})[row] = codes
+        return found
+
+    def compared(self, first: list[Any], second: list[Any]) -> tuple[float, float | None]:
+        pixels = sum(
+            metrics.confusion(widened(a)[None], widened(b)[None], self.n_outputs)[0]
+            for a, b in zip(first, second, strict=True)
+        )
+        total = pixels.sum()
+        by_chance = float(pixels.sum(axis=0) @ pixels.sum(axis=1)) / max(1, total) ** 2
+        same = float(metrics.pixel_accuracy(pixels))
+        kappa = None if by_chance == 1 or not total else (same - by_chance) / (1 - by_chance)
+        return float(metrics.mean_iou(pixels)), kappa
 
     def shares(self, labels: Any) -> Floats:
         counts = [

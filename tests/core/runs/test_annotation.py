@@ -424,3 +424,17 @@ def test_a_run_takes_the_kind_of_label_that_its_data_have(one, pool, drawing, sc
         )
     with pytest.raises(UserError, match="load it again"):
         annotation.act(drawing, scenes, "ann", {"do": "vote", "id": scenes.ids[0], "label": 0})
+
+
+def test_annotators_of_masks_agree_by_their_mean_iou(drawing, scenes):
+    draws(drawing, scenes, 7, blob(3))
+    draws(drawing, scenes, 7, blob(3, left=20), "bob")
+    assert len(annotation.kappas(drawing)) == 1
+    assert annotation.kappas(drawing).iloc[0][["first", "second", "shared", "agree"]].tolist() == ["ann", "bob", 1, 1.0]
+    half = np.where(np.arange(64) < 15, 3, 4) + np.zeros((64, 1), np.int64)
+    draws(drawing, scenes, 6, np.full((64, 64), 3, np.uint8))
+    draws(drawing, scenes, 6, half.astype(np.uint8), "bob")
+    pixels, both = 15 * 64 + 200, 64 * 64 + 200  # of class 3: those of both, and of either; the rest are 4 of one alone
+    found = annotation.agreement(drawing)
+    assert found["share"].tolist() == pytest.approx([(pixels / both + 0) / 2] * 2)
+    assert found["votes"].tolist() == [2, 2]
