@@ -12,7 +12,7 @@ from core.analysis.curves import CHECKS, cleaning_curve, envelopes, learning_cur
 from core.plots import curves, maps
 from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
 from core.runs.reference import reference_counts, reference_labels
-from core.runs.run import Run
+from core.runs.run import REGIONS, Run
 from core.runs.spec import Config
 from data.dataset import ImageDataset
 from data.errors import UserError
@@ -166,11 +166,13 @@ def noise_text(config: Config, dataset: ImageDataset) -> str:
 
 
 def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) -> go.Figure:
-    """Histogram of a score over the images that may still be chosen; for the run's own score with the next budget's cut."""
+    """Histogram of a score over the images that may still be chosen; for the run's own score with the next budget's cut, where
+    the budget counts images."""
     table = run.ranking(cycle)
     table = table[table["rank"].notna()]
     config = run.config_at(cycle)
-    cut = rankings.next_cut(table, config) if score == config.method else None
+    of_images = config.budget_unit == "labels" and not (run.cycle_path(cycle) / REGIONS).is_file()
+    cut = rankings.next_cut(table, config) if score == config.method and of_images else None
     numbers, edges = np.histogram(table[score].dropna(), bins=samples.BINS)
     bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "everything": numbers, "kept": numbers})
     text = note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")

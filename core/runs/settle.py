@@ -70,6 +70,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     (spec.CLEANING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
 IMPORTED = "imported"  # the selector of predictions that a model of the user's own made
+# Options that are for masks, and what they do with their pixels
+OF_MASKS = {"class_weights": "weighs", "budget_unit": "counts"}
 # Options that are for classes, and what they do
 NO_MASKS = {
     "freeze": "trains a linear head on one embedding of each image",
@@ -283,7 +285,7 @@ def check(settings: Mapping[str, Any], where: str | None = None) -> None:
 
 def not_for(dataset: str) -> frozenset[str]:
     """The options that are not for the kind of labels of a data set."""
-    return frozenset({"class_weights"} if spec.answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
+    return frozenset(OF_MASKS if spec.answer_of(dataset) == answers.ClassAnswer.kind else NO_MASKS)
 
 
 def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str], str]) -> None:
@@ -315,7 +317,7 @@ def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str
             f"{dataset} are not: choose one of {', '.join(kinds)}."
         )
     if of_classes:
-        for name, what in (("class_weights", "weighs"), ("budget_unit", "counts")):
+        for name, what in OF_MASKS.items():
             if settings.get(name, spec.OPTIONS[name].default) != spec.OPTIONS[name].default:
                 raise UserError(f"{before}{spell(name)} {what} the pixels of masks: leave it out.")
         return

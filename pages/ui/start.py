@@ -8,11 +8,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core import methods
 from core.described import Method
-from core.runs import imported, jobs, settle, spec
+from core.runs import answers, imported, jobs, settle, spec
 from core.runs import run as runs
 from core.runs.spec import OPTIONS, Described
 from data.errors import UserError
-from data.votes import NOISE_KINDS
 from pages.ui import fields, frame
 
 TRAINED = (
@@ -144,16 +143,20 @@ def _fields(some: list[Described], across: int, images: Images, task: str, peopl
 
 
 def _field(place: DeltaGenerator, one: Described, images: Images, task: str, people: bool) -> Any:
+    noise_kinds = answers.KINDS[spec.answer_of(images.name)].noise_kinds
+
     def name(choice: str) -> str:
         if one.name == "method":
             return methods.described(choice).title
         if one.name == "selector":
             return f"{choice} — {methods.selectors.CATALOGUE[choice].title}"
-        about = NOISE_KINDS.get(choice, "") if one.name == "noise_kind" else ""
+        about = noise_kinds.get(choice, "") if one.name == "noise_kind" else ""
         return f"{choice} — {about}" if about else choice
 
     def offered(choice: str) -> bool:
         if one.name in ("method", "selector") and not takes(images.name, methods.drawn(choice)):
+            return False
+        if one.name == "noise_kind" and choice not in noise_kinds:
             return False
         if one.name == "model":
             return methods.models.is_known(choice, spec.answer_of(images.name))
