@@ -18,6 +18,7 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 import data
+from core.posterior import ClassPosterior
 from core.runs import questions, run, settle
 from core.runs.jobs import ROOT
 from core.runs.spec import Config
@@ -131,13 +132,15 @@ def invent() -> None:
         logits[np.arange(n), pool.labels] += 3
         probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         state, _, _ = made.state(pool.ids, cycle)
-        columns, candidates = task.score_columns(state, probs), np.flatnonzero(task.candidates(state))
+        posterior = ClassPosterior(probs)
+        columns, candidates = task.score_columns(state, posterior), np.flatnonzero(task.candidates(state))
         columns |= dict(zip(tsne.COLUMNS, random.uniform(-1, 1, (2, n)).astype(np.float32), strict=True))
         atomic.write_array(made.cycle_path(cycle) / "posterior.npy", probs.astype(np.float32))
-        table = ranking_table(pool.ids, state, probs, columns, config.method, candidates, task.answer.predicted(probs))
+        priority, status = task.priority(columns, posterior, candidates), task.status(state, posterior)
+        table = ranking_table(pool.ids, state, posterior, columns, config.method, candidates, priority, status)
         atomic.write_table(made.cycle_path(cycle) / "ranking.parquet", table)
         made.log.finish(cycle, "train", 1.0, {"train_loss": 0.0})
-        made.log.finish(cycle, "score", 1.0, task.measure(state, cycle * config.budget, probs))
+        made.log.finish(cycle, "score", 1.0, task.measure(state, made.log.labels(cycle), posterior))
 
 
 def browse(run_id: str) -> None:

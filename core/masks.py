@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from core import scores
 from core.scores import Array
 from data.errors import UserError
+from data.masks import numbered
 
 VOID = -1
 """The label of a pixel that has none."""
@@ -56,8 +57,12 @@ def cleaning_score(masks: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Ar
     `core.scores.cleaning_score`; Eq. 2 of Bernhardt et al. 2022 with a mean over pixels. Raises `UserError` on NaN, shapes that
     do not match and labels out of range.
     """
-    surprise, ambiguity = terms(masks, probs)
-    return surprise - np.maximum(ambiguity - gamma * math.log(np.asarray(probs).shape[1]), 0.0)
+    return difference(*terms(masks, probs), np.asarray(probs).shape[1], gamma)
+
+
+def difference(cross_entropy: Array, entropy: Array, n_classes: int, gamma: float = 0.0) -> Array:
+    """Φ of `cleaning_score` from its two terms, in nats."""
+    return cross_entropy - np.maximum(entropy - gamma * math.log(n_classes), 0.0)
 
 
 def terms(masks: ArrayLike, probs: ArrayLike) -> tuple[Array, Array]:
@@ -76,26 +81,39 @@ class Regions:
 
     image: Ints
     """Row of the mask, [R]."""
+    number: Ints
+    """That of `number`, [R]."""
     label: Ints
     """Class, [R]."""
     pixels: Ints
     """Their number, [R]."""
     box: Ints
     """Top, left, bottom, right, [R, 4]; bottom and right are the first row and column that lie outside."""
-    score: Array
-    """Φ of `cleaning_score` over the pixels of the region, in nats, [R]; high = likely wrong, clear."""
+    cross_entropy: Array
+    """CE over the pixels of the region, in nats, [R]."""
+    entropy: Array
+    """H over the same pixels, in nats, [R]."""
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def score(self, n_classes: int, gamma: float = 0.0) -> Array:
+        """Φ of `cleaning_score` over the pixels of the region, in nats, [R]; high = likely wrong, clear."""
+        return difference(self.cross_entropy, self.entropy, n_classes, gamma)
 
 
-def regions(masks: ArrayLike, probs: ArrayLike, gamma: float = 0.0) -> Regions:
-    """The connected regions of masks int [N, H, W], −1 void, and their scores by posteriors [N, C, H, W].
+def regions(masks: ArrayLike, probs: ArrayLike) -> Regions:
+    """The connected regions of masks int [N, H, W], −1 void, and what posteriors [N, C, H, W] say of them.
 
-    `number` tells which pixels a region has. gamma, errors: as of `cleaning_score`.
+    `number` tells which pixels a region has. Raises as `cleaning_score`.
     """
     masks, p = _matching(masks, probs)
-    rows = [_regions_of(masks[at : at + 1], p[at : at + 1], gamma) for at in range(len(masks))]
-    image = np.repeat(np.arange(len(rows)), [len(label) for label, *_ in rows])
-    label, pixels, box, score = (np.concatenate(part) for part in zip(*rows, strict=True))
-    return Regions(image, label, pixels, box, score)
+    rows = [_regions_of(masks[at : at + 1], p[at : at + 1]) for at in range(len(masks))]
+    counts = [len(label) for label, *_ in rows]
+    image = np.repeat(np.arange(len(rows)), counts)
+    numbers = np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, n + 1) for n in counts)])
+    label, pixels, box, surprise, ambiguity = (np.concatenate(part) for part in zip(*rows, strict=True))
+    return Regions(image, numbers, label, pixels, box, surprise, ambiguity)
 
 
 def number(mask: ArrayLike) -> Ints:
@@ -103,28 +121,24 @@ def number(mask: ArrayLike) -> Ints:
     return _numbered(np.asarray(mask))[0]
 
 
-def _regions_of(mask: Masks, p: Probs, gamma: float) -> tuple[Ints, Ints, Ints, Array]:
-    """Label, pixels, box and score of the regions of one image, [1, H, W] and [1, C, H, W]."""
+def _regions_of(mask: Masks, p: Probs) -> tuple[Ints, Ints, Ints, Array, Array]:
+    """Label, pixels, box, CE and H of the regions of one image, [1, H, W] and [1, C, H, W]."""
     numbers, label, box = _numbered(mask[0])
     of = numbers.ravel()
     pixels = np.bincount(of, minlength=len(label) + 1)[1:]
     surprise, ambiguity = (
         np.bincount(of, weights=values.ravel(), minlength=len(label) + 1)[1:] / pixels for values in _terms(mask, p)
     )
-    return label, pixels, box, surprise - np.maximum(ambiguity - gamma * math.log(p.shape[1]), 0.0)
+    return label, pixels, box, surprise, ambiguity
 
 
 def _numbered(labels: Masks) -> tuple[Ints, Ints, Ints]:
     """Region of each pixel [H, W], from 1; classes [R] and boxes [R, 4] of the regions."""
     from scipy import ndimage
 
-    numbers, classes = np.zeros(labels.shape, dtype=np.int64), list[int]()
-    for label in np.unique(labels[labels != VOID]):
-        own, found = ndimage.label(labels == label, structure=np.ones((3, 3)))
-        numbers += np.where(own > 0, own + len(classes), 0)
-        classes += [label] * found
+    numbers, classes = numbered(labels)
     boxes = [(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(numbers)]
-    return numbers, np.array(classes, dtype=np.int64), np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    return numbers, classes, np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
 def _terms(masks: Masks, probs: Probs) -> tuple[Array, Array]:

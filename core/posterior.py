@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from core import metrics, scores
@@ -103,8 +103,14 @@ class MaskPosterior(Posterior):
     """Mean IoU of the predicted mask with the reference, image by image, [N]; NaN where none is known."""
     reference_accuracy: Floats
     """Share of the pixels with a reference that are right, [N]; NaN where none is known."""
-    regions: Any = None
-    """Of label cleaning: the connected regions of the masks that stand, a DataFrame (`core.runs.regions`)."""
+    right: Floats
+    """Pixels of the mask that stands whose class is that of the reference, [N]; NaN without a mask or any reference."""
+    known: Floats
+    """Pixels of the same images that have a reference, [N]."""
+    correspondence: Ints
+    """Pixels by the class of the reference (rows) and the one that stands, over all masks that stand, [C, C]."""
+    regions: pd.DataFrame | None = None
+    """Of label cleaning: the connected regions of the masks that stand, as of `core.regions.table`."""
 
     def __len__(self) -> int:
         return len(self.mean_entropy)

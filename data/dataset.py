@@ -148,10 +148,7 @@ class ImageDataset:
     @property
     def labelled(self) -> np.ndarray:
         """Which images of the pool have a label, bool [N]; a mask needs one known pixel, as far as that is known undecoded."""
-        if isinstance(self.labels, LazyMasks):
-            return ~self.labels.blank
-        parts = (self.labels[start : start + CHUNK] for start in range(0, len(self), CHUNK))
-        return np.concatenate([(part != UNKNOWN).reshape(len(part), -1).any(axis=1) for part in parts])
+        return has_label(self.labels)
 
     @property
     def strata(self) -> np.ndarray:
@@ -230,6 +227,14 @@ class ImageDataset:
             annotations=annotations,
             groups=None if self.groups is None else [self.groups[i] for i in indices],
         )
+
+
+def has_label(labels: Labels) -> np.ndarray:
+    """Which labels [N, …] are known, bool [N]; a mask needs one known pixel, as far as that is known undecoded."""
+    if isinstance(labels, LazyMasks):
+        return ~labels.blank
+    parts = (labels[start : start + CHUNK] for start in range(0, len(labels), CHUNK))
+    return np.concatenate([(part != UNKNOWN).reshape(len(part), -1).any(axis=1) for part in parts])
 
 
 def _outside(labels: Labels, n_classes: int) -> int | None:

@@ -252,9 +252,6 @@ def show(run: Run, cycle: int | None) -> None:
     """Everything below the title."""
     if run.config.annotator != "person":
         return simulated(run, cycle)
-    if run.answer.layers:
-        st.info("Masks are not drawn here yet: draw them elsewhere and import the files.")
-        return None
     done, (state, sentence) = len(run.cycles()), run.status()
     if cycle is not None and cycle < done - 1:
         st.info(f"Annotations go to the newest ranking, that of cycle {done - 1}.")

@@ -487,6 +487,22 @@ def a_frozen_network_for_masks(here: Situation) -> list[str]:
     return [*MASKS, "--model", "smp:unet/resnet18", "--freeze"]
 
 
+def noise_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "garments", "--noise", "0.1", "--noise-kind", "symmetric"]
+
+
+def noise_of_masks_for_classes(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "fashion", "--noise", "0.1", "--noise-kind", "mixed"]
+
+
+def a_selector_of_classes_for_masks(here: Situation) -> list[str]:
+    return [*CLEAN, "--dataset", "garments", "--noise", "0.1", "--selector", "elr"]
+
+
+def pixels_of_classes(here: Situation) -> list[str]:
+    return [*LEARN, "--dataset", "fashion", "--budget-unit", "pixels"]
+
+
 def influence_of_masks(here: Situation) -> list[str]:
     return [*MASKS, "--evidence", "influence"]
 
@@ -503,6 +519,36 @@ def compressed_shards(here: Situation) -> list[str]:
     with tarfile.open(here.tmp_path / "x.tar", "w:gz") as archive:
         archive.add(here.pictures(cat=1), "cat")
     return [*LEARN, "--dataset", "webdataset", "--root", str(here.tmp_path / "x.tar")]
+
+
+def masks_in_coco(here: Situation, **changes: object) -> list[str]:
+    """A car in a picture of 8 × 8 pixels, with changes of its annotation."""
+    Image.new("L", (8, 8)).save(here.tmp_path / "a.png")
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]} | changes
+    image = {"id": 1, "file_name": "a.png", "height": 8, "width": 8}
+    content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "car"}]}
+    (here.tmp_path / "x.json").write_text(json.dumps(content))
+    return [*LEARN, "--dataset", "coco-masks", "--root", str(here.tmp_path / "x.json")]
+
+
+def masks_of_an_image_that_is_not_listed(here: Situation) -> list[str]:
+    return masks_in_coco(here, image_id=2)
+
+
+def a_crowd_of_polygons(here: Situation) -> list[str]:
+    return masks_in_coco(here, iscrowd=1)
+
+
+def a_polygon_of_two_points(here: Situation) -> list[str]:
+    return masks_in_coco(here, segmentation=[[0, 0, 4, 0]])
+
+
+def run_lengths_of_another_image(here: Situation) -> list[str]:
+    return masks_in_coco(here, segmentation={"size": [8, 8], "counts": [60]})
+
+
+def masks_of_a_run_with_classes(here: Situation) -> list[str]:
+    return ["export", here.a_run().id, "--masks", "png", "--out", str(here.tmp_path / "masks.zip")]
 
 
 def annotations_of_another_kind(here: Situation) -> list[str]:
@@ -666,6 +712,11 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
             r"no image that x.csv names can be read; the first one: a.png: there is no such file",
         ),
         (compressed_shards, r"x.tar cannot be read as an uncompressed tar file"),
+        (masks_of_an_image_that_is_not_listed, r"x.json has an annotation of an image 2 that it does not list; export"),
+        (a_crowd_of_polygons, r"a.png: its annotation 1 draws a crowd \(iscrowd 1\) with polygons; a crowd is an RLE"),
+        (a_polygon_of_two_points, r"a.png: its annotation 1 has a polygon of 2 points; it takes 3 at least"),
+        (run_lengths_of_another_image, r"a.png: its annotation 1 has an RLE of 60 pixels, and the image has 64"),
+        (masks_of_a_run_with_classes, r"labels of run .* are classes, not masks: export them as a table"),
         (annotations_of_another_kind, r"x.json is no file of COCO annotations: it has no list of annotations; export"),
         (
             nothing_but_images_of_40_000_pixels_a_side,
@@ -689,6 +740,13 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
             a_strategy_of_classes_for_masks,
             r"--strategy badge does not take masks, as those of garments are: choose one of random, ",
         ),
+        (
+            noise_of_classes_for_masks,
+            r"--noise-kind symmetric is for labels of one class each, .*: choose one of mixed, shifted-borders",
+        ),
+        (noise_of_masks_for_classes, r"--noise-kind mixed is for masks, .*: choose one of symmetric, asymmetric"),
+        (a_selector_of_classes_for_masks, r"--selector elr does not take masks, .*: choose one of vanilla, clean"),
+        (pixels_of_classes, r"--budget-unit counts the pixels of masks: leave it out"),
         (
             a_model_of_classes_for_masks,
             r'--model is "resnet18", and the labels of garments are masks: choose one of small-unet, smp:',

@@ -1,15 +1,17 @@
 """How accuracy and label accuracy grow with the labels, and what lies above and below."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from core import metrics, relabel
-from core.analysis import measures, policies, simulation
+from core.analysis import checked, measures, policies, simulation
 from core.analysis.simulation import Simulator
 from core.relabel import Floats
-from core.runs.reference import ground_truth_digest, reference_counts
+from core.runs import answers
+from core.runs.reference import ground_truth_digest, initial_labels, reference_counts, reference_labels
 from core.runs.run import Run
 from core.runs.spec import Config
 from data.dataset import ImageDataset
@@ -29,15 +31,17 @@ def learning_curve(runs: list[Run]) -> pd.DataFrame:
 def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
     """Correctness after 0 … T collected labels of a cleaning run: run, method, seed, n_labels, correctness.
 
-    Empty where no ground truth is available.
+    Where labels are masks a label is a checked region, and n_pixels are those of all that were checked so far. Empty where no
+    ground truth is available.
     """
     columns = ["run", "method", "seed", "n_labels", "correctness"]
     config = run.config
-    if reference_counts(config, dataset) is None:
+    if reference_labels(config, dataset) is None:
         return pd.DataFrame(columns=columns)
     key = {"cleaning curve": simulation.VERSION, "log": run.log.identity(), "until": up_to_cycle}
     key["reference"] = ground_truth_digest(config, dataset)
-    curve = simulation.cache().get(key, lambda: _replayed(run, dataset, up_to_cycle))
+    replayed = CHECKS[dataset.answer].replayed
+    *pixels, curve = np.atleast_2d(simulation.cache().get(key, lambda: replayed(run, dataset, up_to_cycle)))
     if len(curve) == 0:
         return pd.DataFrame(columns=columns)
     return pd.DataFrame(
@@ -46,9 +50,10 @@ def cleaning_curve(run: Run, dataset: ImageDataset, up_to_cycle: int | None = No
             "method": config.arm,
             "seed": config.seed,
             "n_labels": np.arange(len(curve)),
+            **dict(zip(["n_pixels"], pixels, strict=False)),
             "correctness": curve,
         }
-    )[columns]
+    )
 
 
 def _replayed(run: Run, dataset: ImageDataset, up_to_cycle: int | None) -> Floats:
@@ -68,10 +73,15 @@ def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFram
     """Bounds of a cleaning run: policy ("oracle" | "random" | "minimal"), n_labels, mean and standard deviation.
 
     Oracle and random simulated over `VOTE_SETS` draws of annotations on the run's own initial labels; minimal is the
-    straight line that corrects one sample with every two labels. Empty where no ground truth is available.
+    straight line that corrects one sample with every two labels. Where labels are masks as `core.analysis.checked.envelopes`.
+    Empty where no ground truth is available.
     """
-    if reference_counts(config, dataset) is None:
+    if reference_labels(config, dataset) is None:
         return pd.DataFrame(columns=["policy", "n_labels", "mean", "sd"])
+    return CHECKS[dataset.answer].envelopes(config, dataset, budget)
+
+
+def _envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFrame:
     simulator, x = Simulator(config, dataset), np.arange(budget + 1)
     parts = []
     for policy in ("oracle", "random"):
@@ -85,20 +95,75 @@ def envelopes(config: Config, dataset: ImageDataset, budget: int) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
+def _areas(config: Config, dataset: ImageDataset, curve: pd.DataFrame) -> tuple[float, float, float]:
+    bounds = _envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
+    return float(curve["correctness"].mean()), float(bounds["random"]), float(bounds["oracle"])
+
+
+def _correct(config: Config, dataset: ImageDataset) -> float:
+    counts = reference_counts(config, dataset)
+    assert counts is not None, "asked where the right labels are known"
+    return metrics.correctness(initial_labels(config, dataset), counts)
+
+
+class Checks(NamedTuple):
+    """Label cleaning of one kind of labels.
+
+    replayed: correctness after 0 … T collected labels [T + 1], or [2, T + 1] with the pixels before it · envelopes: as the
+    function of this name · areas: of a `cleaning_curve`, of the random order and of the oracle · drawn: `cleaning_curve`s of a
+    configuration as figures draw them, in whose column n_labels stands what a budget counts, and the name of the column that
+    counted it · correct: the share of what is right at the start · counted, right: what that is a share of, and when it is
+    right, in words · collected: what each column counts, in words.
+    """
+
+    replayed: Callable[[Run, ImageDataset, int | None], Floats]
+    envelopes: Callable[[Config, ImageDataset, int], pd.DataFrame]
+    areas: Callable[[Config, ImageDataset, pd.DataFrame], tuple[float, float, float]]
+    drawn: Callable[[pd.DataFrame, Config], tuple[pd.DataFrame, str]]
+    correct: Callable[[Config, ImageDataset], float]
+    counted: str
+    right: str
+    collected: dict[str, str]
+
+
+CHECKS = {
+    answers.ClassAnswer.kind: Checks(
+        _replayed,
+        _envelopes,
+        _areas,
+        lambda curves, config: (curves, "n_labels"),
+        _correct,
+        "labels",
+        "correct majority labels",
+        {"n_labels": "collected labels"},
+    ),
+    answers.MaskAnswer.kind: Checks(
+        checked.replayed,
+        checked.envelopes,
+        checked.areas,
+        checked.drawn,
+        lambda config, dataset: checked.start(config, dataset).correctness,
+        "pixels",
+        "correct pixels",
+        {"n_labels": "checked regions", "n_pixels": "checked pixels"},
+    ),
+}
+
+
 def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:
     """The object that `run --json` prints: run, task, seed, cycles, auc, auc_normalised.
 
-    Label cleaning: mean correctness over the collected labels, and the same on the scale from the random order (0) to
-    the oracle (1). Active learning: mean accuracy over the labels, of masks mean IoU (trapezoids), and no normalised value.
+    Label cleaning: mean correctness over the collected labels, of masks over what the budget counts, and the same on the scale
+    from the random order (0) to the oracle (1). Active learning: mean accuracy over the labels, of masks mean IoU (trapezoids),
+    and no normalised value.
     """
     config, cycles = run.config, run.cycles()
     auc = normalised = None
     if config.question.checks:
         curve = cleaning_curve(run, dataset)
         if len(curve) > 1:
-            bounds = envelopes(config, dataset, len(curve) - 1).groupby("policy")["mean"].mean()
-            auc = float(curve["correctness"].mean())
-            normalised = metrics.normalised_auc(auc, bounds["random"], bounds["oracle"])
+            auc, random, oracle = CHECKS[dataset.answer].areas(config, dataset, curve)
+            normalised = metrics.normalised_auc(auc, random, oracle)
     elif (first := run.answer.measured[0]) in cycles:  # not so without a test set
         auc = metrics.area_under_curve(cycles["n_labels"], cycles[first])
     return {

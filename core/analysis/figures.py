@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core import methods, metrics, tsne
+from core import methods, tsne
 from core.analysis import measures, peers, policies, rankings, samples, simulation
-from core.analysis.curves import cleaning_curve, envelopes, learning_curve
+from core.analysis.curves import CHECKS, cleaning_curve, envelopes, learning_curve
 from core.plots import curves, maps
 from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
-from core.runs.reference import initial_labels, reference_counts
+from core.runs.reference import reference_counts, reference_labels
 from core.runs.run import Run
 from core.runs.spec import Config
 from data.dataset import ImageDataset
@@ -46,18 +46,18 @@ def figure(
         if not config.question.checks:
             text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
             return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
-        if reference_counts(config, dataset) is None:
+        if reference_labels(config, dataset) is None:
             text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
             return estimates(run.cycles(), cycle, note(run, text), accuracy)
-        curves = pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True)
-        at = int(run.cycles()["n_labels"].iloc[cycle])
-        bounds = envelopes(config, dataset, int(curves["n_labels"].max()))
-        return cleaning_curves(
-            curves,
-            bounds,
-            at,
-            note(run, "AUC: mean share of correct majority labels over the collected labels; bands ± 1 s.d."),
+        checks = CHECKS[dataset.answer]
+        curves, axis = checks.drawn(
+            pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True), config
         )
+        at, end = int(run.cycles()[axis].iloc[cycle]), float(curves["n_labels"].max())
+        bounds = envelopes(config, dataset, int(end)).rename(columns={axis: "n_labels"})
+        collected = checks.collected[axis]
+        text = f"AUC: mean share of {checks.right} over the {collected}; bands ± 1 s.d."
+        return cleaning_curves(curves, bounds, at, note(run, text), collected.capitalize(), checks.right.capitalize())
     if name == "distribution":
         (score,) = _scores(run, cycle, chosen, (config.method,))
         return score_distribution(run, dataset, cycle, score)
@@ -156,14 +156,13 @@ def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.
 
 def noise_text(config: Config, dataset: ImageDataset) -> str:
     """How many of the first labels are wrong, and how that came about."""
-    reference = reference_counts(config, dataset)
-    if reference is None:
+    if reference_labels(config, dataset) is None:
         return "the labels' errors are not known"
-    share = 1 - metrics.correctness(initial_labels(config, dataset), reference)
+    share = 1 - CHECKS[dataset.answer].correct(config, dataset)
     if config.temperature is not None:
         return f"{share:.1%} wrong labels, drawn from the annotations at T = {config.temperature:g}"
     how = f"{config.noise_kind} noise, injected" if config.noise else "as found"
-    return f"{share:.1%} wrong labels, {how}"
+    return f"{share:.1%} wrong {CHECKS[dataset.answer].counted}, {how}"
 
 
 def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) -> go.Figure:

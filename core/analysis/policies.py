@@ -13,7 +13,7 @@ import pandas as pd
 
 from core import metrics, relabel
 from core.analysis import published
-from core.analysis.simulation import VOTE_SETS, Simulator
+from core.analysis.simulation import VOTE_SETS, Simulator, why_not
 from core.relabel import Floats, Ints
 from core.runs import same
 from core.runs.reference import initial_labels, reference_counts
@@ -88,7 +88,9 @@ def ranked(run: Run, dataset: ImageDataset) -> tuple[Ints, Ints, Floats]:
     config = run.config
     reference = reference_counts(config, dataset)
     if reference is None:
-        raise UserError(f"Run {run.id} asks people: nothing can be simulated, and its curve is what they did.")
+        raise UserError(
+            f"{why_not(config, dataset)} in run {run.id}, so nothing can be simulated: its curve is what was done."
+        )
     return reference, initial_labels(config, dataset), first_scores(run)
 
 

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from core import relabel
 from core.relabel import Curves, Floats, Ints, Statistics
-from core.runs.reference import ground_truth_digest, initial_digest, initial_labels, reference_counts, relabel_seed
+from core.runs.reference import (
+    ground_truth_digest,
+    initial_digest,
+    initial_labels,
+    reference_counts,
+    reference_labels,
+    relabel_seed,
+)
 from core.runs.run import home
 from core.runs.spec import Config
 from core.store.cache import ScoreCache, below, digest
@@ -26,6 +33,13 @@ def cache() -> ScoreCache:
     return ScoreCache(below(home(), "curves"), reading=True)
 
 
+def why_not(config: Config, dataset: ImageDataset) -> str:
+    """Why relabelling by votes cannot be simulated where there are no counts of them."""
+    if reference_labels(config, dataset) is None:
+        return "People are asked for these labels"
+    return "Masks are checked region by region, and nobody votes on them"
+
+
 class Simulator:
     """Simulations on the initial labels of a configuration, over `VOTE_SETS` sets of votes, the first that of its own runs.
 
@@ -34,9 +48,7 @@ class Simulator:
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         if reference_counts(config, dataset) is None:
-            raise UserError(
-                "People are asked for these labels, so nothing can be simulated: the curve is what they did."
-            )
+            raise UserError(f"{why_not(config, dataset)}, so nothing can be simulated: the curve is what was done.")
         self.config, self.dataset = config, dataset
         self.seeds = [relabel_seed(config) + k for k in range(VOTE_SETS)]
         self._key = {

@@ -6,12 +6,13 @@ import math
 import sys
 from pathlib import Path
 
-from core.analysis import budget, diff, figures, peers, removal
+from core.analysis import budget, diff, figures, peers, removal, simulation
 from core.cli.options import Parser
 from core.cli.printing import print_options, write_figure
 from core.cli.shared import finished_cycle, load, print_summary, tell
 from core.runs import attribution, live, run, saliency, study
 from core.runs import removal as removals
+from core.runs.reference import reference_labels
 from data.errors import UserError
 
 
@@ -172,6 +173,11 @@ def plan_budget(options: argparse.Namespace) -> None:
         raise UserError(f"--price is {options.price}: give what a label costs, such as 0.08.")
     dataset = load(found)
     curves = budget.curves([found, *peers.of_study(found)], dataset)
+    if curves.empty and reference_labels(found.config, dataset) is not None and found.config.earlier is None:
+        raise UserError(
+            f"{simulation.why_not(found.config, dataset)}, so what more of them would correct is not simulated: see what those "
+            f"of run {found.id} did (`show {found.id}`)."
+        )
     if curves.empty:
         raise UserError(
             f"No ground truth is available for run {found.id}: what labels would correct cannot be said, only estimated "

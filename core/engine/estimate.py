@@ -12,7 +12,7 @@ import torch
 from core.engine.learner import WHOLE, Learner
 from core.engine.maps import LEARNERS
 from core.models.forward import at_once, place
-from core.runs.questions import TASKS
+from core.runs import questions
 from core.runs.spec import Config
 from core.selectors.fitting import Callback, Training, steps_per_epoch
 from data.dataset import ImageDataset
@@ -59,7 +59,7 @@ def estimate(config: Config, dataset: ImageDataset) -> Estimate:
         learner = LEARNERS[dataset.answer](config, dataset, Path(folder))
         model = place(learner.build(0), learner.device).eval()
         rows = np.arange(min(len(dataset), ASKED))
-        strategy = TASKS[config.task](config, dataset).strategy
+        strategy = questions.of(config, dataset).strategy
         scorer = learner.scorer(model, None)
 
         def look() -> None:

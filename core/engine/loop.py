@@ -19,8 +19,8 @@ from core.engine.learner import Learner, weights
 from core.engine.maps import LEARNERS
 from core.engine.scoring import Scoring
 from core.relabel import Ints, Labels
-from core.runs import annotation, live
-from core.runs.questions import TASKS
+from core.runs import annotation, live, questions
+from core.runs.questions import Ranked
 from core.runs.reference import clean_labels
 from core.runs.run import UNREADABLE, Run
 from core.store.atomic import write_array, write_table
@@ -78,7 +78,7 @@ class _Worker:
     def __init__(self, run: Run, dataset: ImageDataset, state: live.Worker, report: Report) -> None:
         self.run, self.dataset, self.live, self.report = run, dataset, state, report
         self.config = run.config
-        self.task = TASKS[self.config.task](self.config, dataset)
+        self.task = questions.of(self.config, dataset)
         self.learner: Learner | Importer = (
             LEARNERS[dataset.answer](self.config, dataset, run.path.parent, state.progress)
             if self.config.trains
@@ -137,8 +137,17 @@ class _Worker:
             self.task.answer.write(scored.posterior, here)
             if scored.trained == cycle:
                 write_array(here / "embedding.npy", scored.scorer.projection())
+            for name, kept in self.task.tables(scored.posterior, scored.candidates).items():
+                write_table(here / name, kept)
             table = scoring.ranking_table(
-                self.dataset.ids, scored.state, scored.posterior, columns, config.method, scored.candidates
+                self.dataset.ids,
+                scored.state,
+                scored.posterior,
+                columns,
+                config.method,
+                scored.candidates,
+                self.task.priority(columns, scored.posterior, scored.candidates),
+                self.task.status(scored.state, scored.posterior),
             )
             write_table(here / "ranking.parquet", table)
             run.log.finish(cycle, "score", self.live.seconds(), measures)
@@ -167,9 +176,10 @@ class _Worker:
         rows, labels, sources = self.task.initial()
         if self.config.annotator == "person" and self.task.people_first:
             new = state.histogram[rows].sum(axis=1) == 0  # people may have spoken before the first training
-            rows, labels = rows[new], labels[new]
+            rows, labels = rows[new], taken(labels, new)
             sources = [source for source, kept in zip(sources, new, strict=True) if kept]
-            known = len(np.unique(np.concatenate([labels, state.majority[state.majority >= 0]])))
+            answer, standing = self.task.answer, taken(self.run.standing(self.dataset), state.majority >= 0)
+            known = len(answer.classes(labels) | answer.classes(standing))
             if known < 2:
                 raise Waiting(
                     f"Run {self.run.id} waits for people: its labels are of {known} class{'es' * (known != 1)}, and the first "
@@ -184,7 +194,10 @@ class _Worker:
         priority = ranking[self.config.method].to_numpy(np.float64)
         if self.dataset.unreadable:  # they have no rank, and come last
             priority = np.where(ranking["rank"].isna(), -np.inf, priority)
-        rows, labels, source = self.task.collect(state, priority, budget)
+        ranked = Ranked(
+            priority, lambda: self.run.regions(cycle - 1), lambda: self.run.standing(self.dataset, cycle - 1)
+        )
+        rows, labels, source = self.task.collect(state, ranked, budget)
         if len(rows) == 0:
             annotation.check_step(self.run)
             raise UserError(
@@ -222,9 +235,8 @@ class _Worker:
         scorers = self.learner.scorers(self.run.cycle_path(trained), trained, self.dropout)
         here, standing = self.run.cycle_path(cycle), self.run.standing(self.dataset, cycle)
         posterior = self.learner.posterior(scorers, here, standing, state)
-        candidates = np.flatnonzero(self.task.candidates(state))
+        candidates = np.flatnonzero(self.task.candidates(state, posterior))
         candidates = self.subset(cycle, candidates[self.dataset.readable(candidates)])
-        collected = int((events["cycle"] > 0).sum())
         return Scoring(
             self.run,
             self.task,
@@ -234,7 +246,7 @@ class _Worker:
             scorers,
             state,
             standing,
-            collected,
+            events,
             posterior,
             candidates,
         )

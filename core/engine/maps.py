@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from core import masks, metrics
+from core import masks, metrics, regions
 from core.engine.inference import Scorer, compact
 from core.engine.learner import Learner, Part
 from core.models.architectures import TINY, Model
@@ -24,7 +25,7 @@ from core.models.segmenters import Segmenter
 from core.posterior import MaskPosterior, Posterior, pixel_measures
 from core.relabel import Floats, Ints, Labels
 from core.runs.answers import ENTROPIES, PREDICTED, ClassAnswer, MaskAnswer
-from core.runs.reference import ground_truth
+from core.runs.reference import reference_labels
 from core.runs.run import CLASS_IOU
 from core.selectors import Settings
 from core.store.atomic import writing
@@ -113,12 +114,13 @@ class MaskLearner(Learner):
         self, found: dict[Part, Scorer], folder: Path, standing: Any = None, state: Labels | None = None
     ) -> Posterior:
         shape, n_classes = self.dataset.labels.shape, len(self.dataset.class_names)
-        _, reference = ground_truth(self.config, self.dataset)
+        reference, checks = reference_labels(self.config, self.dataset), self.config.question.checks
         known = np.zeros(len(self.dataset), dtype=bool) if state is None else state.majority >= 0
         with writing(folder):
             predicted, entropies = (_Part(folder / name, shape) for name in (PREDICTED, ENTROPIES))
         means = {name: np.full(shape[0], np.nan) for name in MEANS}
-        shares, agreement = np.zeros((shape[0], n_classes)), np.zeros((n_classes, n_classes), dtype=np.int64)
+        shares, found_regions = np.zeros((shape[0], n_classes)), list[pd.DataFrame]()
+        agreement, correspondence = np.zeros((2, n_classes, n_classes), dtype=np.int64)
         for at, p in self.combined_maps(found):
             answer = p.argmax(axis=1)
             log_p = np.log(np.maximum(p, TINY))
@@ -128,20 +130,31 @@ class MaskLearner(Learner):
             means["mean_entropy"][at], means["mean_margin"][at] = masks.entropy(p), masks.margin(p)
             means["mean_confidence"][at] = p.max(axis=1).mean(axis=(1, 2), dtype=np.float64)
             shares[at] = p.mean(axis=(2, 3), dtype=np.float64)
+            right = None if reference is None else np.asarray(reference[at])
+            if right is not None:
+                each = metrics.confusion(right, answer, n_classes)
+                means["reference_iou"][at] = metrics.mean_iou(each)
+                means["reference_accuracy"][at] = metrics.pixel_accuracy(each)
             if known[at].any():
                 given = np.asarray(standing[at])
                 means["cross_entropy"][at], means["ambiguity"][at] = masks.terms(given, p)
                 agreement += metrics.confusion(given, answer, n_classes).sum(axis=0)
-            if reference is not None:
-                each = metrics.confusion(np.asarray(reference[at]), answer, n_classes)
-                means["reference_iou"][at] = metrics.mean_iou(each)
-                means["reference_accuracy"][at] = metrics.pixel_accuracy(each)
+                if right is not None:
+                    each = metrics.confusion(right, given, n_classes)
+                    means["right"][at] = np.trace(each, axis1=1, axis2=2)
+                    means["known"][at] = (right != masks.VOID).sum(axis=(1, 2))
+                    correspondence += each.sum(axis=0)
+                if checks:
+                    covered = np.stack([standing.covered(row) for row in at.tolist()])
+                    found_regions.append(regions.table(at, given, p, right, covered))
         with writing(folder):
             return MaskPosterior(
                 predicted=predicted.whole(),
                 entropies=entropies.whole(),
                 class_shares=shares,
                 agreement=agreement,
+                correspondence=correspondence,
+                regions=_in_order(found_regions),
                 **means,
             )
 
@@ -150,8 +163,13 @@ LEARNERS: dict[str, type[Learner]] = {ClassAnswer.kind: Learner, MaskAnswer.kind
 
 MEANS = (
     *("mean_entropy", "mean_margin", "mean_confidence"),
-    *("cross_entropy", "ambiguity", "reference_iou", "reference_accuracy"),
+    *("cross_entropy", "ambiguity", "reference_iou", "reference_accuracy", "right", "known"),
 )
+
+
+def _in_order(parts: list[pd.DataFrame]) -> pd.DataFrame | None:
+    """Regions of batches in pool order: folds come one after the other."""
+    return pd.concat(parts).sort_values(["image", "region"], ignore_index=True) if parts else None
 
 
 class _Part:

@@ -19,8 +19,7 @@ from core.engine.estimate import duration
 from core.engine.influence import Values
 from core.engine.learner import WHOLE, Learner, weights
 from core.relabel import Floats, Ints
-from core.runs import removal
-from core.runs.questions import TASKS
+from core.runs import questions, removal
 from core.runs.removal import CHOICES, Damped, Removal, Removed
 from core.runs.run import Run
 from core.store.atomic import writing
@@ -138,7 +137,7 @@ class _Study:
     def __init__(self, run: Run, dataset: ImageDataset, cycle: int, report: Report) -> None:
         self.run, self.cycle, self.report = run, cycle, report
         config = run.config_at(cycle)
-        task = TASKS[config.task](config, dataset)
+        task = questions.of(config, dataset)
         strategy = task.strategy
         assert strategy is not None
         # As the loop trains: the first model is shared by all strategies

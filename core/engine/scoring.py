@@ -9,10 +9,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import graph, neighbours, tsne
+from core import graph, neighbours, regions, tsne
 from core.engine import influence
 from core.engine.imported import Importer
 from core.engine.inference import NORMS, SCORE_BATCH, Scorer
@@ -33,8 +34,8 @@ from data.lazy import taken
 class Scoring:
     """A cycle that is to be scored.
 
-    trained: the cycle whose models score it · scorers: these models · state: the labels it was trained on · collected: how
-    many of these came after the start · standing: the labels that stand, [N, …] · posterior: what the models say of the pool ·
+    trained: the cycle whose models score it · scorers: these models · state: the labels it was trained on ·
+    standing: these, [N, …] · events: those of the log that gave them · posterior: what the models say of the pool ·
     candidates: pool rows int [n] that are ranked.
     """
 
@@ -46,7 +47,7 @@ class Scoring:
     scorers: dict[Part, Scorer]
     state: Labels
     standing: Any
-    collected: int
+    events: pd.DataFrame
     posterior: Posterior
     candidates: Ints
 
@@ -185,7 +186,7 @@ def _places(cycle: Scoring) -> dict[str, Floats]:
 
 def measures(cycle: Scoring) -> dict[str, Any]:
     """Metrics of the cycle, on the pool and on the test images."""
-    found: dict[str, Any] = cycle.task.measure(cycle.state, cycle.collected, cycle.posterior)
+    found: dict[str, Any] = cycle.task.measure(cycle.state, cycle.events, cycle.posterior)
     if cycle.task.audited and cycle.cycle > 0:
         found |= _audited(audit.of_run(cycle.run, cycle.learner.dataset.ids, cycle.cycle))
     found |= _fall(cycle)
@@ -257,7 +258,8 @@ class Unlabelled:
         self.cycle, self.scorer, self.rows = cycle, cycle.scorer, cycle.candidates
         self.known = np.flatnonzero(cycle.state.majority >= 0)
         config = cycle.learner.config
-        self.seed, self.budget = cycle.learner.seed(cycle.cycle, 2), config.budget
+        self.seed = cycle.learner.seed(cycle.cycle, 2)
+        self.budget = regions.images(config.budget, config.budget_unit, cycle.learner.dataset.images.shape)
         self.n_labelled, self.batch_size, self.width = len(self.known), config.batch_size, config.width
         self.steps = max(config.epochs * -(-len(self.known) // config.batch_size), config.steps or 0)
 
@@ -337,19 +339,20 @@ def ranking_table(
     columns: dict[str, Floats],
     method: str,
     candidates: Ints,
+    priority: Floats,
+    status: NDArray[np.str_],
 ) -> pd.DataFrame:
     """One row a sample in pool order: sample_id, rank (1 = next, missing where it cannot be chosen), label (−1 none),
     suggested, confidence, status, n_votes, then the scores. Ties come first, whatever the score: one more vote decides most.
-    Raises `UserError` where a candidate has no finite score.
+    priority, status: as of `core.runs.questions.Task`. Raises `UserError` where a candidate has no finite score.
     """
-    chosen_by = columns[method]
-    wrong = ~np.isfinite(chosen_by[candidates])
+    wrong = ~np.isfinite(columns[method][candidates])
     if wrong.any():
         raise UserError(
             f"{int(wrong.sum())} samples got no finite {method} score: training probably diverged; lower the learning rate and "
             "run again."
         )
-    order = candidates[np.lexsort((candidates, -chosen_by[candidates], ~state.tied[candidates]))]
+    order = candidates[np.lexsort((candidates, -priority[candidates], ~state.tied[candidates]))]
     rank = np.full(len(ids), -1, dtype=np.int64)
     rank[order] = np.arange(1, len(order) + 1)
     return pd.DataFrame(
@@ -359,7 +362,7 @@ def ranking_table(
             "label": state.majority,
             "suggested": posterior.suggested(),
             "confidence": posterior.confidence(),
-            "status": state.status,
+            "status": status,
             "n_votes": state.histogram.sum(axis=1),
             **columns,
         }

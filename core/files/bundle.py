@@ -32,7 +32,7 @@ from core import methods
 from core.runs import answers, attribution, imported, removal, settle, spec
 from core.runs.branch import CHANGES
 from core.runs.live import PHASES
-from core.runs.run import ABOUT, CLASS_IOU, LEFT_OUT, SKIPPED_COUNTS, TAKE, Run, examples, home
+from core.runs.run import ABOUT, CLASS_IOU, LEFT_OUT, REGION, REGIONS, SKIPPED_COUNTS, TAKE, Run, examples, home
 from core.runs.spec import LARGEST, Config
 from core.store.atomic import write_array, write_atomically, write_table, writing
 from core.store.log import MASKS, UNSURE
@@ -55,7 +55,7 @@ MOST, MOST_FILES, MOST_TEXT = 4 << 30, 20_000, 64 << 20  # bytes in all, files, 
 CYCLE = r"cycle-\d{3}"
 MEMBER = re.compile(
     rf"config\.json|facts\.json|phases\.json|events\.parquet|data/dataset\.json|data/[a-z_]{{1,20}}\.npy|"
-    rf"masks/[0-9a-f]{{2}}/[0-9a-f]{{32}}\.png|{CYCLE}/(ranking\.parquet|removal\.json|"
+    rf"masks/[0-9a-f]{{2}}/[0-9a-f]{{32}}\.png|{CYCLE}/(ranking\.parquet|regions\.parquet|removal\.json|"
     rf"(posterior|embedding|imported|imported-embeddings|predicted|entropies)\.npy|"
     rf"weights(-\d+-\d+|-validation)?\.safetensors|influence-\d{{6,9}}\.json)"
 )
@@ -115,6 +115,7 @@ def write(
             here = run.cycle_path(cycle)
             kept = [
                 "ranking.parquet",
+                REGIONS,
                 answers.POSTERIOR,
                 answers.PREDICTED,
                 answers.ENTROPIES,
@@ -429,6 +430,8 @@ def _cycle(raw: Path, target: Path, dataset: ImageDataset) -> None:
     if ranking["sample_id"].tolist() != ids or not ranking["status"].map(lambda one: isinstance(one, str)).all():
         raise ValueError
     write_table(target / "ranking.parquet", ranking)
+    if (raw / REGIONS).is_file():
+        write_table(target / REGIONS, _regions(raw / REGIONS, dataset))
     arrays = {"embedding.npy": None, imported.PROBS: n_classes, imported.EMBEDDINGS: None}
     there = [(name, width) for name, width in arrays.items() if (raw / name).is_file()]
     answer = answers.of(dataset.class_names, dataset.answer)
@@ -457,6 +460,18 @@ def _cycle(raw: Path, target: Path, dataset: ImageDataset) -> None:
         except SafetensorError as error:
             raise ValueError from error
         shutil.copyfile(path, target / path.name)
+
+
+def _regions(path: Path, dataset: ImageDataset) -> pd.DataFrame:
+    found = _table(path, None)
+    numbers = found.drop(columns=["sample_id", "status"])
+    if not {*REGION, "rank"} <= set(numbers) or not all(pd.api.types.is_numeric_dtype(kind) for kind in numbers.dtypes):
+        raise ValueError
+    if not found["label"].between(0, len(dataset.class_names) - 1).all() or not found["pixels"].ge(1).all():
+        raise ValueError
+    if not set(found["sample_id"]) <= set(dataset.ids) or not set(found["status"]) <= {"labelled", "cleaned"}:
+        raise ValueError
+    return found
 
 
 def _masks(raw: MaskFiles, target: MaskFiles, events: pd.DataFrame, dataset: ImageDataset) -> None:

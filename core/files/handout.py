@@ -22,8 +22,7 @@ from core.files.label_studio import (
     read_votes,
     write_label_studio,
 )
-from core.runs import annotation, audit
-from core.runs.questions import TASKS
+from core.runs import annotation, audit, questions
 from core.runs.run import PERSON, Run
 from data import ImageDataset
 from data.errors import UserError
@@ -47,7 +46,7 @@ def label_studio(
     """
     table = run.ranking(cycle, ["sample_id", "rank"])
     table = table[table["rank"].notna()].sort_values("rank")
-    if TASKS[run.config.task](run.config, dataset).audited:
+    if questions.of(run.config, dataset).audited:
         table = table.loc[audit.queue(table.index.to_numpy(), len(dataset), run.config.seed)]
         table["rank"] = np.arange(1, len(table) + 1)  # the order in which Label Studio is to serve them
     table = table.head(len(table) if top is None else top)
@@ -157,6 +156,10 @@ def _bring_classes(run: Run, dataset: ImageDataset, path: Path, annotator: str |
 
 def _bring_masks(run: Run, dataset: ImageDataset, path: Path, annotator: str | None) -> str:
     annotation.check_people(run)
+    if path.suffix.lower() not in (".json", ".zip") and not path.is_dir():
+        raise UserError(
+            f"{path.name} holds no masks: give a folder or .zip of PNG files, or .json of COCO or Label Studio."
+        )
     skipped: Counter[str] = Counter()
     if path.suffix.lower() == ".json" and _begins_with(path, "["):
         _check_named(path, annotator)

@@ -72,19 +72,22 @@ def check_size(shape: tuple[int, ...], dataset: ImageDataset, row: int, what: st
 def read_pngs(path: Path, dataset: ImageDataset) -> Iterator[tuple[int, Codes]]:
     """The masks in a folder or zip file of PNGs, and the row of each in the pool.
 
-    They lie in the folder `masks`, or where there is none anywhere. What their pixels mean is said by a table of classes
-    (`data.files.classtable`) beside that folder; without one 0 is the run's first class, 1 the second, and 255 unknown. Raises
+    They lie in folders called `masks`, or where there is none anywhere but in `images`. What their pixels mean is said by a table
+    of classes (`data.files.classtable`) at the top; without one 0 is the run's first class, 1 the second, and 255 unknown. Raises
     `UserError` for a mask that cannot be taken, two for one image, and classes that the run does not have.
     """
     with _folder(path) as folder:
-        top = folder / "masks" if (folder / "masks").is_dir() else folder
-        files = sorted(file for file in top.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
+        parts_of = {file: file.relative_to(folder).parts for file in files}
+        files = [file for file in files if "masks" in parts_of[file]] or [
+            file for file in files if "images" not in parts_of[file]
+        ]
         if not files:
             raise UserError(f"There is no mask in {path.name}: give PNG files, each with the name of its image.")
         legend, names = _legend(folder, dataset.class_names), Names(dataset.ids)
         taken: dict[int, str] = {}
         for file in files:
-            name = file.relative_to(top).as_posix()
+            name = "/".join(part for part in parts_of[file] if part != "masks")
             row = names.row(name, path.name)
             if row in taken:
                 raise UserError(

@@ -18,7 +18,7 @@ from core import methods
 from core.analysis import curves, figures, labelling, measures, samples
 from core.files import printed
 from core.files.printed import Layout
-from core.runs.reference import reference_counts
+from core.runs.reference import reference_labels
 from core.runs.run import Run
 from core.runs.spec import OPTIONS
 from data import ImageDataset
@@ -192,10 +192,10 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
         texts.append(
             f"AUC: mean test {run.answer.measure} over the labelled images, by trapezoids; compare runs over one budget only."
         )
-    elif reference_counts(config, dataset) is None:
+    elif reference_labels(config, dataset) is None:
         texts += [f"{one.title}: {one.note}" for one in measures.measures(config, run.cycles().iloc[cycle]).values()]
     else:
-        texts.append("Correct labels: share of images whose majority label is that of the reference annotations.")
+        texts.append(f"Correct labels: {run.answer.correct}.")
         texts.append(
             "AUC: mean share of correct labels over the collected labels, all cycles; random and oracle on the same start."
         )

@@ -17,6 +17,7 @@ SCORE = LabelScore(
     formula="u ~ U[0, 1)",
     higher="drawn first; no information: the lower bound",
     answers=("class", "mask"),
+    per_pixel=False,
     compute=compute,
     bound=True,
     colour=VERMILLION,

@@ -261,8 +261,18 @@ def realised(table: pd.DataFrame, note: str) -> go.Figure:
     return figure
 
 
-def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, note: str) -> go.Figure:
-    """Share of correct labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle."""
+def cleaning_curves(
+    curves: pd.DataFrame,
+    bounds: pd.DataFrame,
+    at: int | None,
+    note: str,
+    x: str = "Collected labels",
+    y: str = "Correct majority labels",
+) -> go.Figure:
+    """Share of correct labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle.
+
+    x, y: what n_labels counts, and what is correct.
+    """
     figure = go.Figure()
     for policy, part in bounds.groupby("policy", sort=False):
         seeds = "" if policy == "minimal" else ", 5 draws of annotations"
@@ -273,7 +283,7 @@ def cleaning_curves(curves: pd.DataFrame, bounds: pd.DataFrame, at: int | None, 
         style.band(figure, style.thin(table), str(method), label, width=3)
     if at is not None:
         figure.add_vline(x=at, line={"color": style.GREY, "dash": "dot", "width": 1})
-    return style.finish(figure, "Collected labels", "Correct majority labels (%)", note)
+    return style.finish(figure, x, f"{y} (%)", note)
 
 
 def policy_curves(curves: pd.DataFrame, areas: pd.DataFrame, band: str, note: str) -> go.Figure:

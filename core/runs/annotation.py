@@ -15,7 +15,7 @@ import pandas as pd
 
 from core import methods
 from core.relabel import Ints
-from core.runs import audit
+from core.runs import audit, questions
 from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
@@ -199,7 +199,7 @@ def check_step(run: Run) -> None:
         return
     events, cycle = run.log.labels(), run.open_cycle()
     if cycle == 0 and not run.config.question.checks and run.config.initial == 0:
-        if events["label"].nunique() < 2:
+        if len(run.answer.given(events, run.masks)) < 2:
             raise UserError(
                 f"Run {run.id} has no labels of two classes yet: give some on the page Annotate, or import them "
                 "(`python -m core import`), then train."
@@ -218,7 +218,7 @@ def unranked(run: Run, dataset: ImageDataset) -> pd.DataFrame:
     """
     config = run.config
     order = votes.random_order(len(dataset), config.seed)
-    order = order[~np.isin(order, TASKS[config.task](config, dataset).initial()[0])]
+    order = order[~np.isin(order, questions.of(config, dataset).initial()[0])]
     rank = np.full(len(dataset), np.nan)
     rank[order] = np.arange(1, len(order) + 1)
     return pd.DataFrame({"sample_id": dataset.ids, "rank": rank, "given": "—", "suggested": "—", "confidence": np.nan})

@@ -5,7 +5,7 @@ go through an `Answer` and never ask which one it is. Needs no torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +20,9 @@ from core.runs.merged import Merged, places
 from core.store.atomic import write_array
 from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
-from data import dataset
+from data import dataset, masknoise, votes
 from data.errors import UserError
-from data.masks import BACKGROUND, colours, narrowed
+from data.masks import BACKGROUND, VOID, colours, narrowed
 
 SURE, FAIRLY, UNSURE = "is sure", "is fairly sure", "is unsure"
 UNKNOWN = -1
@@ -57,6 +57,10 @@ class Answer(ABC):
     """What the first of them is called: "accuracy"."""
     meaning: ClassVar[str]
     """What it is."""
+    correct: ClassVar[str]
+    """What the share of correct labels is, in words."""
+    noise_kinds: ClassVar[Mapping[str, str]]
+    """Ways of injecting noise into such labels, the usual one first, and what is wrong by each."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
@@ -94,6 +98,18 @@ class Answer(ABC):
 
         ids: of the pool · files: what masks are read from · sides: height and width of the images.
         """
+
+    @abstractmethod
+    def classes(self, labels: Any) -> set[int]:
+        """The classes that occur in labels [n, …]."""
+
+    @abstractmethod
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        """The classes that events of a log give; files: what masks are read from."""
+
+    @abstractmethod
+    def votes(self, labels: Any) -> Ints | None:
+        """Known labels [n, …] as the counts [n, C] of annotators who all agree; None where annotators are not counted."""
 
     @abstractmethod
     def shares(self, labels: Any) -> Floats:
@@ -163,6 +179,8 @@ class ClassAnswer(Answer):
     maps = ("noise", "embedding")
     measure = "accuracy"
     meaning = "share of the test images that the model of the cycle gets right"
+    correct = "share of images whose majority label is that of the reference annotations"
+    noise_kinds = votes.NOISE_KINDS
 
     def fits(self, label: Any) -> bool:
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
@@ -172,6 +190,15 @@ class ClassAnswer(Answer):
         self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
     ) -> Any:
         return state.majority
+
+    def classes(self, labels: Any) -> set[int]:
+        return set(np.unique(labels).tolist()) - {UNKNOWN}
+
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        return set(events["label"]) - {UNKNOWN}
+
+    def votes(self, labels: Any) -> Ints | None:
+        return np.eye(self.n_outputs, dtype=np.int64)[labels]
 
     def shares(self, labels: Any) -> Floats:
         return np.eye(self.n_outputs)[labels]
@@ -261,6 +288,8 @@ class MaskAnswer(Answer):
         "intersection over union of the predicted and the reference pixels of each class, over all test images together, and the "
         "mean over the classes that either has"
     )
+    correct = "share of the pixels with a reference label whose label is the same"
+    noise_kinds = masknoise.KINDS
 
     @property
     def label_names(self) -> list[str]:
@@ -280,6 +309,16 @@ class MaskAnswer(Answer):
     ) -> Any:
         drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
         return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
+
+    def classes(self, labels: Any) -> set[int]:
+        return set().union(*(np.unique(labels[k]).tolist() for k in range(len(labels)))) - {UNKNOWN}
+
+    def given(self, events: pd.DataFrame, files: MaskFiles) -> set[int]:
+        drawn = events["digest"].dropna().unique() if "digest" in events else ()
+        return set().union(*(np.unique(files.read(name)).tolist() for name in drawn)) - {VOID}
+
+    def votes(self, labels: Any) -> Ints | None:
+        return None
 
     def shares(self, labels: Any) -> Floats:
         counts = [

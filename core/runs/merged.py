@@ -97,6 +97,14 @@ class Merged(LazyMasks):
                 drawn[source] = above
         return base, drawn
 
+    def covered(self, row: int) -> NDArray[np.bool_]:
+        """Which pixels of an image annotators have given a class, bool [H, W]."""
+        found = np.zeros(self._sides, dtype=np.bool_)
+        for source, name in self._layers[row]:
+            if source not in BASE:
+                found |= self.files.read(name) != VOID
+        return found
+
 
 def _majority(base: Codes, drawn: list[Codes]) -> Codes:
     """Per pixel the class that most annotators gave; `base` where they tie or none gave any."""

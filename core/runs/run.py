@@ -31,6 +31,16 @@ GIVEN = "given"  # source of a label that came with the data and that nobody vou
 ABOUT = ("class_names", "n_samples", "annotators", "annotators_source", "skipped")  # what a run remembers of its data
 SKIPPED_COUNTS = "skipped_counts"  # beside them, since files are left out by the thousand: reason -> how many
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "example"  # runs that come with NextLabel
+REGIONS = "regions.parquet"  # of a cycle in which masks are checked, beside its ranking
+REGION = (
+    "region",
+    "label",
+    "pixels",
+    "top",
+    "left",
+    "bottom",
+    "right",
+)  # its columns that say which region one is, and where
 UNREADABLE = "unreadable"  # the fact: images that were found not to be readable when they were first read, id -> why
 CLASS_IOU = "class_iou"  # of what the phase "score" found: IoU of each class on the test images, None for one in none
 TAKE = "take/"  # begins the facts: by the cycle that ranked them, labels to collect instead of the budget
@@ -188,6 +198,22 @@ class Run:
             raise UserError(
                 f"Cycle {cycle} of run {self.id} has no readable ranking ({path.name}): it has not been "
                 "scored yet, or the file is damaged; choose another cycle, or restore the file."
+            ) from error
+
+    def regions(self, cycle: int) -> pd.DataFrame:
+        """The regions of the masks that stood in a cycle in which masks are checked, one row each, by image and region.
+
+        sample_id, region (number as of `core.masks.number`), label (class), pixels, top, left, bottom, right, the scores (means
+        over the pixels), rank (1 = next, missing where it cannot be chosen), status ("labelled" or "cleaned"). Raises `UserError`
+        without any.
+        """
+        path = self.cycle_path(cycle) / REGIONS
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"Cycle {cycle} of run {self.id} has no readable regions ({path.name}): it has not been scored yet, no masks are "
+                "checked in it, or the file is damaged; choose another cycle, or restore the file."
             ) from error
 
     def posterior(self, cycle: int) -> NDArray[np.float32]:

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import data
-from core import methods, metrics
+from core import methods, metrics, regions
 from core.described import Method
 from core.runs import answers, imported, spec
-from core.runs.reference import clean_labels, initial_labels, reference_counts
+from core.runs.reference import clean_labels, initial_labels, reference_counts, reference_labels
 from core.runs.run import SKIPPED_COUNTS
 from core.runs.spec import Config
 from data import ImageDataset, annotations, votes
+from data.dataset import has_label
 from data.errors import UserError
 from data.files import skipped
 
@@ -62,7 +65,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     (spec.LEARNING, "camvid"): {**MASKS, "budget": 18, "initial": 37, "cycles": 7},
     (spec.LEARNING, "mask"): {**MASKS, "budget": 20, "cycles": 4},
-    (spec.CLEANING, "mask"): {**MASKS, "cycles": 4},
+    (spec.CLEANING, "mask"): {**MASKS, "cycles": 4, "noise_kind": next(iter(answers.MaskAnswer.noise_kinds))},
     (spec.CLEANING, "fashion"): {"model": "small-cnn", "width": 16, "epochs": 10, "finetune_epochs": 4, "cycles": 4},
     (spec.CLEANING, ""): {"model": "resnet18", "width": 16, "epochs": 20, "finetune_epochs": 4, "cycles": 2},
 }
@@ -233,6 +236,8 @@ def settle(given: Mapping[str, Any], load: Callable[[Config], ImageDataset]) -> 
     dataset = load(first)
     if "budget" not in given and given["dataset"] in spec.OWN:
         first = dataclasses.replace(first, budget=of_few(first.budget, len(dataset)))
+    if "budget" not in given and first.budget_unit == "pixels":
+        first = dataclasses.replace(first, budget=first.budget * int(np.prod(dataset.images.shape[1:3])))
     config = prepare(first, dataset)
     if untrained:
         return config, dataset
@@ -303,9 +308,16 @@ def _check_answer(settings: Mapping[str, Any], before: str, spell: Callable[[str
             raise UserError(
                 f"{before}{spell(name)} {value} does not take {what}, as those of {dataset} are: choose one of {', '.join(fit)}."
             )
+    how, kinds = settings.get("noise_kind", spec.OPTIONS["noise_kind"].default), answers.KINDS[kind].noise_kinds
+    if settings.get("noise") and how not in kinds:
+        raise UserError(
+            f"{before}{spell('noise_kind')} {how} is for {'masks' if of_classes else 'labels of one class each'}, which those of "
+            f"{dataset} are not: choose one of {', '.join(kinds)}."
+        )
     if of_classes:
-        if settings.get("class_weights", "none") != "none":
-            raise UserError(f"{before}{spell('class_weights')} weighs the pixels of masks: leave it out.")
+        for name, what in (("class_weights", "weighs"), ("budget_unit", "counts")):
+            if settings.get(name, spec.OPTIONS[name].default) != spec.OPTIONS[name].default:
+                raise UserError(f"{before}{spell(name)} {what} the pixels of masks: leave it out.")
         return
     for name, what in NO_MASKS.items():
         value = settings.get(name, spec.OPTIONS[name].default)
@@ -448,25 +460,26 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
         raise UserError(
             "--annotator simulated belongs to label cleaning: leave it out, and the reference labels answer; or take person."
         )
-    if config.subset is not None and config.subset < config.budget:
+    images = regions.images(config.budget, config.budget_unit, dataset.images.shape)
+    if config.subset is not None and config.subset < images:
         raise UserError(
-            f"--subset is {config.subset}, less than the budget of {config.budget} that is chosen from it: rank at least "
+            f"--subset is {config.subset}, less than the budget of {images} images that is chosen from it: rank at least "
             "as many images as are to be labelled."
         )
     known = int(dataset.labelled.sum())
     if config.annotator == "person":
         return _prepare_people(config, dataset, known)
-    config = dataclasses.replace(config, initial=config.initial or config.budget)
+    config = dataclasses.replace(config, initial=config.initial or images)
     strategy = methods.strategies.CATALOGUE.get(config.method)
     if strategy is not None and strategy.validation and config.initial < 2:
         raise UserError(
             f"{config.method} holds out some of the initial labels to score by, and there is one alone: give --initial, at least "
             "2 and better 20."
         )
-    wanted = config.initial + config.budget * (config.cycles - 1)
+    wanted = config.initial + images * (config.cycles - 1)
     if wanted > known:
         raise UserError(
-            f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {config.budget:,}), "
+            f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {images:,}), "
             f"but the pool holds {known:,} images with a reference label: lower the budget, the "
             "initial labels or the number of cycles."
         )
@@ -498,7 +511,7 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         raise UserError("--noise and --temperature are two ways to say the same: give one of them.")
     if config.folds > n:
         raise UserError(f"--folds is {config.folds}, more than the {n} images: 5 is usual.")
-    unlabelled = (dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels) < 0
+    unlabelled = ~has_label(dataset.labels if dataset.noisy_labels is None else dataset.noisy_labels)
     if dataset.annotations is not None and config.annotator != "simulated":
         unlabelled[dataset.annotations.rows] = False
     if dataset.label_counts is None and unlabelled.any():
@@ -519,7 +532,7 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
                 f"The annotations tie on all {n:,} images, so that there is no label to train on: add annotations until one "
                 "class leads on some images, and start again."
             )
-    reference = reference_counts(config, dataset)
+    reference, distribution = reference_labels(config, dataset), reference_counts(config, dataset)
     if reference is None and config.annotator == "simulated":
         raise UserError(
             "Nobody can be simulated: this data set has neither annotations nor clean labels; inject --noise into its labels, or "
@@ -531,21 +544,31 @@ def _prepare_cleaning(config: Config, dataset: ImageDataset, n: int) -> Config:
         clean_labels(config, dataset)
     if reference is None:  # rank once, and wait for people
         return dataclasses.replace(config, cycles=1, budget=0, annotator="person")
-    if (reference.sum(axis=1) == 0).any():
+    if distribution is None:
+        return config if config.budget else dataclasses.replace(config, budget=_of_wrong_regions(config, dataset))
+    if (distribution.sum(axis=1) == 0).any():
         raise UserError(
-            f"{int((reference.sum(axis=1) == 0).sum())} images have no annotation, so that none can be drawn for them: leave "
+            f"{int((distribution.sum(axis=1) == 0).sum())} images have no annotation, so that none can be drawn for them: leave "
             "them out, or take --annotator person."
         )
     if config.budget == 0:
         # The paper's budget: three labels for each wrong one that is to be expected, so that all seeds have the same
         noise = config.noise
         if config.temperature is not None:
-            noise = votes.expected_noise(reference, config.temperature)
+            noise = votes.expected_noise(distribution, config.temperature)
         elif noise == 0:  # noisy labels of the data set's own
-            noise = 1 - metrics.correctness(initial_labels(config, dataset), reference)
+            noise = 1 - metrics.correctness(initial_labels(config, dataset), distribution)
         total = max(1, round(3 * noise * n))
         config = dataclasses.replace(config, budget=-(-total // max(1, config.cycles - 1)))
     return config
+
+
+def _of_wrong_regions(config: Config, dataset: ImageDataset) -> int:
+    """A cycle's budget of which all cycles together pay for the regions that hold a wrong pixel: the oracle's, to the end."""
+    found = regions.tally(initial_labels(config, dataset), reference_labels(config, dataset))
+    wrong = found.wrong > 0
+    total = int(wrong.sum() if config.budget_unit == "labels" else found.pixels[wrong].sum())
+    return max(1, -(-total // max(1, config.cycles - 1)))
 
 
 def _temperature(config: Config, dataset: ImageDataset) -> float:

@@ -20,12 +20,14 @@ from pydantic.fields import FieldInfo
 
 import data
 from core import methods
+from data import masknoise
 from data.dataset import Answer
 from data.errors import UserError
 from data.votes import NOISE_KINDS
 
 # Data sets that are whatever images the user names
 OWN = ("folder", "csv", "coco", "coco-masks", "masks", "parquet", "webdataset")
+MASKS = ("garments", "camvid", "voc", "cityscapes")  # others whose labels are masks
 VERSION = 2  # of configurations that are written; files of version 1 name none
 LARGEST = 10**12  # of a whole number: more than anybody has of anything
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -94,7 +96,7 @@ def backbones() -> Sequence[str]:
 
 def noise_kinds() -> Sequence[str]:
     """Ways of injecting noise."""
-    return list(NOISE_KINDS)
+    return [*NOISE_KINDS, *masknoise.KINDS]
 
 
 def answer_of(dataset: str) -> Answer:
@@ -199,6 +201,15 @@ class Asked:
         Field(ge=1, le=LARGEST, description="training rounds; cycle 0 trains on the initial labels"),
         Option("basic", "plan", people=()),
     ]
+    budget_unit: Annotated[
+        Literal["labels", "pixels"],
+        Field(
+            title="Budget counts",
+            description="what the budget counts of masks: labels (images, or regions where masks are checked), or the "
+            "pixels of these",
+        ),
+        Option(people=(LEARNING,)),
+    ] = "labels"
     seed: Annotated[
         Seed,
         Field(description="random seed; runs that differ in their seed alone are averaged in the curves"),
@@ -316,7 +327,8 @@ class Noise:
             title="Noise rate",
             ge=0,
             lt=1,
-            description="share of wrong initial labels, such as 0.15; drawn from the annotations where there are some",
+            description="share of wrong initial labels, such as 0.15; drawn from the annotations where there are some; of masks "
+            "the share of their regions that are affected",
         ),
         Option("basic", "labels", unset="0.15 where there are annotations to draw from", people=()),
     ] = 0.0
@@ -326,7 +338,7 @@ class Noise:
             title="Kind of noise",
             description="how wrong labels are injected where there are no annotations to draw them from",
         ),
-        Option("basic", "labels", choices=noise_kinds, sets=("cifar10", *OWN), people=()),
+        Option("basic", "labels", choices=noise_kinds, sets=("cifar10", *MASKS, *OWN), people=()),
     ] = "symmetric"
     temperature: Annotated[
         float | None,

@@ -9,6 +9,7 @@ from core.selectors import Selector, vanilla
 SELECTOR = Selector(
     name="clean",
     title="Trained on the reference labels, to compare with",
+    answers=("class", "mask"),
     reference="Bernhardt et al. 2022, Fig. 3",
     build=vanilla.build,
     fit=vanilla.fit,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from core.store import atomic
 from data.errors import UserError
+from data.lazy import Lazy
 
 BOUND = "NEXTLABEL_CACHE_BYTES"
 DEFAULT = "5GB"
@@ -222,6 +223,8 @@ def _read_array(path: Path) -> NDArray[Any] | None:
         return None
 
 
-def digest(array: NDArray[Any]) -> str:
-    """A short name for the contents of an array."""
+def digest(array: NDArray[Any] | Lazy) -> str:
+    """A short name for the contents of an array, or for what rows that are read on demand follow from."""
+    if isinstance(array, Lazy):
+        return array.version
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=20).hexdigest()

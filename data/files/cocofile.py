@@ -69,10 +69,10 @@ class Drawing:
 
     def codes(self) -> NDArray[np.uint8]:
         """The mask, a class a pixel, [H, W]."""
-        found = np.full((self.height, self.width), self.base, np.uint8)
+        columns = np.full((self.width, self.height), self.base, np.uint8)  # as RLE goes, which is twice as fast
         for code, shape in self.layers:
-            found[cocomask.drawn(shape, self.height, self.width)] = code
-        return found
+            columns[cocomask.drawn(shape, self.height, self.width).T] = code
+        return np.ascontiguousarray(columns.T)
 
     @cached_property
     def stamp(self) -> tuple[int, int]:

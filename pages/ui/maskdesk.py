@@ -7,6 +7,8 @@ server has it in the log.
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
+
 from core.runs.annotation import Desk
 from core.runs.run import Run
 from data import ImageDataset
@@ -35,12 +37,14 @@ def draw(key: str, data: dict[str, Any], done: Callable[[], None]) -> None:
 def complete(data: dict[str, Any], run: Run, dataset: ImageDataset, found: Desk) -> None:
     """Add to the data of the page what this desk needs besides: the size of the masks, and those of each image.
 
-    Given is what stood when the images were ranked; it and the model's proposal come with the guidance.
+    Given is what stood when the images were ranked; it, the model's proposal and, where masks are checked, the region to look at
+    first come with the guidance.
     """
     cycle = data["place"][2]
     data["height"], data["width"] = dataset.images.shape[1:3]
     before = None if cycle is None else run.standing(dataset, cycle)
     predicted = None if cycle is None else run.predicted(cycle)
+    regions = {} if cycle is None or not run.config.question.checks else first_regions(run.regions(cycle))
     squeezed = isinstance(dataset.images, LazyImages) and dataset.images.fit != "resize"
     rows = [
         *found.queue[: len(data["queue"])].tolist(),
@@ -53,6 +57,16 @@ def complete(data: dict[str, Any], run: Run, dataset: ImageDataset, found: Desk)
         given = before.codes(row) if guided and before is not None else None
         image["given"] = "" if given is None or (given == VOID).all() else masktext.encode(given)
         image["proposal"] = masktext.encode(predicted[row]) if guided and predicted is not None else ""
-        image["box"] = None
+        image["box"] = regions.get(image["id"]) if guided else None
     for said, image in zip(found.said[len(found.said) - len(data["said"]) :], data["said"], strict=True):
         image["mask"] = "" if said.digest is None else masktext.encode(run.masks.read(said.digest))
+
+
+def first_regions(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The region of each image that comes first, as `draw` takes it, of those of a cycle (`Run.regions`)."""
+    first = table.dropna(subset="rank").sort_values("rank").drop_duplicates("sample_id")
+    sides = first[["top", "left", "bottom", "right"]].to_numpy().tolist()
+    labels = first["label"].tolist()
+    return {
+        name: {"sides": box, "label": label} for name, box, label in zip(first["sample_id"], sides, labels, strict=True)
+    }

@@ -14,7 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 import data
 from core.runs import annotation, run, settle
 from core.runs.answers import PREDICTED
-from core.runs.run import GIVEN, PERSON, Run
+from core.runs.run import GIVEN, PERSON, REGIONS, Run
 from core.runs.spec import Config
 from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE
 from data.files import masktext
@@ -378,6 +378,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory, scenes: data.ImageDataset) 
             "cleaning": score,
         }
         pd.DataFrame({**columns, "suggested": 0, "confidence": 0.5}).to_parquet(folder / "ranking.parquet")
+        table = pd.DataFrame({"sample_id": scenes.ids, "region": 1, "label": 0, "pixels": 9, "rank": range(N)})
+        table.assign(top=30, left=20, bottom=40, right=40).to_parquet(folder / REGIONS)
         one.log.finish(0, "score", 0.0, {"n_labels": 0, "miou": 0.5})
     with serve(home, home / "server.log") as served:
         yield served
@@ -403,6 +405,10 @@ def test_masks_are_drawn_confirmed_skipped_and_taken_back(guest, studio, scenes)
     guest.open(f"/annotate?run={one.id}&annotator=ann")
     notice, easel = guest.page.locator(".notice"), Easel(guest.page, 64, 64)
     expect(notice).to_have_text(ids[0])
+    easel.presses("r")
+    guest.page.mouse.move(*easel.at(32.4, 32.4))
+    expect(guest.page.locator(".where")).to_contain_text("column 30, row 35")  # the middle of the region to check
+    easel.presses("Home")
     easel.size(1)
     easel.presses("Shift+Digit1")  # the eleventh class
     easel.strokes((2.5, 3.5), (9.5, 3.5))

@@ -80,7 +80,9 @@ def test_regions_touch_at_sides_and_corners():
     assert found.box.tolist() == [[0, 0, 2, 4], [0, 0, 3, 3], [2, 0, 3, 1], [2, 2, 3, 4]]
     assert masks.number(mask).tolist() == [[1, 1, 2, 0], [2, 2, 1, 1], [3, 2, 4, 4]]
     # CE = ln 2, H = ln 2 / 2 + 2 · ln 4 / 4
-    np.testing.assert_allclose(found.score, -np.log(2) / 2)
+    np.testing.assert_allclose(found.score(4), -np.log(2) / 2)
+    np.testing.assert_allclose(found.score(4, gamma=1.0), np.log(2))
+    assert found.number.tolist() == [1, 2, 3, 4]
 
 
 def test_the_region_that_is_labelled_wrong_comes_first():
@@ -91,21 +93,20 @@ def test_the_region_that_is_labelled_wrong_comes_first():
     given[0, 1:3, 1:3] = 2
     p = np.stack([sure(truth[0], 0.98), sure(truth[1], 0.4), sure(truth[2], 0.98)])
     found = masks.regions(given, p)
-    first = int(found.score.argmax())
+    score = found.score(p.shape[1])
+    first = int(score.argmax())
     assert (found.image[first], found.label[first], found.pixels[first]) == (0, 2, 4)
     np.testing.assert_array_equal(found.box[first], [1, 1, 3, 3])
     of_images = masks.cleaning_score(given, p)
     assert of_images.argmax() == 0
     # an image is the mean of its regions, weighted by their pixels, as long as no term is cut at 0
-    weighted = np.bincount(found.image, weights=found.score * found.pixels) / np.bincount(
-        found.image, weights=found.pixels
-    )
+    weighted = np.bincount(found.image, weights=score * found.pixels) / np.bincount(found.image, weights=found.pixels)
     np.testing.assert_allclose(weighted, of_images)
 
 
 def test_an_image_without_labels_has_no_region():
     found = masks.regions(np.full((2, 3, 3), -1), posterior(2, 3, 3, 3))
-    assert len(found.score) == len(found.image) == 0
+    assert len(found) == len(found.image) == len(found.number) == 0
     assert found.box.shape == (0, 4)
 
 

@@ -5,14 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.masks import VOID, ByteMasks, narrowed, widened
+from data.masks import VOID, ByteMasks, MadeMasks, narrowed, numbered, widened
 
 MASKS = np.random.default_rng(0).integers(-1, 12, (9, 5, 7))
 MASKS[4] = -1
 
 
-def test_they_are_indexed_like_an_array() -> None:
-    masks = ByteMasks(narrowed(MASKS), 12)
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ByteMasks(narrowed(MASKS), 12),
+        MadeMasks(lambda row: narrowed(MASKS[row : row + 1])[0], MASKS.shape, 12, "name", np.arange(9) == 4),
+    ],
+    ids=["bytes", "made"],
+)
+def test_they_are_indexed_like_an_array(masks: ByteMasks | MadeMasks) -> None:
     assert (masks.shape, masks.dtype, masks.ndim, len(masks), masks.nbytes) == ((9, 5, 7), "int64", 3, 9, MASKS.nbytes)
     for key in (3, np.int64(5), -1, np.array([4, 4, 0]), [2, 1], MASKS[:, 0, 0] > 3):
         np.testing.assert_array_equal(masks[key], MASKS[key])
@@ -27,6 +34,22 @@ def test_bytes_and_back() -> None:
     assert narrowed(MASKS).max() == VOID
     np.testing.assert_array_equal(widened(narrowed(MASKS)), MASKS)
     np.testing.assert_array_equal(narrowed(ByteMasks(narrowed(MASKS), 12)), narrowed(MASKS))
+
+
+def test_those_that_are_made_are_named_by_what_they_follow_from() -> None:
+    masks = MadeMasks(lambda row: narrowed(MASKS[row : row + 1])[0], MASKS.shape, 12, "name", np.arange(9) == 4)
+    assert masks[3:6].blank.tolist() == [False, True, False]
+    assert masks[1:].readable().all()
+    other = MadeMasks(lambda row: np.zeros(MASKS.shape[1:], np.uint8), MASKS.shape, 12, "other")
+    assert len({masks.version, other.version, masks[1:].version, masks[:8].version}) == 4
+    assert masks.version == masks[:].version
+
+
+def test_regions_are_numbered_by_class() -> None:
+    numbers, classes = numbered(np.array([[5, 5, 2], [-1, 2, 5], [5, -1, -1]]))
+    assert numbers.tolist() == [[2, 2, 1], [0, 1, 2], [3, 0, 0]]
+    assert classes.tolist() == [2, 5, 5]
+    assert numbered(np.full((2, 2), -1))[1].tolist() == []
 
 
 def test_those_without_a_known_pixel_are_known() -> None:

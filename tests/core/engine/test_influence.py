@@ -18,7 +18,7 @@ from core.engine.learner import SECOND, Learner, seed_of
 from core.files import bundle
 from core.models import architectures
 from core.models.batches import Images, channel_statistics
-from core.runs import run, settle, spec
+from core.runs import questions, run, settle, spec
 from core.runs.spec import Config
 from data import votes
 from data.errors import UserError
@@ -200,11 +200,11 @@ def initial(one, pool):
 
 def scored(one, pool, cycle):
     """A cycle that is to be scored, by the weights that lie there."""
-    task = loop.TASKS[one.config.task](one.config, pool)
+    task = questions.of(one.config, pool)
     learner = Learner(one.config, pool, one.path.parent)
     state, _, _ = one.state(pool.ids, cycle)
     rows = np.flatnonzero(task.candidates(state))
-    return scoring.Scoring(one, task, learner, cycle, cycle, {}, state, 0, np.empty(0), rows)
+    return scoring.Scoring(one, task, learner, cycle, cycle, {}, state, None, one.log.labels(cycle), np.empty(0), rows)
 
 
 def test_the_score_is_eq_3_averaged_over_the_predicted_labels(home, pool):

@@ -12,9 +12,11 @@ from core.engine import loop
 from core.engine.maps import MaskLearner
 from core.gradnorm import gradient_norms
 from core.models.forward import predict
-from core.runs import run, settle
+from core.runs import annotation, run, settle
 from core.runs.answers import ENTROPIES, PREDICTED
 from core.runs.spec import Config
+from data.errors import UserError
+from data.masks import narrowed
 from tests import forked
 
 TINY = {"dataset": "garments", "limit": 24, "model": "small-unet", "width": 4, "steps": 3, "batch_size": 4}
@@ -135,3 +137,18 @@ def test_at_most_so_many_of_a_sequence_are_labelled(pool, home):
     chosen = one.log.labels(1).query("cycle == 1")["sample_id"]
     assert sorted(grouped.groups[pool.ids.index(name)] for name in chosen) == ["a", "a", "b", "b"] or len(chosen) < 4
     assert max(sum(grouped.groups[pool.ids.index(name)] == which for name in chosen) for which in "ab") <= 2
+
+
+def test_people_may_draw_before_the_first_training(pool, home):
+    unlabelled = dataclasses.replace(pool, labels=np.full(pool.labels.shape, -1))
+    one = made(unlabelled, annotator="person", initial=0)
+    with pytest.raises(loop.Waiting, match="its labels are of 0 classes, and the first training takes two"):
+        loop.work(one, unlabelled)
+    with pytest.raises(UserError, match="has no labels of two classes yet"):
+        annotation.check_step(one)
+    for row in range(4):
+        annotation.record_mask(one, pool.ids[row], narrowed(pool.labels[row : row + 1])[0], "ann")
+    annotation.check_step(one)
+    loop.work(one, unlabelled)
+    assert one.cycles()["n_labels"].tolist() == [4]
+    assert one.ranking(0)["entropy-gradnorm"].notna().sum() == 20

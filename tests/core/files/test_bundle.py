@@ -495,10 +495,9 @@ def unknown_class(content, name):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("harm", [other_mask, too_large_a_mask, unknown_class])
-def test_a_run_on_masks_whose_masks_do_not_fit_is_refused(harm, masked, tmp_path, elsewhere):
-    whole = bundle.to_bytes(masked, load(masked))
-    with zipfile.ZipFile(io.BytesIO(whole)) as before, zipfile.ZipFile(tmp_path / "bad.zip", "w") as after:
+def spoiled(whole, harm, path):
+    """A bundle whose manifest fits its files, which are no longer what they were."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as before, zipfile.ZipFile(path, "w") as after:
         contents = {name: harm(before.read(name), name) for name in before.namelist()}
         manifest = json.loads(contents[bundle.MANIFEST])
         manifest["files"] = {
@@ -509,7 +508,59 @@ def test_a_run_on_masks_whose_masks_do_not_fit_is_refused(harm, masked, tmp_path
         contents[bundle.MANIFEST] = json.dumps(manifest).encode()
         for name, content in contents.items():
             after.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("harm", [other_mask, too_large_a_mask, unknown_class])
+def test_a_run_on_masks_whose_masks_do_not_fit_is_refused(harm, masked, tmp_path, elsewhere):
+    bad = spoiled(bundle.to_bytes(masked, load(masked)), harm, tmp_path / "bad.zip")
     elsewhere()
     with pytest.raises(UserError, match="no bundle that can be opened"):
-        bundle.opened(tmp_path / "bad.zip")
+        bundle.opened(bad)
     assert not list((tmp_path / "elsewhere").glob("2*"))
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A run that checks masks, of two cycles."""
+    pool = data.load("garments", limit=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTLABEL_HOME", str(tmp_path_factory.mktemp("checked")))
+        settings = {"task": "label-cleaning", "dataset": "garments", "limit": 16, "method": "cleaning", "budget": 4}
+        noise = {"noise": 0.3, "noise_kind": "mixed"}
+        asked = Config(**settings, **noise, cycles=2, model="small-unet", width=4, steps=2, batch_size=4)
+        one = run.create(settle.prepare(asked, pool), settle.about(pool))
+        loop.work(one, pool)
+    return one
+
+
+def test_a_run_that_checks_masks_brings_its_regions_and_goes_on(checked, tmp_path, elsewhere):
+    bundle.write(checked, load(checked), tmp_path / "checked.zip", weights=True)
+    elsewhere()
+    found = bundle.opened(tmp_path / "checked.zip")
+    for cycle in range(2):
+        assert found.regions(cycle).equals(checked.regions(cycle))
+    found.log.set_fact("target", 3)
+    loop.work(found, load(found))
+    assert found.cycles()["n_labels"].tolist() == [0, 4, 8]
+
+
+def unknown_class_of_a_region(content, name):
+    if not name.endswith("regions.parquet"):
+        return content
+    return bundle._parquet(pd.read_parquet(io.BytesIO(content)).assign(label=11))
+
+
+def test_a_run_with_odd_regions_is_refused(checked, tmp_path, elsewhere):
+    bad = spoiled(bundle.to_bytes(checked, load(checked)), unknown_class_of_a_region, tmp_path / "bad.zip")
+    elsewhere()
+    with pytest.raises(UserError, match="no bundle that can be opened"):
+        bundle.opened(bad)
+
+
+def test_odd_regions_are_not_taken(checked, tmp_path):
+    pool = load(checked)
+    for change in ({"sample_id": "elsewhere"}, {"status": "<b>"}, {"pixels": "many"}, {"rank": "first"}):
+        checked.regions(0).assign(**change).to_parquet(tmp_path / "regions.parquet")
+        with pytest.raises(ValueError, match=r"^$"):
+            bundle._regions(tmp_path / "regions.parquet", pool)

@@ -98,11 +98,24 @@ def test_a_table_beside_the_masks_says_what_their_colours_mean(made: Made, tmp_p
     one, _ = made
     codes = drawn.mask(7, void=0)
     shades = np.array([[0, 0, 9], [9, 0, 0], [0, 9, 0]], np.uint8)
-    (tmp_path / "in/masks").mkdir(parents=True)
-    saved(tmp_path / "in/masks", q=shades[codes])
+    (tmp_path / "in/train/masks").mkdir(parents=True)
+    saved(tmp_path / "in/train/masks", q=shades[codes])
+    (tmp_path / "in/train/images").mkdir()
+    saved(tmp_path / "in/train/images", q=shades[codes])
     (tmp_path / "in/classes.csv").write_text("name,r,g,b\ntree,0,9,0\nsky,0,0,9\nvoid,9,0,0\n")
     assert import_of(one, tmp_path / "in") == 0
     np.testing.assert_array_equal(layer(made, row_of(made, "q")), np.where(codes == 1, VOID, codes))
+
+
+def test_a_zip_file_may_hold_one_folder_with_everything(made: Made, tmp_path: Path) -> None:
+    saved(tmp_path / "in", q=drawn.mask(7))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "in/q.png", "project/masks/q.png")
+        archive.writestr("project/classes.csv", "tree\nsky\nvoid\n")
+        archive.writestr("project/readme.txt", "drawn by bea")
+    assert import_of(made[0], tmp_path / "in.zip") == 0
+    expected = np.array([2, 0, VOID], np.uint8)[np.minimum(drawn.mask(7), 2)]
+    np.testing.assert_array_equal(layer(made, row_of(made, "q")), np.where(drawn.mask(7) == VOID, VOID, expected))
 
 
 def test_a_mask_as_large_as_the_images_file_comes_to_the_runs_size(home: Path, tmp_path: Path) -> None:
@@ -178,12 +191,19 @@ def of_no_image(tmp_path: Path) -> Path:
 
 def two_of_one_image(tmp_path: Path) -> Path:
     folder = saved(tmp_path / "in", q=drawn.mask(7))
-    saved(folder / "images", q=drawn.mask(8))
+    saved(folder / "more", q=drawn.mask(8))
     return folder
 
 
 def missing(tmp_path: Path) -> Path:
-    return saved(tmp_path / "in")
+    saved(tmp_path / "in")
+    saved(tmp_path / "in/images", q=drawn.mask(7))
+    return tmp_path / "in"
+
+
+def of_another_kind(tmp_path: Path) -> Path:
+    (tmp_path / "in.csv").write_text("sample_id,annotator,label\nq,bea,tree\n")
+    return tmp_path / "in.csv"
 
 
 def gone(tmp_path: Path) -> Path:
@@ -232,8 +252,9 @@ def image(**changes: Any) -> dict[str, Any]:
         (of_unknown_values, "q.png: its mask holds the value 3, which the run does not name"),
         (of_unknown_colours, r"q.png: its mask holds the colour \(3, 3, 3\), which classes.csv does not name"),
         (of_no_image, "in has a mask of 'nowhere.png', which is no image of this run: rename it, or take it out"),
-        (two_of_one_image, "in has two masks of 'images/q.png', images/q.png and q.png: keep one of them"),
+        (two_of_one_image, "in has two masks of 'images/q.png', more/q.png and q.png: keep one of them"),
         (missing, "There is no mask in in: give PNG files, each with the name of its image"),
+        (of_another_kind, "in.csv holds no masks: give a folder or .zip of PNG files"),
         (gone, "nowhere.zip cannot be unpacked"),
         (damaged, "q.png cannot be read"),
         (no_zip, "this zip file cannot be read"),

@@ -120,7 +120,7 @@ def protocol(path: Path, name: str, value: object, wrote: str = "") -> str:
     dataset = "folder" if not sets or "folder" in sets else sets[0]
     run = {"task": task, "dataset": dataset, wrote or name: value}
     run |= {"model": "torchvision:resnet18"} if name == "freeze" else {}  # one that has weights to keep
-    run |= {"dataset": "garments"} if name == "class_weights" else {}  # whose pixels have classes
+    run |= {"dataset": "garments"} if name in ("class_weights", "budget_unit") else {}  # whose pixels have classes
     run |= {"model": "small-unet"} if spec.answer_of(run["dataset"]) == "mask" else {}
     lines = [f"{key} = {json.dumps(one).replace('NaN', 'nan')}" for key, one in run.items()]
     arm = "[[arms]]" if task == CLEANING else '[[arms]]\nmethod = "margin"'

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import data
+from core.runs.spec import Config
 from data.check import check
 from data.errors import UserError
 from data.files import cocomask
@@ -103,6 +104,12 @@ def test_what_nobody_annotated_is_void_where_there_is_stuff_or_somebody_says_so(
         assert pool.class_names == ["person", "car"]
         assert set(np.unique(mask_of(pool, 0)).tolist()) == {-1, 1}
     assert everything(root, unannotated="background").class_names == CLASSES
+
+
+def test_an_option_of_a_run_says_what_nobody_annotated(tmp_path: Path) -> None:
+    config = Config("active-learning", "coco-masks", "margin", 2, 1, unannotated="void", test_share=0.0)
+    pool = data.load("coco-masks", write(tmp_path, []), **config.load_options)
+    assert pool.class_names == ["person", "car"]
 
 
 def test_a_category_may_be_the_background_or_void(tmp_path: Path) -> None:
