@@ -134,6 +134,7 @@ def branch_off(run: Run, cycle: int) -> None:
         )
         changes: dict[str, str | int | None] = {}
         names = list(methods.strategies.CATALOGUE if learning else spec.scores())
+        names = [name for name in names if run.answer.kind in methods.drawn(name).answers]
         if not config.trains:
             names = [name for name in names if imported.needs_of(name, config.task) != "model"]
         changes["method"] = st.selectbox(
@@ -144,7 +145,11 @@ def branch_off(run: Run, cycle: int) -> None:
             key=f"branch-method-{run.id}",
         )
         if not learning:
-            ways = [name for name, way in methods.selectors.CATALOGUE.items() if way.trains or name == config.selector]
+            ways = [
+                name
+                for name, way in methods.selectors.CATALOGUE.items()
+                if (way.trains or name == config.selector) and run.answer.kind in way.answers
+            ]
             changes["selector"] = st.selectbox(
                 "Selector: how the model learns",
                 ways,

@@ -22,7 +22,7 @@ def iou(table: pd.DataFrame, at: int, note: str) -> go.Figure:
             zmin=0,
             zmax=1,
             colorscale="Cividis",
-            colorbar={"title": {"text": "IoU"}, "thickness": 12},
+            colorbar={"title": {"text": "IoU"}, "thickness": 12, "tickformat": ".0%"},
             text=[[f"{100 * one:.0f}" if np.isfinite(one) else "" for one in row] for row in values]
             if written
             else None,
@@ -38,7 +38,7 @@ def iou(table: pd.DataFrame, at: int, note: str) -> go.Figure:
             type="rect", x0=at - 0.5, x1=at + 0.5, y0=-0.5, y1=len(names) - 0.5, line={"color": style.GREY, "width": 2}
         )
     figure.update_xaxes(tickmode="array" if written else "auto", tickvals=table.columns.tolist() if written else None)
-    style.finish(figure, "Cycle", "", note)
+    style.finish(figure, "Cycle", "", note, note_width=style.NOTE_WIDTH * 2 // 3)  # beside the names is less room
     figure.update_yaxes(
         autorange="reversed",
         tickmode="array",

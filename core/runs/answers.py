@@ -305,7 +305,7 @@ class MaskAnswer(Answer):
         "suggested": "Predicted, mostly",
         "reference": "Reference, mostly",
     }
-    beside = "the largest class of the mask ≠ that of the prediction"
+    beside = "the largest class of the mask (background aside) ≠ that of the prediction"
     of_reference = "Largest class of {}"
     crossed = False
     maps = ("embedding",)
@@ -428,7 +428,10 @@ class MaskAnswer(Answer):
 
     def reason(self, sample: pd.Series) -> str:
         sure = self.sure(sample)
-        says = f"over all pixels the model {sure} (mean confidence {sample['confidence']:.2f}), mostly of {sample['suggested']}"
+        says = (
+            f"over all pixels the model {sure} (mean confidence {sample['confidence']:.2f}), and the largest class that it finds "
+            f"is {sample['suggested']}"
+        )
         if sample["given"] == NO_LABEL:
             means = {
                 SURE: "unless it is wrong, it would learn little from the mask",
@@ -437,7 +440,10 @@ class MaskAnswer(Answer):
             }
             return f"no mask yet; {says}: {means[sure]}"
         votes = f"{sample['n_votes']:,} annotation{'' if sample['n_votes'] == 1 else 's'}"
-        return f"{sample['labelled']:.0%} of its pixels are labelled, mostly {sample['given']} ({votes}); {says}"
+        drawn = (
+            f"{sample['labelled']:.0%} of its pixels are labelled ({votes}), and the largest class is {sample['given']}"
+        )
+        return f"{drawn}; {says}"
 
     def read(self, text: str, where: str) -> int:
         raise UserError(f"{where}: the labels of this run are masks, and a name of a class is none: import mask files.")

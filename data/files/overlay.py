@@ -34,15 +34,18 @@ STOPS = (
 
 
 def overlay(images: Pixels, masks: Codes, class_names: Sequence[str], opacity: float) -> Pixels:
-    """Each pixel mixed with the colour of its class. A background is left as it is; what is unknown is hatched in grey."""
+    """Each pixel mixed with the colour of its class. A background is left as it is; what is unknown of a mask is
+    hatched in grey."""
     table = np.full((256, 3), HATCHED, dtype=np.uint16)
     table[: len(class_names)] = colours(len(class_names))
     coloured = np.zeros(256, dtype=np.bool_)
     coloured[: len(class_names)] = [name != BACKGROUND for name in class_names]
     where = coloured[masks]
-    if (masks == VOID).any():
+    unknown = masks == VOID
+    unknown &= ~unknown.all(axis=(1, 2), keepdims=True)  # an image without a mask has nothing that could be missed
+    if unknown.any():
         down, across = (np.arange(n) for n in masks.shape[1:])
-        where |= (masks == VOID) & ((down[:, None] + across) % HATCH == 0)
+        where |= unknown & ((down[:, None] + across) % HATCH == 0)
     return _mixed(_rgb(images), table[masks], where, opacity)
 
 

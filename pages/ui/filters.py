@@ -31,15 +31,18 @@ def bar(here: Here, samples: Samples) -> Filter:
             _choice(name, here.run.answer.headings[name], options[name], getattr(kept, name))
         _follow("states", [(name, one) for name in LISTS[2:] for one in getattr(kept, name)])
         states = [(name, one) for name in LISTS[2:] for one in options[name]]
+        only = {name for name, _ in states} <= {"status"}  # labels whose errors are not known have no kind
         st.multiselect(
-            "Status, kind, outcome",
+            "Status" if only else "Status, kind, outcome",
             states,
             key="filter-states",
             format_func=lambda pair: pair[1],
             placeholder="All",
             on_change=_wrote_states,
             width=WIDTH,
-            help="\n".join(
+            help=None
+            if only
+            else "\n".join(
                 ["Outcome, in label cleaning:", *(f"* **{name}**: {text}" for name, text in OUTCOMES.items())]
             ),
         )

@@ -186,9 +186,11 @@ def _gradient(here: Here, position: int, sample_id: str) -> None:
     """Which pixels the entropy depends on: kept with the cycle, or computed when it is asked for."""
     with st.expander("Gradient of the entropy by pixel"), errors():
         found = saliency.read(here.run, here.dataset, here.cycle, position)
-        if found is None and st.button("Compute (some seconds)", key=f"pixels-{here.run.id}-{here.cycle}-{position}"):
-            with st.spinner("One backward pass…"):
+        place, key = st.empty(), f"pixels-{here.run.id}-{here.cycle}-{position}"
+        if found is None and place.button("Compute (some seconds)", key=key):
+            with place, st.spinner("One backward pass…"):
                 jobs.explain_pixels(here.run, here.cycle, sample_id)
+            place.empty()
             found = saliency.read(here.run, here.dataset, here.cycle, position)
         if found is None:
             st.caption("How much the mean entropy of the predicted mask changes with each pixel of the image.")

@@ -118,7 +118,7 @@ def test_a_sample_has_its_history_and_its_reason(gradnorm, scenes):
     unlabelled = found.page(samples.Filter(status=("unlabelled",)), "rank", True, 0, 1).iloc[0]
     assert gradnorm.answer.reason(unlabelled).startswith("no mask yet; over all pixels the model is ")
     labelled = found.page(samples.Filter(), "labelled", False, 0, 1).iloc[0]
-    assert gradnorm.answer.reason(labelled).startswith("100% of its pixels are labelled, mostly ")
+    assert gradnorm.answer.reason(labelled).startswith("100% of its pixels are labelled (1 annotation), ")
 
 
 def test_the_pool_has_no_doubtful_classes_but_a_table_of_pixels(gradnorm, scenes):

@@ -25,10 +25,13 @@ def test_opacity_goes_from_the_image_to_the_colour(opacity, red):
     assert found[0, 0, 0, 0] == red
 
 
-def test_unknown_pixels_are_hatched_and_mostly_the_image():
-    found = overlay.overlay(np.zeros((1, 20, 20, 3), dtype=np.uint8), np.full((1, 20, 20), VOID, np.uint8), NAMES, 1.0)
+def test_unknown_pixels_of_a_mask_are_hatched_and_mostly_the_image():
+    masks = np.full((2, 20, 20), VOID, np.uint8)
+    masks[0, 0, 0] = 0  # all but one pixel are unknown; the other image has no mask at all
+    found = overlay.overlay(np.zeros((2, 20, 20, 3), dtype=np.uint8), masks, NAMES, 1.0)
     marked = (found > 0).any(axis=3)
-    assert 0.1 < marked.mean() < 0.3
+    assert 0.1 < marked[0].mean() < 0.3
+    assert not marked[1].any()
     assert set(np.unique(found[marked])) == set(overlay.HATCHED)
 
 
