@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.runs import settle
+from core.runs import answers, settle, spec
 from core.runs.run import Run
 from core.runs.spec import OWN, Config
 from data.dataset import ImageDataset
@@ -22,9 +22,12 @@ NOTES = {
     "estimated_correctness": "95 % interval, from the first {:,.0f} images of a random order that people have answered; what "
     "they say is taken as correct, and a tie is no correct label.",
     "agreement": "Labels that are also the prediction of a model that has not learnt them (out of fold). This is not the share "
-    "of correct labels, for the model errs as well. That share is estimated, with its interval, once people have answered images "
-    "drawn at random, which are one in ten on the page Annotate.",
+    "of correct labels, for the model errs as well.",
 }
+ESTIMATED = (
+    " That share is estimated, with its interval, once people have answered images drawn at random, which are one in ten on the page "
+    "Annotate."
+)
 UNDERFIT = (
     0.75  # share of its own training labels, of those that can be learnt, below which a network has not learnt them
 )
@@ -79,6 +82,8 @@ def measures(config: Config, cycle: pd.Series) -> dict[str, Measure]:
     found = {}
     for name, value in shown.items():
         interval, note = "", NOTES.get(name, "")
+        if name == "agreement" and answers.KINDS[spec.answer_of(config.dataset)].counted:
+            note += ESTIMATED
         if name == "estimated_correctness":
             interval = f"{100 * cycle['estimated_low']:.1f} to {100 * cycle['estimated_high']:.1f} %"
             note = note.format(cycle["checked_at_random"])

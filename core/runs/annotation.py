@@ -16,7 +16,6 @@ import pandas as pd
 from core import methods
 from core.relabel import Ints
 from core.runs import audit, questions
-from core.runs.questions import TASKS
 from core.runs.run import PERSON, Run
 from core.runs.spec import Config
 from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, Answers, Drawn, Event, standing
@@ -95,7 +94,7 @@ def _answering(run: Run, annotators: list[str]) -> Iterator[Answers]:
     """The transaction in which these annotators say something. Raises as `record`."""
     check_people(run)
     with run.log.answering(sorted({PERSON + who for who in annotators})) as answers:
-        if answers.cycle == 0 and not TASKS[run.config.task].people_first:
+        if answers.cycle == 0 and not questions.kind(run.config.task, run.answer.kind).people_first:
             raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
         yield answers
 
@@ -229,9 +228,10 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
 
     An image leaves the queue when the annotator has voted on it or is unsure of it, and goes to its end when skipped;
     what others say of it changes nothing before the next ranking. Votes that came with the data to check do not count. Where
-    labels are checked, one image in `core.runs.audit.EVERY` is drawn at random instead.
+    labels of one class are checked, one image in `core.runs.audit.EVERY` is drawn at random instead.
     """
-    checking = not TASKS[run.config.task].people_first
+    task = questions.kind(run.config.task, run.answer.kind)
+    checking = not task.people_first
     cycle, events = run.open_cycle(), standing(run.log.events(sources=PERSON))
     own = events[events["source"] == PERSON + annotator]
     last = own.drop_duplicates("sample_id", keep="last")
@@ -246,7 +246,7 @@ def desk(run: Run, table: pd.DataFrame, annotator: str) -> Desk:
     row_of = {name: row for row, name in sample_id[sample_id.isin(last["sample_id"])].items()}
     waiting = [row_of[one] for one in skipped["sample_id"] if not np.isnan(rank[row_of[one]])]
     queue = ranked[~out[ranked]]
-    if checking:
+    if task.drawn:
         queue = audit.queue(queue, len(table), run.config.seed, answered=int(now.sum()))
     mine = own[(own["label"] >= 0) & (own["cycle"] == cycle)]
     given = events[(events["label"] >= 0) & (events["cycle"] == cycle)]

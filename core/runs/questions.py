@@ -51,6 +51,8 @@ class Task(ABC):
     """Whether people check labels, some of them at random to estimate how many are right (`core.runs.audit`)."""
     people_first = False
     """Whether people may give labels before the first training."""
+    drawn = False
+    """Whether some of what people check is drawn at random, for the estimate of `audited`."""
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         self.config, self.dataset = config, dataset
@@ -155,6 +157,8 @@ class ActiveLearning(Task):
 
 class LabelCleaning(Task):
     """Every sample has a label that may be wrong; relabelling draws votes until a majority forms."""
+
+    drawn = True
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
@@ -365,6 +369,11 @@ ANSWERED: dict[tuple[str, str], type[Task]] = {(spec.CLEANING, answers.MaskAnswe
 """Those that are tasks of their own with one kind of labels."""
 
 
+def kind(task: str, answer: str) -> type[Task]:
+    """The task that a question is with one kind of labels."""
+    return ANSWERED.get((task, answer), TASKS[task])
+
+
 def of(config: Config, dataset: ImageDataset) -> Task:
     """The task of a configuration on its data."""
-    return ANSWERED.get((config.task, dataset.answer), TASKS[config.task])(config, dataset)
+    return kind(config.task, dataset.answer)(config, dataset)
