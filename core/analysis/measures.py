@@ -25,8 +25,8 @@ NOTES = {
     "of correct labels, for the model errs as well.",
 }
 ESTIMATED = (
-    " That share is estimated, with its interval, once people have answered images drawn at random, which are one in ten on the page "
-    "Annotate."
+    " That share is estimated, with its interval, once people have answered images drawn at random, which are one in ten on the "
+    "page Annotate."
 )
 UNDERFIT = (
     0.75  # share of its own training labels, of those that can be learnt, below which a network has not learnt them
