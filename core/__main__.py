@@ -38,7 +38,7 @@ COMMANDS = {  # name: (module of core.cli, what it does)
     "import": ("files", "import labels that people gave: Label Studio's export, or a table of annotations"),
     "explain": (
         "reading",
-        "the gradient norm of one sample, layer by layer, or what its label does to each test image",
+        "the gradient norm of one sample, layer by layer, what its label does to each test image, or its gradient by pixel",
     ),
     "list": ("reading", "list runs and studies, the newest first"),
     "export": ("files", "write a figure or a table of a run to a file"),
