@@ -130,7 +130,7 @@ def wishes(here: frame.Here, samples: Samples) -> Wish:
             format_func=str.capitalize, required=True, help="Groups: by given → suggested label, those that differ first",
         )  # fmt: skip
         look = looked(here)
-        gamma = own if "cleaning" not in orders else choice(
+        gamma = own if "cleaning" not in orders or here.run.answer.layers else choice(
             st.select_slider, "γ of Φ", "gamma", GAMMAS, own, disabled=order != "cleaning", width=170,
             help="Φ = CE − max(H − γ·ln C, 0): the larger γ, the less ambiguity lowers Φ. 0 in the paper, 0.30 in "
             "its public code. Order by Φ to use it.",

@@ -39,6 +39,13 @@ class Layers:
     reference: Any
     predicted: Codes
     entropies: NDArray[np.uint8]
+    checks: bool = False
+    """Whether the masks that stand are what is in question."""
+
+    @property
+    def against(self) -> str:
+        """What predictions are held against: "label" where labels are checked or nothing else is known, else "reference"."""
+        return "label" if self.checks or self.reference is None else "reference"
 
     def said(self, rows: Ints) -> Codes:
         """The predicted masks, uint8 [n, H, W]."""
@@ -55,8 +62,8 @@ class Layers:
         return narrowed(self.reference[rows])
 
     def target(self, rows: Ints) -> Codes:
-        """What predictions are held against, uint8 [n, H, W]: the reference, else the masks that stand."""
-        return self.label(rows) if self.reference is None else self.truth(rows)
+        """What predictions are held against, uint8 [n, H, W]."""
+        return self.label(rows) if self.against == "label" else self.truth(rows)
 
     def classes(self, row: int) -> pd.DataFrame:
         """One row for each class that target or prediction of an image has: class, target, predicted (shares of the pixels), iou.
@@ -109,7 +116,9 @@ def of_cycle(run: Run, dataset: ImageDataset, cycle: int) -> Layers:
     predicted, entropies = (_read(run, cycle, name) for name in (PREDICTED, ENTROPIES))
     _, truth = ground_truth(run.config, dataset)
     reference = truth if len(truth.shape) == predicted.ndim else None
-    return Layers(dataset.class_names, run.standing(dataset, cycle), reference, predicted, entropies)
+    return Layers(
+        dataset.class_names, run.standing(dataset, cycle), reference, predicted, entropies, run.config.question.checks
+    )
 
 
 def _read(run: Run, cycle: int, name: str) -> NDArray[np.uint8]:

@@ -82,10 +82,8 @@ def legend(here: Here, look: Look, key: str) -> None:
     if look.layer == "entropy":
         scale = {"colours": [_css(one) for one in overlay.STOPS], "low": "sure: 0 nats", "high": _most(here)}
     elif look.layer == "disagreement":
-        known = of_cycle(here, here.key).reference is not None
-        entries = [
-            {"name": f"the prediction is not the {'reference' if known else 'label'}", "colour": _css(overlay.WRONG)}
-        ]
+        against = of_cycle(here, here.key).against
+        entries = [{"name": f"the prediction is not the {against}", "colour": _css(overlay.WRONG)}]
     else:
         names = here.dataset.class_names
         entries = [{"name": name, "colour": _css(one)} for name, one in zip(names, colours(len(names)), strict=True)]
@@ -120,8 +118,8 @@ def panels(here: Here, row: int, look: Look, side: int = SIDE) -> None:
     said = []
     if "label" in absent and "label" in names:
         said.append("Nobody has given it a mask yet.")
-    if {"disagreement", "reference"} <= set(shown):
-        said.append("Disagreement: where the prediction is not the reference, which the strategy does not see.")
+    unseen = ", which the strategy does not see" if found.against == "reference" else ""
+    said.append(f"Disagreement: where the prediction is not the {found.against}{unseen}.")
     said.append(f"Entropy: dark is sure, bright is unsure (ln {len(found.class_names)} nats).")
     st.caption(" ".join(said))
 
@@ -166,7 +164,7 @@ def card(here: Here, row: pd.Series) -> None:
     """What is said of the pixels of an image: panels, IoU by class, and where the entropy would change."""
     position = int(row.name)
     panels(here, position, PLAIN, SMALL)
-    against = "reference" if of_cycle(here, here.key).reference is not None else "label"
+    against = of_cycle(here, here.key).against
     st.dataframe(
         class_table(here, position),
         hide_index=True,

@@ -10,6 +10,7 @@ from tests.browser.conftest import serve, visiting
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.slow
 def test_a_visitor_looks_through_the_layers_of_images(chromium, masked, tmp_path):
     newest = sorted(path.parent.name for path in masked.glob("*/config.json"))[-1]
     with serve(masked, tmp_path / "server.log") as served, visiting(chromium, served.url) as visitor:

@@ -1,5 +1,7 @@
 """What a cycle says pixel by pixel: of an image, of classes, of two cycles; and the table of samples of a run on masks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,14 @@ def test_masks_stand_where_somebody_has_drawn_them(gradnorm, scenes):
     assert labelled.sum() == 10
     assert ((masks != VOID).any(axis=(1, 2)) == labelled).all()
     np.testing.assert_array_equal(masks[labelled], found.truth(np.flatnonzero(labelled)))
+
+
+def test_where_labels_are_checked_predictions_are_held_against_them(gradnorm, scenes):
+    found = layers.of_cycle(gradnorm, scenes, 1)
+    assert found.against == "reference"
+    checked = dataclasses.replace(found, checks=True)
+    assert checked.against == "label"
+    np.testing.assert_array_equal(checked.target(np.arange(24)), found.label(np.arange(24)))
 
 
 def test_the_classes_of_an_image_add_up_and_have_their_own_iou(gradnorm, scenes):
