@@ -70,8 +70,9 @@ def label_scores(*, embedded: bool) -> dict[str, methods.label_scores.LabelScore
 
 
 def acquisition_scores() -> dict[str, methods.strategies.Strategy]:
-    """The acquisition scores that need the predicted probabilities alone."""
-    return {name: one for name, one in methods.strategies.CATALOGUE.items() if one.needs == "posterior"}
+    """The acquisition scores that need the predicted probabilities of classes alone."""
+    found = methods.strategies.CATALOGUE.items()
+    return {name: one for name, one in found if one.needs == "posterior" and "class" in one.answers}
 
 
 def rank(options: argparse.Namespace) -> None:
@@ -141,6 +142,15 @@ class _Predicted:
         return len(self._probs)
 
     def probs(self) -> Floats:
+        return self._probs
+
+    def entropy(self) -> Floats:
+        return scores.entropy(self._probs)
+
+    def margin(self) -> Floats:
+        return scores.margin(self._probs)
+
+    def shares(self) -> Floats:
         return self._probs
 
 

@@ -64,11 +64,12 @@ def test_it_needs_no_network(one, pool):
     assert "<script" not in page
 
 
-def test_names_are_text(pool):
+def test_names_are_text(pool, monkeypatch):
     evil = '<img src=x onerror="alert(1)">'
-    names = [evil, *pool.class_names[1:]]
-    named = dataclasses.replace(pool, class_names=names)
-    page = report.html(run.find("example-label-cleaning"), named, 3)
+    names, example = [evil, *pool.class_names[1:]], run.find("example-label-cleaning")
+    about = {**example.about, "class_names": names}
+    monkeypatch.setattr(run.Run, "about", property(lambda self: about))
+    page = report.html(example, dataclasses.replace(pool, class_names=names), 3)
     assert evil not in page
     assert "&lt;img src=x" in page
 

@@ -273,7 +273,10 @@ def test_a_user_registers_a_rule(monkeypatch, caplog):
     caplog.clear()
     monkeypatch.setitem(RULES, torch.cdist, None)  # taken out again after this test
     text = (Path(__file__).parents[3] / "docs" / "gradient-norms.md").read_text()
-    exec(text.split("```python\n")[2].split("```")[0], {})
+    (block,) = (
+        part.split("```")[0] for part in text.split("```python\n")[1:] if "import Unsupported, Use, rule" in part
+    )
+    exec(block, {})
     torch.testing.assert_close(gradient_norms(model, images, reduction="none"), expected)
     assert not caplog.messages
 
