@@ -697,7 +697,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (simulated_annotators_in_active_learning, r"--annotator simulated belongs to label cleaning: leave it out"),
         (more_initial_labels_than_there_are, r"--initial is 20, but the pool holds \d+ images with a label"),
         (classes_that_the_folder_contradicts, r"'dog'.* is not one of the classes cat, elk"),
-        (classes_of_a_set_that_has_its_own, r"--classes is for the data set folder, .* or coco-masks: leave it out"),
+        (classes_of_a_set_that_has_its_own, r"--classes is for the data set folder, .* or webdataset: leave it out"),
         (
             train_that_leads_elsewhere,
             r"train is a link that leads out of the folder .*; put the images themselves there",

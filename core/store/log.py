@@ -282,10 +282,9 @@ class Log:
                 for seq, event in enumerate(events, start=last + 1)
             ],
         )
-        db.executemany(
-            "INSERT INTO masks VALUES (?, ?, ?)",
-            [(seq, *event.mask) for seq, event in enumerate(events, start=last + 1) if event.mask is not None],
-        )
+        drawn = [(seq, *event.mask) for seq, event in enumerate(events, start=last + 1) if event.mask is not None]
+        if drawn:  # a log of an earlier version has no table of them, and no masks
+            db.executemany("INSERT INTO masks VALUES (?, ?, ?)", drawn)
 
     @staticmethod
     def _finish(db: sqlite3.Connection, cycle: int, phase: str, seconds: float, result: dict[str, Any]) -> None:

@@ -106,6 +106,7 @@ def guest(chromium: BrowserContext, studies: Server) -> Iterator[Visitor]:
         yield someone
 
 
+@pytest.mark.slow
 def test_figures_tables_and_exports_of_a_study(guest):
     guest.open("/compare?study=20260101-120000-fashion")
     expect(guest.page.get_by_text(f"{WHOLE}: 4 cycles × 3 seeds each.")).to_be_visible()

@@ -28,6 +28,7 @@ def downloaded(visitor: Visitor, button: str) -> bytes:
 @pytest.mark.parametrize(
     "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "Column, 89 mm")) for size in MM]
 )
+@pytest.mark.slow
 def test_a_figure_has_the_width_of_a_journals_column(visitor, size):
     visitor.open(f"/curves?{RUN}")
     visitor.page.get_by_role("button", name="Export figure").first.click()

@@ -398,6 +398,7 @@ def drawn(one: Run, who: str) -> list[tuple[str, int | Codes]]:
     return list(zip(events["sample_id"], what, strict=True))
 
 
+@pytest.mark.slow
 def test_masks_are_drawn_confirmed_skipped_and_taken_back(guest, studio, scenes):
     one = Run(next(studio.home.glob("*garments*")))
     ids = [scenes.ids[row] for row in annotation.desk(one, one.ranking(0), "ann").queue]

@@ -299,9 +299,9 @@ def test_an_image_says_that_it_is_tied(three):
     found, voted = three
     table = samples.table(found, voted, 0)
     assert table["given"][:10].tolist() == ["—"] * 10
-    said = samples.reason(table.iloc[0], 10)
+    said = found.answer.reason(table.iloc[0])
     assert said.startswith("tied (3 annotations), so that no label stands; the model says")
-    assert "labelled" in samples.reason(table.iloc[10], 10)
+    assert "labelled" in found.answer.reason(table.iloc[10])
 
 
 def test_classifiers_learn_from_no_tie_either(three, monkeypatch):

@@ -511,6 +511,7 @@ def spoiled(whole, harm, path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [other_mask, too_large_a_mask, unknown_class])
 def test_a_run_on_masks_whose_masks_do_not_fit_is_refused(harm, masked, tmp_path, elsewhere):
     bad = spoiled(bundle.to_bytes(masked, load(masked)), harm, tmp_path / "bad.zip")
@@ -551,6 +552,7 @@ def unknown_class_of_a_region(content, name):
     return bundle._parquet(pd.read_parquet(io.BytesIO(content)).assign(label=11))
 
 
+@pytest.mark.slow
 def test_a_run_with_odd_regions_is_refused(checked, tmp_path, elsewhere):
     bad = spoiled(bundle.to_bytes(checked, load(checked)), unknown_class_of_a_region, tmp_path / "bad.zip")
     elsewhere()
@@ -558,6 +560,7 @@ def test_a_run_with_odd_regions_is_refused(checked, tmp_path, elsewhere):
         bundle.opened(bad)
 
 
+@pytest.mark.slow
 def test_odd_regions_are_not_taken(checked, tmp_path):
     pool = load(checked)
     for change in ({"sample_id": "elsewhere"}, {"status": "<b>"}, {"pixels": "many"}, {"rank": "first"}):

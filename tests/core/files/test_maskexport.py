@@ -104,6 +104,7 @@ def test_places_are_safe_and_apart() -> None:
     assert found[2].startswith("A-")  # which would be one file where case does not count
 
 
+@pytest.mark.slow
 def test_masks_of_real_scenes_come_back(real_data: Path, home: Path, tmp_path: Path) -> None:
     if not (real_data / "camvid").is_dir():
         pytest.skip("needs camvid/ in NEXTLABEL_TEST_DATA")

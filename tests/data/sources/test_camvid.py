@@ -64,7 +64,7 @@ def test_a_limit_keeps_the_shares_of_the_videos(root: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    (row,) = [row for row in data.available(tmp_path, answer="mask") if row.name == "camvid"]
+    (row,) = [row for row in data.available(tmp_path) if row.name == "camvid"]
     assert row.reason.startswith("put the folder CamVid (from https://")
     with pytest.raises(UserError, match="CamVid is not there: put the folder"):
         data.load("camvid", tmp_path)
@@ -85,6 +85,7 @@ def test_without_frames_to_train_on_it_says_so(root: Path) -> None:
         data.load("camvid", root)
 
 
+@pytest.mark.slow
 def test_the_published_frames(real_data: Path) -> None:
     pool = data.load("camvid", real_data)
     assert (len(pool), len(pool.test_labels)) == (367, 233)
