@@ -36,6 +36,8 @@ def test_a_visitor_looks_through_the_layers_of_images(chromium, masked, tmp_path
         tiles.nth(2).dblclick()
         large = visitor.page.get_by_role("dialog")
         expect(large.get_by_text("Prediction", exact=True)).to_be_visible()
+        expect(large.get_by_text("3 of 24")).to_be_visible()
+        visitor.settled()  # the keys are listened to once it is drawn
         visitor.page.keyboard.press("ArrowRight")
         expect(large.get_by_text("4 of 24")).to_be_visible()
         visitor.settled()
