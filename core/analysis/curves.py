@@ -9,6 +9,7 @@ import pandas as pd
 from core import metrics, relabel
 from core.analysis import checked, measures, policies, simulation
 from core.analysis.simulation import Simulator
+from core.plots.curves import SIMULATED
 from core.relabel import Floats
 from core.runs import answers
 from core.runs.reference import ground_truth_digest, initial_labels, reference_counts, reference_labels
@@ -113,7 +114,8 @@ class Checks(NamedTuple):
     function of this name · areas: of a `cleaning_curve`, of the random order and of the oracle · drawn: `cleaning_curve`s of a
     configuration as figures draw them, in whose column n_labels stands what a budget counts, and the name of the column that
     counted it · correct: the share of what is right at the start · counted, right: what that is a share of, and when it is
-    right, in words · collected: what each column counts, in words.
+    right, in words · collected: what each column counts, in words · simulated: the envelopes that are means over several
+    simulations, and what differs from one to the next.
     """
 
     replayed: Callable[[Run, ImageDataset, int | None], Floats]
@@ -124,6 +126,7 @@ class Checks(NamedTuple):
     counted: str
     right: str
     collected: dict[str, str]
+    simulated: dict[str, str]
 
 
 CHECKS = {
@@ -136,6 +139,7 @@ CHECKS = {
         "labels",
         "correct majority labels",
         {"n_labels": "collected labels"},
+        SIMULATED,
     ),
     answers.MaskAnswer.kind: Checks(
         checked.replayed,
@@ -146,6 +150,7 @@ CHECKS = {
         "pixels",
         "correct pixels",
         {"n_labels": "checked regions", "n_pixels": "checked pixels"},
+        {"random": "random orders"},
     ),
 }
 

@@ -43,8 +43,8 @@ class Diff:
     """Two cycles over the same N images.
 
     samples: one row an image in pool order, its index the row: rank_first, rank_second (int32, 1 = next, −1 none), label_first,
-    label_second (int16, −1 none), chosen_first, chosen_second (bool: got a label after the first ranking) · next_first,
-    next_second (bool): among the next budget of the cycle · correlation: Spearman's, over the images that both rank; NaN below
+    label_second (int16, −1 none), drawn_first, drawn_second (uint64, alike of the same masks, 0 without any), chosen_first,
+    chosen_second (bool: got a label after the first ranking) · next_first, next_second (bool): among the next budget of the cycle · correlation: Spearman's, over the images that both rank; NaN below
     two.
     """
 
@@ -71,6 +71,7 @@ def diff(first: Side, second: Side) -> Diff:
     for name, side in (("first", first), ("second", second)):
         rank, label = _ranking(side)
         table[f"rank_{name}"], table[f"label_{name}"] = rank, label
+        table[f"drawn_{name}"] = _drawn(side)
         table[f"chosen_{name}"] = _chosen(side)
         table[f"next_{name}"] = (rank > 0) & (rank <= max(1, side.config.budget))
     both = table[(table["rank_first"] > 0) & (table["rank_second"] > 0)]
@@ -131,8 +132,10 @@ def moved(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def relabelled(samples: pd.DataFrame) -> pd.DataFrame:
-    """The images whose labels differ."""
-    return samples[samples["label_first"] != samples["label_second"]]
+    """The images whose labels differ; of masks those of which other masks are in the log."""
+    return samples[
+        (samples["label_first"] != samples["label_second"]) | (samples["drawn_first"] != samples["drawn_second"])
+    ]
 
 
 def drawn(
@@ -165,6 +168,17 @@ def _ranking(side: Side) -> tuple[np.ndarray, np.ndarray]:
         side.run.ranking(side.cycle)  # says what is wrong
         raise
     return found["rank"].fillna(NONE).to_numpy(np.int32), found["label"].to_numpy(np.int16)
+
+
+def _drawn(side: Side) -> np.ndarray:
+    """Which masks the log has of each image, a number [N] that the same masks share; 0 without any."""
+    ids = pyarrow.parquet.read_table(side.run.cycle_path(side.cycle) / "ranking.parquet", columns=["sample_id"])
+    events, found = side.run.log.labels(side.cycle), np.zeros(ids.num_rows, dtype=np.uint64)
+    if "digest" in events:
+        told = (events["source"] + " " + events["digest"]).groupby(events["sample_id"]).agg("\n".join)
+        texts = ids["sample_id"].to_pandas().map(told)
+        found[texts.notna()] = pd.util.hash_array(texts.dropna().to_numpy(object))
+    return found
 
 
 def _chosen(side: Side) -> np.ndarray:

@@ -57,7 +57,8 @@ def figure(
         bounds = envelopes(config, dataset, int(end)).rename(columns={axis: "n_labels"})
         collected = checks.collected[axis]
         text = f"AUC: mean share of {checks.right} over the {collected}; bands ± 1 s.d."
-        return cleaning_curves(curves, bounds, at, note(run, text), collected.capitalize(), checks.right.capitalize())
+        axes = collected.capitalize(), checks.right.capitalize()
+        return cleaning_curves(curves, bounds, at, note(run, text), *axes, checks.simulated)
     if name == "distribution":
         (score,) = _scores(run, cycle, chosen, (config.method,))
         return score_distribution(run, dataset, cycle, score)

@@ -67,6 +67,8 @@ def measure_title(name: str, config: Config) -> str:
     """What a share of `Run.cycles` is called; that of a test set with doubtful labels says so."""
     if name == "accuracy" and config.doubtful_test:
         return "Test accuracy, noisy labels"
+    if name == "correctness" and not answers.KINDS[spec.answer_of(config.dataset)].counted:
+        return "Correct pixels"
     return MEASURES[name]
 
 

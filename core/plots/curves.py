@@ -1,5 +1,7 @@
 """Curves against labels: DataFrame → plotly Figure."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -261,6 +263,9 @@ def realised(table: pd.DataFrame, note: str) -> go.Figure:
     return figure
 
 
+SIMULATED = dict.fromkeys(("oracle", "random"), "draws of annotations")
+
+
 def cleaning_curves(
     curves: pd.DataFrame,
     bounds: pd.DataFrame,
@@ -268,14 +273,16 @@ def cleaning_curves(
     note: str,
     x: str = "Collected labels",
     y: str = "Correct majority labels",
+    simulated: Mapping[str, str] = SIMULATED,
 ) -> go.Figure:
     """Share of correct labels (%) against collected labels: runs (mean ± 1 s.d. over seeds) between random and oracle.
 
-    x, y: what n_labels counts, and what is correct.
+    x, y: what n_labels counts, and what is correct · simulated: the policies that are means over five simulations, and what
+    differs from one to the next.
     """
     figure = go.Figure()
     for policy, part in bounds.groupby("policy", sort=False):
-        seeds = "" if policy == "minimal" else ", 5 draws of annotations"
+        seeds = f", 5 {simulated[str(policy)]}" if policy in simulated else ""
         style.band(figure, style.thin(part), str(policy), f"{policy} · AUC {part['mean'].mean():.3f}{seeds}")
     for method, part in curves.groupby("method", sort=True):
         table = style.over_seeds(part, "correctness")

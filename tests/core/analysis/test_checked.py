@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from core import metrics, regions
-from core.analysis import checked, curves, figures
+from core.analysis import checked, curves, diff, figures
 from core.runs.reference import initial_labels
 from data.masks import VOID
 from tests import squares
@@ -55,6 +55,13 @@ def test_it_passes_through_what_the_cycles_measured(finished, pool):
     np.testing.assert_allclose(at["correctness"], cycles["correctness"])
     assert at["n_pixels"].tolist() == cycles["n_pixels"].tolist()
     assert len(curves.cleaning_curve(finished, pool, up_to_cycle=1)) == 6
+
+
+def test_masks_that_were_corrected_in_between_differ(finished, pool):
+    found = diff.diff(diff.Side(finished, 0), diff.Side(finished, 1)).samples
+    corrected = set(finished.log.labels().query("cycle == 1")["sample_id"])
+    assert {pool.ids[row] for row in diff.relabelled(found).index} == corrected
+    assert diff.relabelled(diff.diff(diff.Side(finished, 1), diff.Side(finished, 1)).samples).empty
 
 
 def test_bounds_begin_where_the_run_does(finished, pool):
