@@ -406,9 +406,11 @@ def bring_in(run: Run, cycle: int) -> None:
             "the next cycle trains on them."
         )
         if run.config.question.checks:
+            text += " There is no ground truth here."
+        if run.config.question.checks and run.answer.counted:
             text += (
-                " There is no ground truth here. How many labels are correct is estimated from images drawn at random, which are "
-                "one in ten on the page Annotate and in a Label Studio file."
+                " How many labels are correct is estimated from images drawn at random, which are one in ten on the page "
+                "Annotate and in a Label Studio file."
             )
         st.markdown(text)
         dataset = frame.dataset(run.config)

@@ -44,8 +44,8 @@ class Diff:
 
     samples: one row an image in pool order, its index the row: rank_first, rank_second (int32, 1 = next, −1 none), label_first,
     label_second (int16, −1 none), drawn_first, drawn_second (uint64, alike of the same masks, 0 without any), chosen_first,
-    chosen_second (bool: got a label after the first ranking) · next_first, next_second (bool): among the next budget of the cycle · correlation: Spearman's, over the images that both rank; NaN below
-    two.
+    chosen_second (bool: got a label after the first ranking) · next_first, next_second (bool): among the next budget of the
+    cycle · correlation: Spearman's, over the images that both rank; NaN below two.
     """
 
     samples: pd.DataFrame
