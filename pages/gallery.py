@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core import methods
-from core.analysis import figures
+from core.analysis import figures, measures
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
 from pages.ui import assets, attribution, filters, frame, layers, tiles, widgets
@@ -259,7 +259,7 @@ def meaning(here: frame.Here, plane: maps.Plane) -> str:
 
 def small_print(here: frame.Here, plane: maps.Plane, some: str) -> str:
     said = figures.map_text(here.config, here.dataset) if plane is maps.NOISE else figures.EMBEDDING_TEXT
-    return figures.note(here.run, f"cycle {here.cycle}; {some}; {said}")
+    return measures.note(here.run, f"cycle {here.cycle}; {some}; {said}")
 
 
 def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.analysis import bounds, figures, tour
+from core.analysis import bounds, figures, measures, tour
 from core.plots import learn
 from core.runs import run as runs
 from core.runs import spec
@@ -310,7 +310,7 @@ def majority(run: Run, dataset: ImageDataset) -> None:
         who = "The annotators are simulated. " if dataset.annotators == "simulated" else ""
         st.caption(f"{who}{len(found.votes)} labels bought; the label is now {frame.plain(found.after)}.")
     with right:
-        note = figures.note(run, f"labels of {dataset.ids[found.row]}")
+        note = measures.note(run, f"labels of {dataset.ids[found.row]}")
         widgets.figure(learn.vote_steps(found.steps, found.given, note), "learn-votes")
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core import methods
-from core.analysis import figures, rankings
+from core.analysis import figures, measures, rankings
 from core.analysis.samples import Filter, Samples
 from core.plots import maps
 from pages.ui import filters, frame, tiles, widgets
@@ -146,7 +146,7 @@ def distribution(here: frame.Here, samples: Samples, kept: Filter, score: str) -
     """The histogram of a score; a box drawn on it becomes a range of the filter."""
     cut = samples.cut(score, here.config.budget) if score == here.config.method else None
     text = f"cycle {here.cycle}; {samples.count():,} images"
-    drawn = maps.distribution(samples.histogram(score, kept), score, cut, figures.note(here.run, text))
+    drawn = maps.distribution(samples.histogram(score, kept), score, cut, measures.note(here.run, text))
     name = f"{here.run.id}-cycle{here.cycle}-distribution-{score}"
     brush = widgets.brush(drawn, name)
     st.caption("Draw a box on the histogram to keep what lies inside.")
@@ -240,7 +240,7 @@ def disagreement(here: frame.Here, samples: Samples, kept: Filter) -> None:
     )
     points = rankings.some(both_ranked, POINTS)
     some = "" if len(points) == len(both_ranked) else f"; {len(points):,} of them drawn"
-    text = figures.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
+    text = measures.note(here.run, f"cycle {here.cycle}; {len(both_ranked):,} images that both rank; 0 %: first{some}")
     picture, most = st.columns([3, 2])
     with picture:
         drawn = maps.places(points, titles[first], titles[second], text)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.analysis import figures, published
+from core.analysis import measures, published
 from core.plots import curves
 from core.runs.run import Run
 
@@ -102,7 +102,7 @@ def ladder(run: Run) -> pd.DataFrame:
 
 def figure(run: Run, found: pd.DataFrame) -> go.Figure:
     """The ladder of a run as pages show it; found: of `ladder`, not empty."""
-    small = figures.note(run, f"{NOTE.format(damping=run.config.damping)}; n = {found['n'].max():,}")
+    small = measures.note(run, f"{NOTE.format(damping=run.config.damping)}; n = {found['n'].max():,}")
     return curves.ladder(found.assign(title=found["term"].map(TERMS)), small)
 
 

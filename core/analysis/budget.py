@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from core.analysis import labelling, policies
+from core.analysis import policies, samples
 from core.analysis.curves import learning_curve, simulable
 from core.relabel import Floats
 from core.runs.run import Run
@@ -143,5 +143,5 @@ def money(value: float, unit: str) -> str:
 
 def spent(run: Run, dataset: ImageDataset, cycle: int) -> tuple[int, int]:
     """(labels collected after the first ranking, labels that changed by them) up to a cycle of a cleaning run."""
-    done = labelling.relabels(run, dataset, cycle)
+    done = samples.relabels(run, dataset, cycle)
     return int(done["n_votes"].sum()), int((done["before"] != done["after"]).sum())

@@ -1,15 +1,16 @@
-"""How accuracy and label accuracy grow with the labels, and what lies above and below."""
+"""What each cycle did and came to: how accuracy and label accuracy grow with the labels, and what lies above and below."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from core import metrics, relabel
-from core.analysis import checked, measures, policies, simulation
+from core.analysis import checked, measures, peers, policies, simulation
 from core.analysis.simulation import Simulator
-from core.plots.curves import SIMULATED
+from core.plots import curves as plots
 from core.relabel import Floats
 from core.runs import answers
 from core.runs.reference import ground_truth_digest, initial_labels, reference_counts, reference_labels
@@ -139,7 +140,7 @@ CHECKS = {
         "labels",
         "correct majority labels",
         {"n_labels": "collected labels"},
-        SIMULATED,
+        plots.SIMULATED,
     ),
     answers.MaskAnswer.kind: Checks(
         checked.replayed,
@@ -153,6 +154,62 @@ CHECKS = {
         {"random": "random orders"},
     ),
 }
+
+
+def figure(run: Run, dataset: ImageDataset, cycle: int, others: list[Run] | None = None) -> go.Figure:
+    """The curve of a run, marked at a cycle: test accuracy, label accuracy between random and oracle, or its estimate.
+
+    others: further runs to draw, by default those that differ from this one in the seed alone.
+    """
+    config, accuracy = run.config_at(cycle), measures.test_title(run)
+    runs = [run, *(peers.same_experiment(run) if others is None else others)]
+    if not config.question.checks:
+        text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
+        return plots.learning_curves(learning_curve(runs), cycle, measures.note(run, text), accuracy)
+    if reference_labels(config, dataset) is None:
+        text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
+        return plots.estimates(run.cycles(), cycle, measures.note(run, text), accuracy)
+    checks = CHECKS[dataset.answer]
+    table, axis = checks.drawn(pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True), config)
+    at, end = int(run.cycles()[axis].iloc[cycle]), float(table["n_labels"].max())
+    bounds = envelopes(config, dataset, int(end)).rename(columns={axis: "n_labels"})
+    collected = checks.collected[axis]
+    text = measures.note(run, f"AUC: mean share of {checks.right} over the {collected}; bands ± 1 s.d.")
+    return plots.cleaning_curves(
+        table, bounds, at, text, collected.capitalize(), checks.right.capitalize(), checks.simulated
+    )
+
+
+def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds per phase."""
+    _, taken, events = run.state(dataset.ids)
+    before: Floats = np.full(len(dataset.ids), -1.0)
+    seen = np.zeros(len(dataset.ids), dtype=bool)
+    rows = []
+    phases = run.log.phases()
+    for cycle in sorted(set(phases["cycle"])):
+        mine = (events["cycle"] == cycle).to_numpy()
+        after = before.copy()
+        after[taken.sample[mine]] = taken.majority[mine]  # the last event of a sample wins
+        spent = phases[phases["cycle"] == cycle].set_index("phase")["seconds"]
+        rows.append(
+            {
+                "cycle": int(cycle),
+                "labels": int(mine.sum()),
+                "samples": len(np.unique(taken.sample[mine])),
+                "changed": int(((after != before) & seen).sum()),
+                "training_s": spent.get("train"),
+                "scoring_s": spent.get("score"),
+            }
+        )
+        before = after
+        seen[taken.sample[mine]] = True
+    return pd.DataFrame(rows)
+
+
+def cycle_table(run: Run, dataset: ImageDataset) -> pd.DataFrame:
+    """What each cycle did and came to: `cycle_changes` with the measures of `Run.cycles`."""
+    return cycle_changes(run, dataset).merge(run.cycles().drop(columns="seconds"), on="cycle", how="left")
 
 
 def summary(run: Run, dataset: ImageDataset) -> dict[str, Any]:

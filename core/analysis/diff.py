@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pyarrow.parquet
 
-from core.analysis import figures, peers
+from core.analysis import measures, peers
 from core.plots import maps
 from core.runs import answers, same
 from core.runs.run import Run, all_runs
@@ -156,7 +156,7 @@ def drawn(
     text = (
         f"cycle {at}, against {second.id}, cycle {then}; {len(samples):,} images that both rank; 0 %: taken first{many}"
     )
-    drawn = maps.places(table, "the first", "the second", figures.note(first, text))
+    drawn = maps.places(table, "the first", "the second", measures.note(first, text))
     return drawn.update_layout(dragmode="lasso")
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import methods, tsne
-from core.analysis import measures, peers, policies, rankings, samples, simulation
-from core.analysis.curves import CHECKS, cleaning_curve, envelopes, learning_curve
-from core.plots import curves, maps
-from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
+from core.analysis import curves, measures, peers, policies, rankings, samples, simulation
+from core.analysis.curves import CHECKS
+from core.plots import maps
+from core.plots.curves import budget, policy_curves
 from core.runs.reference import reference_counts, reference_labels
 from core.runs.run import REGIONS, Run
 from core.runs.spec import Config
@@ -41,24 +41,7 @@ def figure(
     if name == "policies":
         return policy_figure([run, *(peers.of_study(run) if others is None else others)], dataset, band)
     if name == "curves":
-        runs = [run, *(peers.same_experiment(run) if others is None else others)]
-        accuracy = measures.test_title(run)
-        if not config.question.checks:
-            text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
-            return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
-        if reference_labels(config, dataset) is None:
-            text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
-            return estimates(run.cycles(), cycle, note(run, text), accuracy)
-        checks = CHECKS[dataset.answer]
-        curves, axis = checks.drawn(
-            pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True), config
-        )
-        at, end = int(run.cycles()[axis].iloc[cycle]), float(curves["n_labels"].max())
-        bounds = envelopes(config, dataset, int(end)).rename(columns={axis: "n_labels"})
-        collected = checks.collected[axis]
-        text = f"AUC: mean share of {checks.right} over the {collected}; bands ± 1 s.d."
-        axes = collected.capitalize(), checks.right.capitalize()
-        return cleaning_curves(curves, bounds, at, note(run, text), *axes, checks.simulated)
+        return curves.figure(run, dataset, cycle, others)
     if name == "distribution":
         (score,) = _scores(run, cycle, chosen, (config.method,))
         return score_distribution(run, dataset, cycle, score)
@@ -76,7 +59,7 @@ def figure(
     if "cross-entropy" not in there.columns:  # in active learning images without any label have none
         run.posterior(cycle)  # says so where none of them has, because it is gone
         scored = scored.dropna(subset="cross-entropy")
-    return maps.noise_map(scored, note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
+    return maps.noise_map(scored, measures.note(run, f"cycle {cycle}; {map_text(config, dataset)}"))
 
 
 def _scores(run: Run, cycle: int, chosen: Sequence[str], default: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,12 +76,13 @@ def _scores(run: Run, cycle: int, chosen: Sequence[str], default: tuple[str, ...
 
 def confusion(run: Run, counts: pd.DataFrame, cycle: int) -> go.Figure:
     """Images by given and suggested label. counts: numbers, index and columns are class names."""
-    return maps.confusion(counts, note(run, f"cycle {cycle}; numbers of images, n = {counts.to_numpy().sum():,}"))
+    text = f"cycle {cycle}; numbers of images, n = {counts.to_numpy().sum():,}"
+    return maps.confusion(counts, measures.note(run, text))
 
 
 def scatter(run: Run, table: pd.DataFrame, across: str, up: str, cycle: int) -> go.Figure:
     """Images by two of their scores; table: rows of `samples` that have both."""
-    return maps.scatter(table, across, up, note(run, f"cycle {cycle}; {len(table):,} images"))
+    return maps.scatter(table, across, up, measures.note(run, f"cycle {cycle}; {len(table):,} images"))
 
 
 def embedding_map(
@@ -122,7 +106,7 @@ def embedding_map(
     text = (
         f"cycle {cycle}; {some or f'{len(table):,} images'}; {EMBEDDING_TEXT}; colour: {title}, 2nd to 98th percentile"
     )
-    return maps.embedding_map(table, colour, title, note(run, text), selected)
+    return maps.embedding_map(table, colour, title, measures.note(run, text), selected)
 
 
 BANDS = {"sd": "± 1 s.d.", "interval": "95 % interval (± 1.96 standard errors)"}
@@ -140,7 +124,7 @@ def policy_figure(runs: list[Run], dataset: ImageDataset, band: str) -> go.Figur
         f"static simulation by each first ranking, seed {seeds}, {simulation.VOTE_SETS} draws of annotations (n = {n}); band "
         f"{BANDS[band]}; AUC: mean share of correct majority labels over the collected labels"
     )
-    return curves.policy_curves(table, policies.areas(found), band, small)
+    return policy_curves(table, policies.areas(found), band, small)
 
 
 def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.Figure:
@@ -152,7 +136,7 @@ def budget_figure(run: Run, curves: pd.DataFrame, at: int, target: float) -> go.
             f"simulation by each first ranking, mean over {simulation.VOTE_SETS} draws of annotations; minimal: two labels "
             "correct one image, the least that any ranking can need"
         )
-    return budget(curves, not run.config.question.checks, at, target, note(run, text))
+    return budget(curves, not run.config.question.checks, at, target, measures.note(run, text))
 
 
 def noise_text(config: Config, dataset: ImageDataset) -> str:
@@ -176,7 +160,7 @@ def score_distribution(run: Run, dataset: ImageDataset, cycle: int, score: str) 
     cut = rankings.next_cut(table, config) if score == config.method and of_images else None
     numbers, edges = np.histogram(table[score].dropna(), bins=samples.BINS)
     bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "everything": numbers, "kept": numbers})
-    text = note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")
+    text = measures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen")
     return maps.distribution(bins, score, cut, text)
 
 
@@ -187,15 +171,3 @@ def map_text(config: Config, dataset: ImageDataset) -> str:
     if reference_counts(config, dataset) is None:
         return "l̂: label histogram; which labels are wrong is not known"
     return "l̂: label histogram; clear noise: wrong label on an image whose annotations agree; difficult: whose annotations do not"
-
-
-def note(run: Run, definition: str) -> str:
-    """The small print of a figure: data, annotators, run and definition."""
-    about, config = run.about, run.config
-    kind = about["annotators"] if config.question.checks else "none"  # learning asks for the label, not for votes
-    labels = {"human": "human annotations", "simulated": "simulated annotators", "none": "reference labels"}[kind]
-    if config.annotator == "person":
-        labels = "labels by people"
-    return (
-        f"{config.dataset}, N = {about['n_samples']:,}, {labels} · run {run.id}, seed\u00a0{config.seed}\n{definition}"
-    )

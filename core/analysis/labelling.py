@@ -1,90 +1,17 @@
-"""What became of the labels: relabels, cleaned labels, suspected issues, votes, as tables."""
+"""The labels as they are handed on, as tables: cleaned labels, suspected issues, votes, the log."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from core import relabel
 from core.analysis import samples
 from core.relabel import Floats, Ints, Labels
 from core.runs import answers
-from core.runs.reference import reference_counts
 from core.runs.run import PERSON, Run
 from core.store.log import standing
 from data.dataset import ImageDataset
 from data.errors import UserError
-
-
-def cycle_changes(run: Run, dataset: ImageDataset) -> pd.DataFrame:
-    """What each cycle did: cycle, labels collected, samples touched, majority labels changed, seconds per phase."""
-    _, taken, events = run.state(dataset.ids)
-    before: Floats = np.full(len(dataset.ids), -1.0)
-    seen = np.zeros(len(dataset.ids), dtype=bool)
-    rows = []
-    phases = run.log.phases()
-    for cycle in sorted(set(phases["cycle"])):
-        mine = (events["cycle"] == cycle).to_numpy()
-        after = before.copy()
-        after[taken.sample[mine]] = taken.majority[mine]  # the last event of a sample wins
-        spent = phases[phases["cycle"] == cycle].set_index("phase")["seconds"]
-        rows.append(
-            {
-                "cycle": int(cycle),
-                "labels": int(mine.sum()),
-                "samples": len(np.unique(taken.sample[mine])),
-                "changed": int(((after != before) & seen).sum()),
-                "training_s": spent.get("train"),
-                "scoring_s": spent.get("score"),
-            }
-        )
-        before = after
-        seen[taken.sample[mine]] = True
-    return pd.DataFrame(rows)
-
-
-def cycle_table(run: Run, dataset: ImageDataset) -> pd.DataFrame:
-    """What each cycle did and came to: `cycle_changes` with the measures of `Run.cycles`."""
-    return cycle_changes(run, dataset).merge(run.cycles().drop(columns="seconds"), on="cycle", how="left")
-
-
-def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
-    """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
-
-    relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
-    selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
-    """
-    config, written = run.config, run.answer.written
-    _, taken, events = run.state(dataset.ids, up_to_cycle)
-    asked = (events["cycle"] > 0).to_numpy()
-    collected = taken[asked]
-    initial = samples.majority_at_start(taken, asked, len(dataset))
-    visits, log = relabel.visits(collected, initial), events[asked].reset_index(drop=True)
-    cycles = log["cycle"].to_numpy()[visits.first]
-    scores_at = np.full(len(cycles), np.nan)
-    for cycle in np.unique(cycles):
-        method = run.config_at(int(cycle) - 1).method
-        ranking = run.ranking(int(cycle) - 1, [method])[method].to_numpy(np.float64)
-        scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
-    reference = reference_counts(config, dataset)
-    kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
-    said = written(collected.label[np.argsort(visits.of, kind="stable")]).tolist()
-    ends = np.cumsum(visits.n_votes).tolist()
-    return pd.DataFrame(
-        {
-            "relabel": np.arange(1, len(cycles) + 1),
-            "cycle": cycles,
-            "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
-            "votes": [", ".join(said[end - n : end]) for end, n in zip(ends, visits.n_votes.tolist(), strict=True)],
-            "n_votes": visits.n_votes,
-            "before": written(visits.before),
-            "after": written(visits.after),
-            "formed": visits.formed,
-            "score": scores_at,
-            "kind": kinds,
-            "source": log["source"].to_numpy()[visits.first],
-        }
-    )
 
 
 def through(run: Run, cycle: int) -> int | None:

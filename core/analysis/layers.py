@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from core import metrics
-from core.analysis import figures
+from core.analysis import measures
 from core.plots import classes
 from core.relabel import Floats, Ints
 from core.runs.answers import ENTROPIES, PREDICTED
@@ -136,7 +136,7 @@ def class_figure(run: Run, cycle: int) -> go.Figure | None:
     if table.empty:
         return None
     text = "IoU of each class on the test set, in %; empty: no test image has the class, and none was predicted"
-    return classes.iou(table, cycle, figures.note(run, text))
+    return classes.iou(table, cycle, measures.note(run, text))
 
 
 def between(first: Layers, second: Layers, sample_ids: list[str]) -> pd.DataFrame:

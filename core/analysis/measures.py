@@ -130,3 +130,15 @@ def _size_text(config: Config, dataset: ImageDataset) -> str:
     return (
         f" The model sees {width} × {height} pixels of each ({dataset.images.fit}; --image-size and --fit change that)."
     )
+
+
+def note(run: Run, definition: str) -> str:
+    """The small print of a figure: data, annotators, run and definition."""
+    about, config = run.about, run.config
+    kind = about["annotators"] if config.question.checks else "none"  # learning asks for the label, not for votes
+    labels = {"human": "human annotations", "simulated": "simulated annotators", "none": "reference labels"}[kind]
+    if config.annotator == "person":
+        labels = "labels by people"
+    return (
+        f"{config.dataset}, N = {about['n_samples']:,}, {labels} · run {run.id}, seed\u00a0{config.seed}\n{definition}"
+    )

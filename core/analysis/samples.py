@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from core import methods, scores, tsne
+from core import methods, relabel, scores, tsne
 from core.relabel import Floats, Ints, Votes
 from core.runs.reference import ground_truth, ground_truth_digest, reference_counts
 from core.runs.run import Run, home
@@ -493,6 +493,45 @@ def majority_at_start(taken: Votes, later: NDArray[np.bool_], n: int) -> Ints:
     initial = np.full(n, -1)
     initial[taken.sample[~later]] = taken.majority[~later]  # the last event of a sample wins
     return initial
+
+
+def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) -> pd.DataFrame:
+    """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
+
+    relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
+    selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
+    """
+    config, written = run.config, run.answer.written
+    _, taken, events = run.state(dataset.ids, up_to_cycle)
+    asked = (events["cycle"] > 0).to_numpy()
+    collected = taken[asked]
+    initial = majority_at_start(taken, asked, len(dataset))
+    visits, log = relabel.visits(collected, initial), events[asked].reset_index(drop=True)
+    cycles = log["cycle"].to_numpy()[visits.first]
+    scores_at = np.full(len(cycles), np.nan)
+    for cycle in np.unique(cycles):
+        method = run.config_at(int(cycle) - 1).method
+        ranking = run.ranking(int(cycle) - 1, [method])[method].to_numpy(np.float64)
+        scores_at[cycles == cycle] = ranking[visits.sample[cycles == cycle]]
+    reference = reference_counts(config, dataset)
+    kinds = relabel.kinds(visits.before, visits.after, reference[visits.sample]) if reference is not None else ""
+    said = written(collected.label[np.argsort(visits.of, kind="stable")]).tolist()
+    ends = np.cumsum(visits.n_votes).tolist()
+    return pd.DataFrame(
+        {
+            "relabel": np.arange(1, len(cycles) + 1),
+            "cycle": cycles,
+            "sample_id": np.array(dataset.ids, dtype=object)[visits.sample],
+            "votes": [", ".join(said[end - n : end]) for end, n in zip(ends, visits.n_votes.tolist(), strict=True)],
+            "n_votes": visits.n_votes,
+            "before": written(visits.before),
+            "after": written(visits.after),
+            "formed": visits.formed,
+            "score": scores_at,
+            "kind": kinds,
+            "source": log["source"].to_numpy()[visits.first],
+        }
+    )
 
 
 def with_noise_scores(run: Run, table: pd.DataFrame, cycle: int) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core import scores
-from core.analysis import bounds, curves, figures, labelling, samples
+from core.analysis import bounds, curves, figures, measures, samples
 from core.plots import learn, style
 from core.relabel import Floats
 from core.runs.run import Run
@@ -141,7 +141,7 @@ def bound(run: Run, dataset: ImageDataset, cycle: int) -> Bound:
     table = table.assign(chosen=table["rank"] <= k)
     shared = int(table.nlargest(k, "label-gradnorm")["chosen"].sum())
     correlation = float(table["entropy-gradnorm"].rank().corr(table["label-gradnorm"].rank()))
-    drawn = learn.norms(table, figures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
+    drawn = learn.norms(table, measures.note(run, f"cycle {cycle}; {len(table):,} images that may still be chosen"))
     return Bound(drawn, correlation, k, shared, k * k / len(table))
 
 
@@ -260,7 +260,7 @@ class Relabel:
 
 def relabel(run: Run, dataset: ImageDataset) -> Relabel:
     """The first relabel of a cleaning run that changed a label and took at least three votes, or else the longest."""
-    table = labelling.relabels(run, dataset)
+    table = samples.relabels(run, dataset)
     changed = table[table["formed"] & (table["before"] != table["after"])]
     long = changed[changed["n_votes"] >= 3]
     one = (long if len(long) else table.nlargest(1, "n_votes")).iloc[0]

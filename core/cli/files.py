@@ -23,7 +23,7 @@ TABLES: dict[str, Callable[[Run, int], pd.DataFrame]] = {
     ),
     "votes": lambda run, cycle: labelling.given_votes(run),
     "cycles": lambda run, cycle: run.cycles(),
-    "relabels": lambda run, cycle: labelling.relabels(run, load(run), labelling.through(run, cycle)),
+    "relabels": lambda run, cycle: samples.relabels(run, load(run), labelling.through(run, cycle)),
     "cleaned": lambda run, cycle: labelling.cleaned(run, load(run), cycle),
     "issues": lambda run, cycle: labelling.issues(run, load(run), cycle),
     "removal": lambda run, cycle: removal.table(removal.of_cycle(run, cycle)),

@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core import methods
-from core.analysis import curves, figures, labelling, measures, samples
+from core.analysis import curves, measures, samples
 from core.files import printed
 from core.files.printed import Layout
 from core.runs.reference import reference_labels
@@ -70,7 +70,7 @@ class Picture:
 def html(run: Run, dataset: ImageDataset, cycle: int) -> str:
     """The report of a run at a cycle, self-contained, on white; every name is escaped."""
     config = run.config
-    curve = figures.figure(run, dataset, "curves", cycle)
+    curve = curves.figure(run, dataset, cycle)
     drawn = printed.figure_bytes(curve, "svg", Layout(FIGURE_MM, 8)) if printed.has_browser() else None
     return _TEMPLATES.get_template("report.html").render(
         title=f"{config.question.asks}: {config.arm} on {config.dataset}",
@@ -134,7 +134,7 @@ def _facts(run: Run, cycle: int) -> list[tuple[str, str]]:
 
 def _cycles(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, Any]:
     """The table of cycles: titles, rows of texts, and the number of cycles that the rows are some of."""
-    table = labelling.cycle_table(run, dataset).head(cycle + 1)
+    table = curves.cycle_table(run, dataset).head(cycle + 1)
     shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, ROWS).round().astype(int))]
     names = [name for name in COLUMNS if name in shown and (name != "changed" or shown[name].any())]
     if "estimated_low" not in names:  # of a model that has learnt the labels
@@ -163,7 +163,7 @@ def _grids(run: Run, dataset: ImageDataset, cycle: int) -> dict[str, list[Pictur
     config, row_of = run.config_at(cycle), {one: row for row, one in enumerate(dataset.ids)}
     found: dict[str, list[Picture]] = {}
     if config.question.checks and cycle > 0:
-        table = labelling.relabels(run, dataset, cycle)
+        table = samples.relabels(run, dataset, cycle)
         table = table[table["formed"] & (table["before"] != table["after"])].head(IMAGES)
         found["Labels that were changed first: before → after, score when chosen"] = [
             picture(row_of[one.sample_id], one.before, one.after, one.score) for one in table.itertuples()

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from core.analysis import figures
+from core.analysis import measures
 from core.plots import bars
 from core.runs import attribution, jobs
 from core.runs import run as runs
@@ -49,7 +49,7 @@ def _show(here: Here, found: Attribution, name: str) -> None:
         f"to the influence; damping {found.damping:g}, relative residual {found.residual:.1g} after {found.iterations:,} "
         "iterations"
     )
-    widgets.figure(bars.layers(found.by_layer, figures.note(here.run, note)), name)
+    widgets.figure(bars.layers(found.by_layer, measures.note(here.run, note)), name)
     effects = len(found.helps) + len(found.harms)
     widgets.table_export(lambda: attribution.effect_table([found], names), effects, name)
 

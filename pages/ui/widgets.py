@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import methods
-from core.analysis import bounds, budget, curves, figures, labelling, rankings
+from core.analysis import bounds, budget, curves, figures, measures, rankings, samples
 from core.analysis.samples import Outline, Samples, history, neighbours, of_cycle
 from core.files import bundle, export, printed
 from core.files.printed import Layout
@@ -224,7 +224,7 @@ def disagreement(_here: Here, key: tuple[str, int, int], first: str, second: str
 @st.cache_resource(max_entries=16, show_spinner=False)
 def relabels(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """The relabels of the run up to the cycle we stand at."""
-    return labelling.relabels(_here.run, _here.dataset, _here.cycle)
+    return samples.relabels(_here.run, _here.dataset, _here.cycle)
 
 
 def card(here: Here, row: pd.Series) -> None:
@@ -259,7 +259,7 @@ def _posterior(here: Here, row: pd.Series) -> None:
     position = int(row.name)
     probs = np.asarray(here.run.posterior(here.cycle)[position], dtype=np.float64)
     votes = _labels(here, here.key).histogram[position]
-    note = figures.note(here.run, f"{row['sample_id']}, cycle {here.cycle}; the given label in bold")
+    note = measures.note(here.run, f"{row['sample_id']}, cycle {here.cycle}; the given label in bold")
     drawn = learn.posterior_bars(here.dataset.class_names, probs, votes, int(row["label"]), note)
     figure(drawn, f"{here.run.id}-cycle{here.cycle}-image{position}")
 
@@ -364,4 +364,4 @@ def ladder(_here: Here, key: tuple[str, int, int]) -> tuple[pd.DataFrame, pd.Dat
 @st.cache_resource(max_entries=16, show_spinner=False)
 def changes(_here: Here, key: tuple[str, int, int]) -> pd.DataFrame:
     """What each cycle did and came to."""
-    return labelling.cycle_table(_here.run, _here.dataset)
+    return curves.cycle_table(_here.run, _here.dataset)

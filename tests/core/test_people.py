@@ -196,7 +196,7 @@ def test_the_next_cycle_trains_on_what_people_said(one, pool):
     assert one.cycles()["n_labels"].tolist() == [0, 20]
     assert (one.ranking(1)["status"][:20] == "cleaned").all()
     assert one.ranking(1)["rank"][:20].isna().all()
-    table = labelling.relabels(one, pool)
+    table = samples.relabels(one, pool)
     assert table["source"].unique().tolist() == ["person: ann"]
     assert (table["kind"] == "").all()
     assert len(table) == 20
@@ -324,7 +324,7 @@ def test_one_more_vote_settles_a_tie_or_it_does_not(three):
     loop.work(found, voted)
     assert found.ranking(1)["status"][:3].tolist() == ["cleaned", "tied", "tied"]
     assert sorted(found.ranking(1)["rank"][1:10]) == list(range(1, 10))
-    table = labelling.relabels(found, voted).set_index("sample_id")
+    table = samples.relabels(found, voted).set_index("sample_id")
     assert table.loc[voted.ids[0], ["before", "after", "formed"]].tolist() == ["—", voted.class_names[settled], True]
     assert table.loc[voted.ids[1], ["before", "after", "formed"]].tolist() == ["—", "—", False]
     assert found.cycles()["tied"].tolist() == [10, 9]
@@ -475,7 +475,7 @@ def test_a_vote_that_was_taken_back_may_be_brought_in_again(one, pool):
     assert annotation.record(one, *vote) == 1
     assert one.state(pool.ids)[0].majority[0] == 2
     assert labelling.given_votes(one)["annotator"].tolist() == ["ann"]
-    assert len(labelling.relabels(one, pool)) == 1
+    assert len(samples.relabels(one, pool)) == 1
 
 
 def test_a_tie_that_is_settled_is_a_label_that_changed(home, pool):
@@ -484,7 +484,7 @@ def test_a_tie_that_is_settled_is_a_label_that_changed(home, pool):
     annotation.record(found, [tied.ids[0]], np.array([4]), ["cy"])
     found.log.set_fact("target", 2)
     loop.work(found, tied)
-    assert labelling.cycle_changes(found, tied)["changed"].tolist() == [0, 1]
+    assert curves.cycle_changes(found, tied)["changed"].tolist() == [0, 1]
     assert labelling.cleaned(found, tied, 1)["changed"].sum() == 1
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import data
-from core.analysis import curves, figures, labelling, peers, policies, rankings, samples
+from core.analysis import curves, figures, peers, policies, rankings, samples
 from core.engine import loop
 from core.runs import questions, run, same, settle, spec
 from core.runs.spec import Config
@@ -115,7 +115,7 @@ def test_unlabelled_samples_have_no_given_label_and_no_kind(learning, pool):
 
 
 def test_what_each_cycle_changed(cleaning, pool):
-    changes = labelling.cycle_changes(cleaning, pool)
+    changes = curves.cycle_changes(cleaning, pool)
     assert changes["labels"].tolist() == [250, 60, 60]
     before = cleaning.state(pool.ids, 0)[0].majority
     after = cleaning.state(pool.ids, 1)[0].majority
@@ -240,7 +240,7 @@ def test_cleaning_curve_by_hand(elsewhere, four):
 
 
 def test_cycle_changes_by_hand(elsewhere, four):
-    found = labelling.cycle_changes(logged(four), four)
+    found = curves.cycle_changes(logged(four), four)
     assert found[["cycle", "labels", "samples", "changed"]].values.tolist() == [
         [0, 4, 4, 0],
         [1, 3, 2, 1],

@@ -9,7 +9,7 @@ import pytest
 import data
 from core import relabel
 from core.__main__ import main
-from core.analysis import figures, labelling, policies, samples
+from core.analysis import figures, policies, samples
 from core.engine import loop
 from core.runs import annotation, branch, jobs, questions, run, settle
 from core.runs.spec import Config
@@ -96,7 +96,7 @@ def test_views_know_what_ranked_each_cycle(parents, pool):
     assert [again.config_at(k).method for k in range(3)] == ["cleaning", "cross-entropy", "self-confidence"]
     history = samples.history(again, 5)
     assert history["score"].tolist() == [again.ranking(k)[again.config_at(k).method].iloc[5] for k in range(3)]
-    found = labelling.relabels(again, pool)
+    found = samples.relabels(again, pool)
     second = found[found["cycle"] == 2].iloc[0]
     row = pool.ids.index(second["sample_id"])
     assert second["score"] == again.ranking(1)["cross-entropy"].iloc[row]
