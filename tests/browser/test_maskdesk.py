@@ -328,6 +328,17 @@ def test_given_mask_proposal_or_nothing_and_where_the_first_two_differ(mounted):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_what_an_image_starts_from_is_said_where_it_has_no_given_mask(mounted):
+    proposal = blank()
+    proposal[:, :12] = 0
+    easel = mounted(image("1.png", proposal=masktext.encode(proposal)), image("2.png"))
+    start = easel.page.locator("select.start")
+    assert start.input_value() == "proposal"
+    assert start.locator("option:disabled").all_inner_texts() == ["the given mask"]
+    np.testing.assert_array_equal(easel.mask(), proposal)  # it is saved, and the next image has neither
+    assert start.input_value() == "empty"
+
+
 def shades(easel: Easel, *pixels: tuple[int, int]) -> list[bool]:
     """Whether the mask colours these pixels, (column, row), where there is no image below it."""
     easel.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

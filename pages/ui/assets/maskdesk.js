@@ -486,7 +486,10 @@ export default function({ parentElement, data, setStateValue }) {
     $("size").parentElement.querySelector("output").textContent = desk.size + " px";
     $("opacity").value = desk.opacity;
     $("opacity").parentElement.querySelector("output").textContent = desk.opacity + " %";
-    $("start").value = desk.start;
+    // What this image really starts from, where it lacks what is wished
+    const missing = { given: now && !now.given, proposal: now && !now.proposal };
+    for (const option of $("start").options) option.disabled = Boolean(missing[option.value]);
+    $("start").value = !missing[desk.start] ? desk.start : now.given ? "given" : now.proposal ? "proposal" : "empty";
     where();
     paint();
   }
