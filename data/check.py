@@ -175,8 +175,12 @@ def _masks(made: Check, images: pd.DataFrame, looked: MaskLook) -> list[Finding]
                 f"{_few(empty)}: these images count as images without a label; draw their masks, or take them out.",
             )
         )
-    if "pixels" not in classes:
+    if looked.pixels is None:
         return found
+    drawn = looked.pixels.sum(axis=1) > 0
+    if unknown := looked.pixels[drawn, -1].sum() / max(1, looked.pixels[drawn].sum()):
+        said = f"{unknown:.1%} of the masks' pixels are unknown: they are neither trained on nor measured."
+        found.append(Finding("fine", said))
     shown = classes["pixels"] > 0
     absent = classes["name"][~shown].tolist()
     if absent and shown.any():
