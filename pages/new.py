@@ -83,7 +83,7 @@ PREDICTED = {
 SEEN_BY = ("size", "fit", "test_share", "unannotated")  # options of a run that change what a look at its images finds
 CLASSES, EACH, SIDE = 12, 8, 72  # of the preview: classes, images of each, pixels
 OF_PIXELS = "Share of the pixels whose class is known"
-SCENES = 10  # images of the preview of masks
+SCENES, NAMED = 12, 40  # of the preview of masks: images, classes in the legend
 
 frame.setup("New run")
 frame.sidebar()
@@ -381,7 +381,10 @@ def scenes(found: Found, masks: LazyMasks) -> None:
     hatched = " Hatched: unknown." if len(drawn) and (codes == VOID).any() else ""
     st.caption(f"{len(some)} of {count(len(rows), 'image')}{which}.{hatched}")
     st.image([png(one, layers.SIDE) for one in over], width=layers.SIDE)
-    layers.classes(found.class_names, "classes-of-masks")
+    names = found.class_names
+    layers.classes(names[:NAMED], "classes-of-masks")
+    if len(names) > NAMED:
+        st.caption(f"and {len(names) - NAMED:,} more classes")
 
 
 def choose() -> start.Images | None:
@@ -399,8 +402,12 @@ def choose() -> start.Images | None:
         return ready()
     try:
         return own(way)
-    except UserError:
+    except UserError as error:
         st.session_state.pop("checked", None)
+        file = st.session_state.get("zip")
+        if way == "zip" and file is not None and "unpacked" in st.session_state:
+            # Where it was unpacked says nothing to who uploaded it
+            raise UserError(str(error).replace(str(st.session_state["unpacked"][1]), file.name)) from error
         raise
 
 
