@@ -250,7 +250,7 @@ def test_what_is_wrong_with_some_masks_is_said_and_they_are_left_out(scenes: Pat
         "it has 2 masks, 4.png and 4.tif; keep one (1: images/4.png)",
         "there is no image of its name; add it, or delete the mask (1: masks/other.png)",
         "1 image is without a mask: people can give one, image by image.",
-        "1 mask is empty, without a pixel of any class, those of images/6.png: these images count as images without a label",
+        "1 mask is empty, without a pixel of any class, that of images/6.png: it counts as an image without a label",
     ):
         assert sentence in said(app)
 

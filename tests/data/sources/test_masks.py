@@ -113,7 +113,7 @@ def test_an_empty_mask_counts_as_none_and_is_named(root: Path) -> None:
     save(root / "masks/04.png", np.full((12, 16), 255, np.uint8))
     pool = everything(root)
     assert unlabelled(pool) == ["images/04.png"]
-    assert "1 mask is empty, without a pixel of any class, those of images/04.png: these images count" in said(root)
+    assert "1 mask is empty, without a pixel of any class, that of images/04.png: it counts as" in said(root)
 
 
 def test_all_masks_may_be_empty(root: Path) -> None:
