@@ -105,7 +105,7 @@ def check(found: Found, class_names: list[str] | None = None, *, votes: bool = F
         [],
     )
     about = _labels(made, images, votes) if found.mask_look is None else _masks(made, images, found.mask_look)
-    made.findings.extend([*about, *_held_out(made), *_files(made, found)])
+    made.findings.extend([*about, *_held_out(made, found), *_files(made, found)])
     return made
 
 
@@ -168,15 +168,19 @@ def _masks(made: Check, images: pd.DataFrame, looked: MaskLook) -> list[Finding]
     if without := made.n_unlabelled - len(empty):
         found.append(Finding("look", f"{_are(without)} without a mask: people can give one, image by image."))
     if empty:
-        found.append(
-            Finding(
-                "look",
-                f"{_n(len(empty), 'mask')} {'is' if len(empty) == 1 else 'are'} empty, without a pixel of any class, those of "
-                f"{_few(empty)}: these images count as images without a label; draw their masks, or take them out.",
-            )
-        )
-    if "pixels" not in classes:
+        are, whose = "are", "those"
+        advice = "these images count as images without a label; draw their masks, or take them out"
+        if len(empty) == 1:
+            are, whose, advice = "is", "that", "it counts as an image without a label; draw its mask, or take it out"
+        which = f"{whose} of {_few(empty)}"
+        said = f"{_n(len(empty), 'mask')} {are} empty, without a pixel of any class, {which}: {advice}."
+        found.append(Finding("look", said))
+    if looked.pixels is None:
         return found
+    drawn = looked.pixels.sum(axis=1) > 0
+    if unknown := looked.pixels[drawn, -1].sum() / max(1, looked.pixels[drawn].sum()):
+        said = f"{unknown:.1%} of the masks' pixels are unknown: they are neither trained on nor measured."
+        found.append(Finding("fine", said))
     shown = classes["pixels"] > 0
     absent = classes["name"][~shown].tolist()
     if absent and shown.any():
@@ -196,12 +200,13 @@ def _masks(made: Check, images: pd.DataFrame, looked: MaskLook) -> list[Finding]
     return found
 
 
-def _held_out(made: Check) -> list[Finding]:
+def _held_out(made: Check, found: Found) -> list[Finding]:
     if made.n_test:
         said = f"{_are(made.n_test)} held out to test the model, and neither ranked nor checked."
         return [Finding("fine", said)]
     if made.n_pool:
-        return [Finding("look", "There is no test set, so no test accuracy will be shown.")]
+        measure = "accuracy" if found.mask_look is None else "mean IoU"
+        return [Finding("look", f"There is no test set, so no test {measure} will be shown.")]
     return []
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,37 +21,69 @@ from core.runs.spec import OPTIONS
 from data import check
 from data.dataset import Answer
 from data.errors import UserError
-from data.files import roots, upload
+from data.files import overlay, roots, upload
 from data.files.preview import png, small
+from data.lazy import LazyMasks
+from data.masks import VOID, narrowed
 from data.sources import folder
 from data.sources.own import Found, assemble
-from pages.ui import frame, start, widgets
+from data.words import count
+from pages.ui import frame, layers, start, widgets
 
 WAYS = {"ready": "A data set that is ready", "folder": "A folder on the server", "zip": "A zip file"}
-KINDS = {  # of images on the server: an example of a place, and what is expected there
-    "folder": (
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of images of one's own. example: of a place · expected: there · classes: what naming them does, empty where files do ·
+    place: what it is."""
+
+    example: str
+    expected: str
+    classes: str = "Of images without labels: the names for people to choose from, with commas between them."
+    place: str = "File or folder"
+
+
+KINDS = {
+    "folder": Layout(
         "images",
         "One sub-folder a class, or images and a metadata.csv with the columns file_name and label.",
+        place="Folder",
     ),
-    "csv": ("labels.csv", "A CSV file with the columns path and label, and split where images are to be tested on."),
-    "coco": ("coco", "A folder with annotations in COCO's JSON, in it or in its folder annotations; or such a file."),
-    "parquet": (
-        "parquet",
-        "A Parquet file as Hugging Face writes it, with the columns image and label; or a folder of them.",
+    "csv": Layout(
+        "labels.csv", "A CSV file with the columns path and label, and split where images are to be tested on."
     ),
-    "webdataset": ("shards", "A folder of WebDataset's tar files; or such a file."),
-    "masks": (
+    "coco": Layout(
+        "coco", "A folder with annotations in COCO's JSON, in it or in its folder annotations; or such a file."
+    ),
+    "parquet": Layout(
+        "parquet", "A Parquet file as Hugging Face writes it, with the columns image and label; or a folder of them."
+    ),
+    "webdataset": Layout("shards", "A folder of WebDataset's tar files; or such a file."),
+    "masks": Layout(
         "scenes",
-        "A folder with images in images, their masks as PNG in masks, and a classes.csv; or that in train and test.",
+        "Images in the folder images, their masks as PNG of the same names in masks, and a classes.csv with one class a line: "
+        "name, or value,name, or name,r,g,b. Or images and masks in train and test. Where nothing is labelled yet: no masks.",
+        "Instead of classes.csv: the classes of the values 0, 1, … of the masks, with commas between them.",
+        "Folder",
+    ),
+    "coco-masks": Layout(
+        "coco",
+        "A folder with annotations in COCO's JSON, polygons or RLE, in it or in its folder annotations; or such a file.",
+        "",
     ),
 }
+ZIPPED = [name for name in KINDS if name == "folder" or data.CATALOGUE[name].fits is not None]
 SECTIONS: dict[Answer, str] = {"class": "", "mask": "Segmentation: "}  # kinds of labels, in the order of the list
 MARKS = {"stop": ":material/block:", "look": ":material/warning:", "fine": ":material/check:"}
 PREDICTED = {
     "out-of-sample": "on other images than those it predicts (cross-validation, or another data set)",
     "in-sample": "on the images and labels that it predicts",
 }
+SEEN_BY = ("size", "fit", "test_share", "unannotated")  # options of a run that change what a look at its images finds
 CLASSES, EACH, SIDE = 12, 8, 72  # of the preview: classes, images of each, pixels
+OF_PIXELS = "Share of the pixels whose class is known"
+SCENES, NAMED = 12, 40  # of the preview of masks: images, classes in the legend
 
 frame.setup("New run")
 frame.sidebar()
@@ -76,32 +108,13 @@ def ready() -> start.Images | None:
 
 def own(way: str) -> start.Images | None:
     """Images of one's own, checked; None until they are."""
-    kind, of_labels, of_votes = "folder", None, None
-    if way == "zip":
-        file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip")
-        st.caption(
-            "A folder for each class, or images and a metadata.csv with the columns file_name and label. "
-            "What is no image is left out, and listed. Larger ones: copy the images to the server, and name the folder."
-        )
-        root = None if file is None else unpacked(file)
-    else:
-        kind = st.selectbox("Layout", list(KINDS), key="kind", format_func=lambda one: data.CATALOGUE[one].title)
-        typed = st.text_input(
-            "Folder on the server" if kind == "folder" else "File or folder on the server",
-            placeholder=f"{roots.roots()[0]}/{KINDS[kind][0]}",
-            key="root",
-            help=f"On the computer that runs NextLabel. {KINDS[kind][1]} The images stay where they are.",
-        )
-        root = roots.inside(typed) if typed.strip() else None
-    with st.expander("Labels or annotations from a table; images without labels"):
-        table = given_table() if kind == "folder" else None
-        text = st.text_input(
-            "Classes (optional)",
-            placeholder="cat, dog",
-            key="classes",
-            help="Of images without labels: the names for people to choose from, with commas between them.",
-        )
-        classes = list(dict.fromkeys(one.strip() for one in text.split(",") if one.strip())) or None
+    kind, root = uploaded() if way == "zip" else on_server()
+    table, classes, of_labels, of_votes = None, None, None, None
+    if "labels" in data.CATALOGUE[kind].options:
+        with st.expander("Labels or annotations from a table; images without labels"):
+            table, classes = given_table(), named_classes(kind)
+    elif KINDS[kind].classes:
+        classes = named_classes(kind)
     if root is None:
         return None
     votes = table is not None and folder.is_votes(table)
@@ -116,7 +129,7 @@ def own(way: str) -> start.Images | None:
         with bar() as progress:
             found = look(kind, root, class_names=classes, progress=progress, **tables)
         looked = check.check(found, classes, votes=votes)
-        if looked.passed:
+        if looked.passed and found.masks is None:
             assemble(found, classes, of_votes)  # raises what only the whole data set shows
         st.session_state["checked"] = key, found, looked
         st.rerun()
@@ -143,12 +156,58 @@ def look(kind: str, root: Path, **options: Any) -> Found:
     return find(root, **({"on_demand": True} if kind == "folder" else {}), **options)
 
 
-def unpacked(file: UploadedFile) -> Path:
-    """The folder of an uploaded zip file, unpacked at the first drawing only."""
+def on_server() -> tuple[str, Path | None]:
+    """A layout, and a place on the server that has it; None until one is named."""
+    kind = st.selectbox("Layout", list(KINDS), key="kind", format_func=lambda one: data.CATALOGUE[one].title)
+    layout = KINDS[kind]
+    typed = st.text_input(
+        f"{layout.place} on the server",
+        placeholder=f"{roots.roots()[0]}/{layout.example}",
+        key="root",
+        help="On the computer that runs NextLabel. The images stay where they are.",
+    )
+    st.caption(frame.plain(layout.expected))
+    return kind, roots.inside(typed) if typed.strip() else None
+
+
+def uploaded() -> tuple[str, Path | None]:
+    """The layout of an uploaded zip file, and where it was unpacked; None until there is one."""
+    file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip")
+    st.caption(
+        "A folder for each class, or images and a metadata.csv with the columns file_name and label; images with masks and "
+        "a classes.csv; or COCO annotations and their images. What is no image is left out, and listed. Larger ones: copy the "
+        "images to the server, and name the folder."
+    )
+    if file is None:
+        return "folder", None
+    root, recognised = unpacked(file)
+    kind = st.selectbox(
+        "Layout of the zip file",
+        ZIPPED,
+        ZIPPED.index(recognised),
+        format_func=lambda one: data.CATALOGUE[one].title,
+        key=f"zipped-{file.file_id}",
+        help="Recognised by what lies in it: a folder images beside masks or a classes.csv; COCO's JSON, with or without "
+        "polygons and RLE; anything else, or images with a metadata.csv, as class folders.",
+    )
+    st.caption(f"Recognised by its files; choose another if that is wrong. {frame.plain(KINDS[kind].expected)}")
+    return kind, root
+
+
+def unpacked(file: UploadedFile) -> tuple[Path, str]:
+    """The folder of an uploaded zip file, unpacked at the first drawing only, and the layout that it has."""
     if st.session_state.get("unpacked", (None,))[0] != file.file_id:
         with st.spinner("Checking and unpacking…"):
-            st.session_state["unpacked"] = file.file_id, upload.unpack(file)
-    return st.session_state["unpacked"][1]
+            root = upload.unpack(file)
+            fits = [name for name in ZIPPED if (test := data.CATALOGUE[name].fits) is not None and test(root)]
+            st.session_state["unpacked"] = file.file_id, root, [*fits, "folder"][0]
+    return st.session_state["unpacked"][1:]
+
+
+def named_classes(kind: str) -> list[str] | None:
+    """The names of the classes, where somebody types them."""
+    text = st.text_input("Classes (optional)", placeholder="cat, dog", key="classes", help=KINDS[kind].classes)
+    return list(dict.fromkeys(one.strip() for one in text.split(",") if one.strip())) or None
 
 
 def given_table() -> Path | None:
@@ -232,7 +291,7 @@ def as_run(images: start.Images, given: dict[str, Any] | None) -> None:
         config, dataset = settle.settle(given, frame.dataset)
     except UserError:  # said where the run is started
         return report(found, looked, looked.n_pool, looked.n_test)
-    options = {name: value for name, value in config.load_options.items() if name in ("size", "fit", "test_share")}
+    options = {name: value for name, value in config.load_options.items() if name in SEEN_BY}
     if options:
         key = (*key, *options.items())
         if st.session_state.get("checked-as", (None,))[0] != key:
@@ -270,7 +329,10 @@ def report(found: Found, looked: check.Check, pool: int, test: int) -> None:
                 st.metric(name, f"{number:,}", width=140)
         for finding in looked.findings:
             st.markdown(f"{MARKS[finding.severity]} {frame.plain(finding.text)}")
-        preview(found)
+        if found.masks is None:
+            preview(found)
+        else:
+            scenes(found, found.masks)
         tables = {
             "Images of each class": looked.classes,
             "Left out": looked.unreadable,
@@ -283,7 +345,12 @@ def report(found: Found, looked: check.Check, pool: int, test: int) -> None:
         with st.expander("Tables"):
             for tab, (name, table) in zip(st.tabs(list(filled)), filled.items(), strict=True):
                 with tab:
-                    st.dataframe(table, hide_index=True, height="auto" if len(table) < 10 else 320)
+                    st.dataframe(
+                        table.dropna(axis=1, how="all"),
+                        hide_index=True,
+                        height="auto" if len(table) < 10 else 320,
+                        column_config={"pixels": st.column_config.NumberColumn(format="percent", help=OF_PIXELS)},
+                    )
                     widgets.table_export(partial(filled.__getitem__, name), len(table), name.lower().replace(" ", "-"))
 
 
@@ -302,6 +369,24 @@ def preview(found: Found) -> None:
         st.caption(f"and {len(names) - CLASSES:,} more classes")
 
 
+def scenes(found: Found, masks: LazyMasks) -> None:
+    """Some images evenly spaced, with their masks laid over them, in the shape in which the model will see them."""
+    drawn = np.flatnonzero(~masks.blank)
+    rows = drawn if len(drawn) else np.arange(len(masks))
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, SCENES).astype(np.int64))]
+    images = small(found.images, tuple(some.tolist()), layers.SHARP * layers.SIDE)
+    codes = overlay.resized(narrowed(masks.view(some)), *images.shape[1:3])
+    over = overlay.overlay(images, codes, found.class_names, layers.Look().opacity)
+    which = " with a mask" if len(drawn) else ", none of which has a mask yet"
+    hatched = " Hatched: unknown." if len(drawn) and (codes == VOID).any() else ""
+    st.caption(f"{len(some)} of {count(len(rows), 'image')}{which}.{hatched}")
+    st.image([png(one, layers.SIDE) for one in over], width=layers.SIDE)
+    names = found.class_names
+    layers.classes(names[:NAMED], "classes-of-masks")
+    if len(names) > NAMED:
+        st.caption(f"and {len(names) - NAMED:,} more classes")
+
+
 def choose() -> start.Images | None:
     """Where the images come from, and which they are."""
     way = st.segmented_control(
@@ -317,8 +402,12 @@ def choose() -> start.Images | None:
         return ready()
     try:
         return own(way)
-    except UserError:
+    except UserError as error:
         st.session_state.pop("checked", None)
+        file = st.session_state.get("zip")
+        if way == "zip" and file is not None and "unpacked" in st.session_state:
+            # Where it was unpacked says nothing to who uploaded it
+            raise UserError(str(error).replace(str(st.session_state["unpacked"][1]), file.name)) from error
         raise
 
 

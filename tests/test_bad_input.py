@@ -547,6 +547,11 @@ def run_lengths_of_another_image(here: Situation) -> list[str]:
     return masks_in_coco(here, segmentation={"size": [8, 8], "counts": [60]})
 
 
+def masks_that_nobody_has_drawn(here: Situation) -> list[str]:
+    (here.pictures(images=4) / "classes.csv").write_text("road\nsky\n")
+    return [*LEARN, "--dataset", "masks", "--root", str(here.tmp_path / "pictures")]
+
+
 def masks_of_a_run_with_classes(here: Situation) -> list[str]:
     return ["export", here.a_run().id, "--masks", "png", "--out", str(here.tmp_path / "masks.zip")]
 
@@ -716,6 +721,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_crowd_of_polygons, r"a.png: its annotation 1 draws a crowd \(iscrowd 1\) with polygons; a crowd is an RLE"),
         (a_polygon_of_two_points, r"a.png: its annotation 1 has a polygon of 2 points; it takes 3 at least"),
         (run_lengths_of_another_image, r"a.png: its annotation 1 has an RLE of 60 pixels, and the image has 64"),
+        (masks_that_nobody_has_drawn, r"No image of the pool has a label .*: choose .* or give --annotator person"),
         (masks_of_a_run_with_classes, r"labels of run .* are classes, not masks: export them as a table"),
         (annotations_of_another_kind, r"x.json is no file of COCO annotations: it has no list of annotations; export"),
         (

@@ -479,6 +479,11 @@ def _prepare_learning(config: Config, dataset: ImageDataset) -> Config:
             "2 and better 20."
         )
     wanted = config.initial + images * (config.cycles - 1)
+    if not known:
+        raise UserError(
+            "No image of the pool has a label that could answer for the annotator: choose “People give the labels”, or give "
+            "--annotator person."
+        )
     if wanted > known:
         raise UserError(
             f"The run asks for {wanted:,} labels ({config.initial:,} at the start and {config.cycles - 1} × {images:,}), "

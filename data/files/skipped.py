@@ -36,9 +36,9 @@ def groups(skipped: Iterable[tuple[str, str]], counts: Mapping[str, int] | None 
 
 
 def sentence(found: list[Group]) -> str:
-    """60 files are left out: not an image that can be read (58: a.txt, b.pdf, c, …); it lies in no class folder (2: d, e)."""
+    """60 files are left out: not an image that can be read (58: a.txt, b.pdf, c, …) · it lies in no class folder (2: d, e)."""
     total = sum(group.n for group in found)
-    reasons = "; ".join(f"{group.reason} ({_names(group)})" for group in found)
+    reasons = " · ".join(f"{group.reason} ({_names(group)})" for group in found)
     return f"{total:,} {'file is' if total == 1 else 'files are'} left out: {reasons}."
 
 

@@ -1,8 +1,8 @@
 """Images that somebody uploads as a zip file: checked entry by entry, and unpacked below $NEXTLABEL_DATA/uploads.
 
-Only images and tables of labels or votes are taken, each measured while it is written (`data.files.archive`); nothing in them
-is run. What is an image is judged as in a folder, by its content; what else the archive holds is left out, and its names are
-kept for who asks what is missing.
+Only images, tables of labels, votes or classes and COCO annotations are taken, each measured while it is written
+(`data.files.archive`); nothing in them is run. What is an image is judged as in a folder, by its content; what else the archive
+holds is left out, and its names are kept for who asks what is missing.
 """
 
 import hashlib
@@ -24,6 +24,8 @@ from data.files.skipped import LEFT_OUT
 
 MOST_BYTES, MOST_FILES = 16 << 30, 500_000
 TABLES = {".csv", ".parquet"}
+BESIDE, CLASSES = TABLES | {".json"}, "classes.txt"  # what may lie beside images in an archive
+TAKEN = b"2"  # changes where more of the same archive is taken
 BLOCK = 1 << 20
 UNUSUAL = re.compile(r"[^\w.-]")  # in a file's name
 
@@ -34,7 +36,7 @@ def unpack(file: BinaryIO) -> Path:
     A single folder that holds everything is left out of the paths. Raises `UserError` for what is no zip file of images,
     and nothing stays behind then.
     """
-    found = hashlib.sha256()
+    found = hashlib.sha256(TAKEN)
     file.seek(0)
     while block := file.read(BLOCK):
         found.update(block)
@@ -104,18 +106,23 @@ def _chosen(archive: Archive) -> tuple[list[tuple[Entry, PurePosixPath]], list[t
         path = entry.path
         if path.name.lower() in CLUTTER or any(part.startswith((".", "__MACOSX")) for part in path.parts):
             continue
-        if path.suffix.lower() not in TABLES and (why := left_out(path, partial(archive.start, entry, PREFIX))):
+        if not _beside(path) and (why := left_out(path, partial(archive.start, entry, PREFIX))):
             others.append((str(path), why))
         else:
             found.append(entry)
-    if all(entry.path.suffix.lower() in TABLES for entry in found):
+    if all(_beside(entry.path) for entry in found):
         raise UserError(
-            "this zip file holds no image; pack a folder of images: class folders, or images and a metadata.csv"
+            "this zip file holds no image; pack a folder of images: class folders, images and a metadata.csv, or images with "
+            "masks"
         )
     archive.check(found)
     tops = {entry.path.parts[0] for entry in found}
     above = int(len(tops) == 1 and all(len(entry.path.parts) > 1 for entry in found))
     return [(entry, PurePosixPath(*entry.path.parts[above:])) for entry in found], others
+
+
+def _beside(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in BESIDE or path.name.lower() == CLASSES
 
 
 def _write(archive: Archive, chosen: list[tuple[Entry, PurePosixPath]], target: Path) -> None:

@@ -23,6 +23,8 @@ class Source(Description):
     """How many images are in the pool, None where that takes a look at the files."""
     find: Callable[..., Any] | None = None
     """find(root, **options, progress): what lies there, a `data.sources.own.Found`, for a look before a run is started."""
+    fits: Callable[[Path], bool] | None = None
+    """fits(root): whether a folder looks like this layout of images of one's own. Looks at names, and for words in JSON files."""
     needs_root: bool = False
     """Whether `root` must be given: there is no usual place for the user's own images."""
 

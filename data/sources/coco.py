@@ -8,20 +8,25 @@ file's folder, the one above, and the folders images and NAME of either (train20
 files in a folder, those with a word that begins with "test", or else "val", are the test set.
 """
 
+import mmap
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data import annotations
 from data.dataset import ImageDataset
 from data.errors import UserError
 from data.files import cocofile
 from data.files.encoded import Links, Paths
 from data.lazy import Fit
 from data.sources import Source, own
+from data.sources.folder import left_out_before
 from data.sources.own import Entry, Found, Progress, assemble
 
+# Words of any file of annotations, and of one that draws shapes. It may be gigabytes, or damaged: it is searched, not parsed
+ANNOTATIONS, SHAPES = re.compile(rb'"annotations"\s*:'), re.compile(rb'"segmentation"\s*:\s*(?:\[\s*[\[{\d]|\{)')
 GONE = "there is no such file"
 OUT = "its path leads out of the folder"
 SEVERAL = "it has annotations of several classes, and one label an image is wanted"
@@ -93,11 +98,35 @@ def find(
         Paths(folder, [entry.id for entry in entries], [folder]),
         size=size,
         fit=fit,
-        skipped=skipped,
+        skipped=[*skipped, *left_out_before(folder)],
         class_names=[name for name in categories if name in used],
         table=files[0][0],
         progress=progress,
     )
+
+
+def fits(root: Path) -> bool:
+    """Whether a folder holds COCO annotations that draw nothing, and no table of labels of its own."""
+    return says(root, ANNOTATIONS) and not says(root, SHAPES)
+
+
+def says(root: Path, words: re.Pattern[bytes]) -> bool:
+    """Whether one of a folder's files of annotations has such words, and no table of labels beside it tells the classes."""
+    if annotations.beside(root) is not None:
+        return False
+    try:
+        files = annotation_files(root.resolve(), root)
+    except UserError:
+        return False
+    return any(_has(file, words) for file, _ in files)
+
+
+def _has(file: Path, words: re.Pattern[bytes]) -> bool:
+    with file.open("rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:
+            return False
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return words.search(content) is not None
 
 
 def annotation_files(top: Path, given: Path) -> list[tuple[Path, bool]]:
@@ -106,7 +135,8 @@ def annotation_files(top: Path, given: Path) -> list[tuple[Path, bool]]:
         return [(top, False)]
     links = Links(top)
     found = [path for part in ("", "annotations") for path in sorted((top / part).glob("*.json"))]
-    found = [path for path in found if path.is_file() and not links.leads_out(str(path.parent), path.name)]
+    found = [path for path in found if path.is_file() and path.name[0] != "."]
+    found = [path for path in found if not links.leads_out(str(path.parent), path.name)]
     if not found:
         raise UserError(f"there are no annotations at {given}; give COCO's JSON file, or the folder it lies in")
     return own.divided([(path, tuple(re.split(r"[\W_]+", path.stem))) for path in found])
@@ -149,6 +179,7 @@ SOURCE = Source(
     reference="Lin et al. 2014",
     load=load,
     find=find,
+    fits=fits,
     options=own.OPTIONS,
     needs_root=True,
     place=6,

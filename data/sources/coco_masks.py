@@ -12,6 +12,7 @@ has no label. One whose annotations cannot be drawn, or of another size than the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from data.files.maskfile import Key, Legend
 from data.lazy import Fit
 from data.masks import VOID
 from data.sources import Source, coco, own, pairs
+from data.sources.folder import left_out_before
 from data.sources.own import Found, Progress
 from data.sources.pairs import Pair
 
@@ -65,6 +67,7 @@ def find(
     files = coco.annotation_files(root.resolve(), root)
     folder = coco.folder_of(root, files)
     contents = {file: cocofile.read(file) for file, _ in files}
+    annotated = any(content["annotations"] for content in contents.values())
     names, base = _classes(list(contents.values()), class_names, unannotated)
     codes = {name: code for code, name in enumerate(names)}
     skipped: list[tuple[str, str]] = []
@@ -90,7 +93,7 @@ def find(
         raise UserError(f"no image that {files[0][0].name} names can be used{first}")
     classes: dict[Key, int] = {**{k: k for k in range(len(names))}, VOID: VOID}
     legend = Legend(classes, len(names), files[0][0].name, resize=f"correct its height and width in {files[0][0].name}")
-    return pairs.found(
+    found = pairs.found(
         "coco-masks",
         folder,
         own.pool_then_test(listed, test_share),
@@ -99,9 +102,16 @@ def find(
         size=size,
         fit=fit,
         skipped=skipped,
+        masked=annotated,
         progress=progress,
         drawn=lambda paths: Drawings(paths, [drawings[path] for path in paths]),
     )
+    return replace(found, skipped=[*found.skipped, *left_out_before(folder)])
+
+
+def fits(root: Path) -> bool:
+    """Whether a folder holds COCO annotations that draw polygons or RLE, and no table of labels of its own."""
+    return coco.says(root, coco.SHAPES)
 
 
 def _classes(
@@ -133,6 +143,7 @@ SOURCE = Source(
     reference="Lin et al. 2014",
     load=load,
     find=find,
+    fits=fits,
     options=(*own.OPTIONS, "unannotated"),
     needs_root=True,
     answer="mask",

@@ -102,7 +102,7 @@ def find(
     own.check_options(size, fit, test_share)
     on_demand = on_demand or fit is not None
     root = root.resolve()
-    skipped = _left_out_before(root)
+    skipped = left_out_before(root)
     needs_label = votes is None and class_names is None
     table = annotations.beside(root) if labels is None else Path(labels).expanduser()
     if table is not None:
@@ -167,7 +167,7 @@ def find(
 # --- which images there are ------------------------------------------------------------------------------------------
 
 
-def _left_out_before(root: Path) -> list[tuple[str, str]]:
+def left_out_before(root: Path) -> list[tuple[str, str]]:
     """What was left out of an uploaded archive when it was unpacked."""
     try:
         return [(str(name), str(why)) for name, why in json.loads((root / LEFT_OUT).read_text(encoding="utf-8"))]

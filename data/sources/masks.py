@@ -11,13 +11,15 @@
 Image and mask belong together by their path below `images` and `masks`, without the suffix. By value, a mask is a grey or an
 indexed PNG, whose palette is of no account; by colour, an RGB or an indexed one. A class called void, unlabelled, unknown or
 ignore is none: such pixels are unknown (-1), as is the value 255 unless the table names it. An image without a mask has no label,
-nor has one whose mask shows no class. Either file is set upright by its own EXIF orientation, and then both must have one size.
+nor has one whose mask shows no class; where nothing is labelled yet, the folder masks may be absent. Either file is set upright
+by its own EXIF orientation, and then both must have one size.
 
 Images come to one size as in a folder of images (`data.sources.folder`), and masks with them, by the nearest pixel; what "pad"
 adds is unknown. Images that all have one shape keep it, scaled to at most 224 pixels a side, unless a size is given.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data.dataset import ImageDataset
@@ -85,10 +87,18 @@ def find(
         size=size,
         fit=fit,
         skipped=skipped,
+        masked=any(why == GONE for _, why in skipped),
         progress=progress,
     )
     _check_binary(found, legend)
-    return found
+    return replace(found, skipped=[*found.skipped, *folder.left_out_before(root)])
+
+
+def fits(root: Path) -> bool:
+    """Whether a folder looks like one of images and masks: beside its images lie masks, or a table says what masks mean."""
+    tabled = any((root / name).is_file() for name in classtable.TABLES)
+    parts = (root, root / "train")
+    return any((part / "images").is_dir() and (tabled or (part / "masks").is_dir()) for part in parts)
 
 
 def _check_binary(found: Found, legend: Legend) -> None:
@@ -119,13 +129,15 @@ def _parts(root: Path, skipped: list[tuple[str, str]]) -> list[tuple[str, bool]]
 
 def _listed(root: Path, prefix: str, test: bool, skipped: list[tuple[str, str]]) -> list[Pair]:
     """The images of a part with their masks, in the order of their paths."""
-    links = Links(root)
+    links, top = Links(root), root / prefix
     for part in ("images", "masks"):
-        place = root / prefix / part
+        place = top / part
         if not place.is_dir():
-            raise UserError(
-                f"there is no folder {place}; put images into images and their masks into masks, which may be empty"
-            )
+            others = [one.name for one in _folders(top) if one.name != "images"]
+            if part == "masks" and not others:
+                continue  # nobody has drawn one yet
+            there = f"; there is {', '.join(others[:3])}" if others else ""
+            raise UserError(f"there is no folder {place}{there}; put images into images and their masks into masks")
         if links.leads_out(str(place.parent), place.name):
             raise UserError(f"{place} is a link that leads out of the folder; put the files themselves there")
     images = _by_stem(folder.files(root, f"{prefix}images/", skipped, None, True), f"{prefix}images/")
@@ -144,6 +156,12 @@ def _listed(root: Path, prefix: str, test: bool, skipped: list[tuple[str, str]])
     return listed
 
 
+def _folders(top: Path) -> list[Path]:
+    """The folders at a place, hidden ones left out."""
+    found = sorted(top.iterdir()) if top.is_dir() else []
+    return [one for one in found if one.is_dir() and not one.name.startswith((".", "__MACOSX"))]
+
+
 def _by_stem(files: Sequence[str], prefix: str) -> dict[str, list[str]]:
     """Files by their path without the prefix and the suffix."""
     found: dict[str, list[str]] = {}
@@ -157,6 +175,7 @@ SOURCE = Source(
     title="Your own images with masks: folders images and masks, and classes.csv",
     load=load,
     find=find,
+    fits=fits,
     options=own.OPTIONS,
     needs_root=True,
     answer="mask",

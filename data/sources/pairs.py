@@ -42,17 +42,20 @@ def found(
     size: int | tuple[int, int] | None = None,
     fit: Fit | None = None,
     skipped: Sequence[tuple[str, str]] = (),
+    masked: bool = False,
     progress: Progress | None = None,
     drawn: Callable[[Sequence[str]], Encoded] | None = None,
 ) -> Found:
     """What is known of images and masks after a look at their files; nothing is kept decoded.
 
     pairs: of the pool, then of the test set, at least one, below the resolved `root` · size: a square's side, or height and
-    width · drawn: the masks of these names, where they are no files below `root` · others: as of `data.sources.own.found`. An
-    image whose mask cannot be taken is left out; one that has none can belong to the pool alone. Raises UserError where no image
-    is left, or no mask.
+    width · masked: whether there are masks besides those of the pairs, none of which can be taken · drawn: the masks of these
+    names, where they are no files below `root` · others: as of `data.sources.own.found`. An image whose mask cannot be taken is
+    left out; one that has none can belong to the pool alone. Raises UserError where no image is left, or no mask of those that
+    there are.
     """
     left_out = [*skipped, *((pair.id, NO_MASK) for pair in pairs if pair.test and not pair.mask)]
+    masked = masked or any(pair.mask for pair in pairs)
     pairs = [pair for pair in pairs if pair.mask or not pair.test]
     images = Paths(root, [pair.image for pair in pairs], [root])
     seen = look.look(images, name, root, size, fit or "resize", progress, whole=True)
@@ -66,7 +69,7 @@ def found(
     looked = masklook.look_at_masks(masks, place, seen.shapes, legend, name, root, progress)
     left_out += [(pair.id, why) for pair, why in zip(pairs, looked.reasons, strict=True) if why]
     kept = np.array([row for row, why in enumerate(looked.reasons) if not why], np.int64)
-    if not len(kept) or (left_out and not has[kept].any()):
+    if not len(kept) or (masked and not has[kept].any()):
         first = f"; the first one: {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise UserError(f"no image in {root} has a mask that can be used{first}")
     blank = ~has | looked.empty

@@ -1,6 +1,6 @@
 """Masks of a run over its images: as tiles and panels, with their legend; what an image's pixels say on its card."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,21 @@ def legend(here: Here, look: Look, key: str) -> None:
     """What the colours of a look mean; nothing where there are none."""
     if look.layer == "image":
         return
+    if look.layer not in ("entropy", "disagreement"):
+        return classes(here.dataset.class_names, key)
     entries, scale = list[dict[str, str]](), None
     if look.layer == "entropy":
         scale = {"colours": [_css(one) for one in overlay.STOPS], "low": "sure: 0 nats", "high": _most(here)}
-    elif look.layer == "disagreement":
+    else:
         against = of_cycle(here, here.key).against
         entries = [{"name": f"the prediction is not the {against}", "colour": _css(overlay.WRONG)}]
-    else:
-        names = here.dataset.class_names
-        entries = [{"name": name, "colour": _css(one)} for name, one in zip(names, colours(len(names)), strict=True)]
-        entries = [one for one in entries if one["name"] != BACKGROUND]
     _LEGEND(key=key, data={"entries": entries, "scale": scale})
+
+
+def classes(names: Sequence[str], key: str) -> None:
+    """What the colours of masks mean; a background has none."""
+    entries = [{"name": name, "colour": _css(one)} for name, one in zip(names, colours(len(names)), strict=True)]
+    _LEGEND(key=key, data={"entries": [one for one in entries if one["name"] != BACKGROUND], "scale": None})
 
 
 _LEGEND = assets.component("legend")

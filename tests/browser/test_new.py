@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
+import data
 from core.runs import run
 from tests.browser.conftest import PATIENCE, Server, Visitor, serve, visiting
 
@@ -87,6 +88,39 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     config = run.Run(path.parent).config
     assert config.dataset == "folder"
     assert Path(config.root).parent == fresh.home.parent / "data" / "uploads"
+
+
+@pytest.mark.slow
+def test_an_uploaded_zip_file_of_masks_is_checked_and_started(guest, fresh, tmp_path):
+    """Its layout is recognised and can be changed, its masks are shown, and a cycle of active learning ends."""
+    for i in range(12):
+        mask = np.kron(np.random.default_rng(i).integers(0, 3, (2, 4)), np.ones((8, 8))).astype(np.uint8)
+        for part, pixels in (("images", 80 * mask), ("masks", mask)):
+            (tmp_path / "scenes" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "scenes" / part / f"{i:02d}.png")
+    (tmp_path / "scenes" / "classes.csv").write_text("background\nroad\nsky\n")
+    before = set(fresh.home.glob("*/config.json"))
+    guest.chooses("A zip file")
+    uploads(guest, packed(tmp_path / "scenes"))
+    layout = guest.page.get_by_role("combobox", name="Layout of the zip file")
+    expect(layout).to_have_value(data.CATALOGUE["masks"].title)
+    expect(guest.page.get_by_text("Labels or annotations from a table")).to_have_count(0)
+    guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_text("12 of 12 images with a mask.")).to_be_visible()
+    guest.settled()
+    expect(guest.page.get_by_role("listitem").filter(has_text="sky")).to_be_visible()
+    guest.page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+    guest.types("Labels per cycle", "3")
+    guest.types("Cycles", "1")
+    guest.trains_briefly()
+    guest.types("Width", "4")
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    expect(guest.page.get_by_text("finished · 1 of 1")).to_be_visible(timeout=3 * PATIENCE)
+    expect(guest.page.get_by_text("IoU of each class")).to_be_visible()
+    (path,) = set(fresh.home.glob("*/config.json")) - before
+    config = run.Run(path.parent).config
+    assert (config.dataset, config.method) == ("masks", "entropy-gradnorm")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ def test_by_reason_the_most_frequent_first() -> None:
     found = skipped.groups([("a", "cut"), *((f"{i}.txt", "no image") for i in range(5000)), ("b", "cut")])
     assert found == [Group("no image", 5000, ["0.txt", "1.txt", "2.txt"]), Group("cut", 2, ["a", "b"])]
     assert (
-        skipped.sentence(found) == "5,002 files are left out: no image (5,000: 0.txt, 1.txt, 2.txt, …); cut (2: a, b)."
+        skipped.sentence(found) == "5,002 files are left out: no image (5,000: 0.txt, 1.txt, 2.txt, …) · cut (2: a, b)."
     )
     assert skipped.sentence(skipped.groups([("a", "cut")])) == "1 file is left out: cut (1: a)."
     assert skipped.groups([]) == []

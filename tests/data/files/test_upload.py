@@ -1,6 +1,7 @@
 """Archives that somebody uploads: images pass, everything else is refused and leaves nothing behind."""
 
 import io
+import json
 import stat
 import zipfile
 from pathlib import Path
@@ -57,6 +58,41 @@ def test_a_table_beside_the_images(top: str) -> None:
     images = [(f"{top}{i}.png", picture(i)) for i in range(10)]
     root = upload.unpack(packed(*images, (f"{top}metadata.csv", f"file_name,label\n{rows}".encode())))
     assert data.load("folder", root).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("top", ["", "my scenes/"])
+@pytest.mark.parametrize("table", ["classes.csv", "classes.txt"])
+def test_images_with_masks_and_the_table_of_their_classes(top: str, table: str) -> None:
+    mask = io.BytesIO()
+    Image.fromarray(np.repeat([[0, 1]], 8, axis=0).repeat(4, axis=1).astype(np.uint8)).save(mask, "PNG")
+    files = [(f"{top}{part}/{i}.png", content(i)) for i in range(5) for part, content in
+             (("images", picture), ("masks", lambda _: mask.getvalue()))]  # fmt: skip
+    root = upload.unpack(packed(*files, (f"{top}{table}", b"road\nsky\n"), (f"{top}readme.txt", b"Look!")))
+    assert [name for name, one in data.CATALOGUE.items() if one.fits and one.fits(root)] == ["masks"]
+    pool = data.load("masks", root)
+    assert (pool.class_names, len(pool), int(pool.labelled.sum())) == (["road", "sky"], 4, 4)
+    assert pool.skipped == [(f"{top}readme.txt", "not an image that can be read")]
+
+
+def test_coco_annotations_beside_their_images() -> None:
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 8, "width": 8} for i in range(5)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]} for i in range(5)
+        ],
+    }
+    images = [(f"set/images/{i}.png", picture(i)) for i in range(5)]
+    root = upload.unpack(packed(*images, ("set/annotations/instances.json", json.dumps(content).encode())))
+    assert [name for name, one in data.CATALOGUE.items() if one.fits and one.fits(root)] == ["coco-masks"]
+    assert data.load("coco-masks", root).class_names == ["background", "car"]
+
+
+def test_class_folders_fit_no_other_layout_whatever_lies_beside_them() -> None:
+    root = upload.unpack(packed(*GOOD, ("dataset-metadata.json", b'{"title": "Pets"}')))
+    assert not [name for name, one in data.CATALOGUE.items() if one.fits and one.fits(root)]
+    pool = data.load("folder", root)
+    assert (pool.class_names, [name for name, _ in pool.skipped]) == (["cat", "dog"], ["dataset-metadata.json"])
 
 
 def test_the_same_archive_is_unpacked_once(cache: Path) -> None:

@@ -13,7 +13,7 @@ from core.runs.spec import Config
 from data.check import check
 from data.errors import UserError
 from data.files import cocomask
-from data.sources import coco_masks
+from data.sources import coco, coco_masks
 
 HEIGHT, WIDTH = 6, 8
 N = 5
@@ -62,6 +62,47 @@ def everything(root: Path, **options: Any) -> data.ImageDataset:
 
 def mask_of(pool: data.ImageDataset, i: int) -> np.ndarray:
     return np.asarray(pool.labels[pool.ids.index(f"images/{i}.png")])
+
+
+# --- how a folder is known -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "name"),
+    [
+        (box(0, 0, 2, 2), "coco-masks"),
+        (rle(slice(2, 6)), "coco-masks"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0, 2, HEIGHT * WIDTH - 2]}, "coco-masks"),
+        ([], "coco"),
+        (None, "coco"),
+    ],
+)
+def test_a_folder_is_known_by_what_its_annotations_draw(tmp_path: Path, segmentation: Any, name: str) -> None:
+    file = write(tmp_path, [annotation(i, 7, segmentation) for i in range(N)]) / "annotations.json"
+    assert [one.SOURCE.name for one in (coco, coco_masks) if one.SOURCE.fits(tmp_path)] == [name]
+    file.write_bytes(file.read_bytes()[:-9])  # a damaged file is still one of these
+    assert [one.SOURCE.name for one in (coco, coco_masks) if one.SOURCE.fits(tmp_path)] == [name]
+    (tmp_path / "metadata.csv").write_text("file_name,label\n")  # a table says that the images have classes
+    assert not any(one.SOURCE.fits(tmp_path) for one in (coco, coco_masks))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"title": "Cats", "licenses": []}'])
+def test_any_other_json_file_says_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset-metadata.json").write_text(content)
+    assert not any(one.SOURCE.fits(tmp_path) for one in (coco, coco_masks))
+
+
+def test_a_hidden_file_is_no_file_of_annotations(tmp_path: Path) -> None:
+    write(tmp_path, [])
+    (tmp_path / "._annotations.json").write_text("what macOS leaves")
+    assert len(everything(tmp_path)) == N
+
+
+def test_images_without_any_annotation_are_for_people_to_label(tmp_path: Path) -> None:
+    file = write(tmp_path, []) / "annotations.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    pool = data.load("coco-masks", tmp_path)
+    assert (len(pool), int(pool.labelled.sum()), pool.class_names) == (N, 0, CLASSES)
 
 
 # --- what the annotations draw ---------------------------------------------------------------------------------------

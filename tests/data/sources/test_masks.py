@@ -1,6 +1,7 @@
 """A folder of images with masks: pairs, classes by value or colour, sizes, and every bad input in one sentence."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_an_empty_mask_counts_as_none_and_is_named(root: Path) -> None:
     save(root / "masks/04.png", np.full((12, 16), 255, np.uint8))
     pool = everything(root)
     assert unlabelled(pool) == ["images/04.png"]
-    assert "1 mask is empty, without a pixel of any class, those of images/04.png: these images count" in said(root)
+    assert "1 mask is empty, without a pixel of any class, that of images/04.png: it counts as" in said(root)
 
 
 def test_all_masks_may_be_empty(root: Path) -> None:
@@ -188,6 +189,53 @@ def test_several_values_can_be_one_class(root: Path) -> None:
 def test_named_classes_need_no_table(root: Path) -> None:
     (root / "classes.txt").unlink()
     assert everything(root, class_names=["a", "b", "c"]).class_names == ["a", "b", "c"]
+
+
+# --- nothing is labelled yet -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_images_alone_are_a_pool_for_people_to_label(root: Path, emptied: bool) -> None:
+    shutil.rmtree(root / "masks")
+    if emptied:
+        (root / "masks").mkdir()
+    pool = data.load("masks", root)
+    assert (len(pool), len(pool.test_labels), unlabelled(pool)) == (N, 0, pool.ids)
+    assert pool.class_names == ["road", "sky", "tree"]
+    assert (np.asarray(pool.labels) == -1).all()
+    found = check(masks.find(root))
+    assert (found.passed, found.n_unlabelled) == (True, N)
+    assert found.findings[0].text == "10 images are without a mask: people can give one, image by image."
+
+
+def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_being_labelled(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+    damaged_image(root)
+    pool = data.load("masks", root)
+    assert len(unlabelled(pool)) == len(pool) == N - 1
+    assert [name for name, _ in pool.skipped] == ["images/03.png"]
+
+
+def test_people_can_label_the_training_images_of_a_test_set_with_masks(tmp_path: Path) -> None:
+    for part, seeds in (("train", range(4)), ("test", range(4, 6))):
+        for seed in seeds:
+            pair(tmp_path / part, str(seed), seed)
+    (tmp_path / "classes.csv").write_text(CLASSES)
+    shutil.rmtree(tmp_path / "train/masks")
+    pool = data.load("masks", tmp_path)
+    assert (len(unlabelled(pool)), pool.test_labels.shape) == (4, (2, 12, 16))
+
+
+def test_a_folder_is_known_by_its_names(root: Path) -> None:
+    assert masks.fits(root)
+    shutil.rmtree(root / "masks")
+    assert masks.fits(root)
+    (root / "classes.txt").unlink()
+    assert not masks.fits(root)
+    (root / "train").mkdir()
+    (root / "images").rename(root / "train/images")
+    (root / "train/masks").mkdir()
+    assert masks.fits(root)
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -387,7 +435,7 @@ def table(text: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (no_masks_folder, "there is no folder .*masks; put images into images and their masks into masks, which may be"),
+        (no_masks_folder, "there is no folder .*masks; there is labels; put images into images and their masks into masks"),
         (no_images, "there is no image in the folders images .*; the first file: masks/00.png: there is no image of its"),
         (other_names, "no image in .* has a mask that can be used; the first one: masks/mask-00.png: there is no image"),
         (all_of_another_size, "no image in .* has a mask that can be used; the first one: images/0.*its mask has 8 × 6"),
@@ -458,6 +506,15 @@ def test_a_look_counts_classes_in_images_and_pixels(root: Path) -> None:
     assert "Class tree without a pixel so far." in text
     assert "99.2% of the known pixels are road, 0.8% sky" in text
     assert "2 images are held out to test the model" in text
+
+
+def test_a_look_says_how_many_pixels_of_the_masks_are_unknown(root: Path) -> None:
+    assert "unknown" not in said(root)
+    for i in range(N - 2):
+        save(root / f"masks/{i:02d}.png", np.where(np.arange(16) < 4, 255, codes(i)).astype(np.uint8))
+    (root / "masks/08.png").unlink()  # an image without a mask does not count
+    (root / "masks/09.png").unlink()
+    assert "25.0% of the masks' pixels are unknown: they are neither trained on nor measured." in said(root)
 
 
 def test_equal_images_with_other_masks_contradict(root: Path) -> None:
