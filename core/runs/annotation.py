@@ -84,9 +84,11 @@ def annotators(run: Run) -> list[str]:
 
 
 def check_people(run: Run) -> None:
-    """Raise `UserError` where the labels of this run are simulated."""
+    """Raise `UserError` where labels of this run are simulated, or none are asked for yet."""
     if run.config.annotator != "person":
         raise UserError(f"Run {run.id} simulates its annotators: start one with --annotator person to import labels.")
+    if run.open_cycle() == 0 and not questions.kind(run.config.task, run.answer.kind).people_first:
+        raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
 
 
 @contextmanager
@@ -94,8 +96,6 @@ def _answering(run: Run, annotators: list[str]) -> Iterator[Answers]:
     """The transaction in which these annotators say something. Raises as `record`."""
     check_people(run)
     with run.log.answering(sorted({PERSON + who for who in annotators})) as answers:
-        if answers.cycle == 0 and not questions.kind(run.config.task, run.answer.kind).people_first:
-            raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
         yield answers
 
 
