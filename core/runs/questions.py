@@ -42,6 +42,15 @@ class Ranked:
     standing: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What a run collects and its budget counts: "label" (its noun) "spent" (what is done to it), in a column of `Run.cycles`."""
+
+    column: str
+    one: str
+    done: str
+
+
 class Task(ABC):
     """One task on one data set under one configuration."""
 
@@ -67,6 +76,13 @@ class Task(ABC):
     def strategy(self) -> "Strategy | None":
         """What ranks the candidates; None where one of `score_columns` does."""
         return None
+
+    @staticmethod
+    def unit(config: Config) -> Unit:
+        """What its runs collect."""
+        return (
+            Unit("n_pixels", "pixel", "spent") if config.budget_unit == "pixels" else Unit("n_labels", "label", "spent")
+        )
 
     @abstractmethod
     def initial(self) -> tuple[Ints, Any, list[str]]:
@@ -229,6 +245,13 @@ class LabelCleaning(Task):
 
 class RegionCleaning(Task):
     """Every image has a mask that may be wrong; its connected regions are checked, one by one."""
+
+    @staticmethod
+    def unit(config: Config) -> Unit:
+        if config.annotator == "person":  # who draws over as many regions at once as need it
+            return Unit("n_labels", "mask", "drawn")
+        of_pixels = config.budget_unit == "pixels"
+        return Unit("n_pixels", "pixel", "checked") if of_pixels else Unit("n_labels", "region", "checked")
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)
