@@ -468,13 +468,11 @@ def relabels(here: frame.Here) -> None:
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-relabels", label)
 
 
-def bring_in(run: Run, cycle: int) -> None:
+def bring_in(run: Run, cycle: int | None) -> None:
     """Labels that people gave: what to hand out, and a place to bring them back."""
     with st.container(border=True):
-        text = (
-            "**People label this run.** Label on the page Annotate, or hand the ranking out and import the labels; then step: "
-            "the next cycle trains on them."
-        )
+        how = "import labels" if cycle is None else "hand the ranking out and import the labels"
+        text = f"**People label this run.** Label on the page Annotate, or {how}; then step: the next cycle trains on them."
         if run.config.question.checks:
             text += " There is no ground truth here."
         if run.config.question.checks and run.answer.counted:
@@ -484,15 +482,16 @@ def bring_in(run: Run, cycle: int) -> None:
             )
         st.markdown(text)
         dataset = frame.dataset(run.config)
-        st.download_button(
-            "Label Studio file",
-            lambda: handout.label_studio_bundle(run, dataset, cycle),
-            f"{run.id}-label-studio.zip",
-            "application/zip",
-            key="label-studio",
-            on_click="ignore",
-            help="Tasks in the order of the ranking, with images and the labelling configuration.",
-        )
+        if cycle is not None:
+            st.download_button(
+                "Label Studio file",
+                lambda: handout.label_studio_bundle(run, dataset, cycle),
+                f"{run.id}-label-studio.zip",
+                "application/zip",
+                key="label-studio",
+                on_click="ignore",
+                help="Tasks in the order of the ranking, with images and the labelling configuration.",
+            )
         # Another key is another, empty uploader: what was brought in is not offered a second time
         turn, taken = st.session_state.setdefault("turn", 0), handout.taken(run)
         file = st.file_uploader("Labels to import", taken.endings, key=f"labels-{run.id}-{turn}", help=taken.what)
@@ -579,7 +578,7 @@ else:
             st.warning(frame.plain(skipped.sentence(left_out)))
         if run.config.annotator == "person":
             st.page_link("pages/annotate.py", label="Label on the page Annotate", query_params={"run": run.id})
-        if cycle is not None and run.config.annotator == "person":
+        if annotation.asks(run):
             bring_in(run, cycle)
         if cycle is not None and not run.config.trains:
             new_predictions(run, state, done)

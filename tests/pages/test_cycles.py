@@ -1,4 +1,4 @@
-"""Cycles where labels are masks: what is imported, by whom, what is refused, and what is exported."""
+"""Cycles where labels are masks: what is imported, by whom, what is refused, what is exported; and what other pages say of it."""
 
 import io
 import json
@@ -107,6 +107,15 @@ def test_whoever_drew_the_masks_can_be_named_and_is_still_for_the_next_file(made
         np.testing.assert_array_equal(drawn(one, pool, row, "bea"), codes_of(row - 1))
 
 
+def test_masks_are_imported_before_the_first_cycle(made):
+    _, _, pool = made
+    one = run.create(settle.prepare(Config(**TINY, **LEARNING, cycles=1), pool), settle.about(pool))
+    app = visit(one, annotator_name="ann")
+    assert "label-studio" not in [button.key for button in app.get("download_button")]
+    imported(uploaded(app, "masks.zip", zipped(**{pool.ids[0]: codes_of(5)})))
+    np.testing.assert_array_equal(drawn(one, pool, 0, "ann"), codes_of(5))
+
+
 def test_a_file_that_says_who_drew_its_masks_asks_for_no_name(made):
     one, _, pool = made
     annotation = {"completed_by": {"email": "cy@example.org"}, "result": brushes.results(codes_of(4), pool.class_names)}
@@ -155,6 +164,16 @@ def test_the_sidebar_counts_the_regions_that_were_checked(made):
     app = visit(made[1])
     assert "**5** of 5 regions checked · 0 left" in [bar.proto.text for bar in app.get("progress")]
     assert "Regions" in [metric.label for metric in app.metric]
+
+
+def test_curves_say_that_no_budget_is_simulated_where_regions_are_checked(made):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    app.query_params["run"], app.query_params["kind"] = made[1].id, "What a budget buys"
+    app.switch_page("pages/curves.py").run()
+    assert not app.exception
+    (said,) = app.info
+    assert "**5 regions** were checked" in said.value
+    assert "ground truth" not in said.value
 
 
 def test_the_gallery_says_why_there_is_no_influence_of_masks(made):
