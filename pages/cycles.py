@@ -50,7 +50,7 @@ def controls(run: Run, state: str, done: int) -> None:
         "Take the top …",
         disabled=busy or done == 0 or run.config.annotator == "person",
         key="take",
-        help="Run one cycle with another number of labels than the budget; you see the images first.",
+        help=f"Run one cycle with another number of {budget.unit(run).one}s than the budget; you see the images first.",
     ):
         take(run)
     if st.button(
@@ -75,21 +75,22 @@ def take(run: Run) -> None:
         last = len(run.cycles()) - 1
         here = frame.Here(run, run.config_at(last), frame.dataset(run.config), last, last + 1)
         samples, learning = widgets.cycle_samples(here, here.key), not run.config.question.checks
-        ranked = samples.ranked_number()
+        unit, ranked = budget.unit(run), budget.offer(run, here.dataset, last)
         if ranked == 0:
             st.info("Nothing is left to take: every image has its label.")
             return
         left, right = st.columns(2, vertical_alignment="bottom")
-        unit = left.segmented_control(
+        name = f"{unit.one}s".capitalize()
+        counted = left.segmented_control(
             "Count in", ["labels", "%"], default="labels", required=True, key="take-unit",
-            format_func=lambda one: {"labels": "Labels", "%": "% of the ranked images"}[one],
+            format_func=lambda one: {"labels": name, "%": f"% of the ranked {unit.offered}s"}[one],
         )  # fmt: skip
-        if unit == "%":
+        if counted == "%":
             share = right.number_input("Share (%)", 0.1, 100.0, 5.0, 0.5, key="take-share", format="%.1f")
             labels = max(1, round(ranked * share / 100))
         else:
             usual = max(1, min(here.config.budget, ranked))
-            labels = right.number_input("Labels", 1, ranked, usual, key="take-labels")
+            labels = right.number_input(name, 1, ranked, usual, key="take-labels")
         first = samples.page(Filter(), "rank", True, 0, min(labels, PREVIEW))
         score = methods.described(here.config.method)
         asked = (
@@ -97,7 +98,7 @@ def take(run: Run) -> None:
             if learning or not run.answer.counted
             else " An image is asked about until its label has a majority, so these are at most as many images."
         )
-        st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
+        st.markdown(f"**{labels:,}** of {ranked:,} ranked {unit.offered}s by {score.title}, the first of them:{asked}")
         captions = [
             frame.plain(
                 f"{row.rank}: " + (f"{row.suggested}?" if row.given == "—" else f"{row.given} → {row.suggested}")
@@ -167,7 +168,12 @@ def branch_off(run: Run, cycle: int) -> None:
             changes["annotator"] = "person" if people else config.annotator
         if not people:
             changes["budget"] = st.number_input(
-                "Labels per cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
+                f"{budget.unit(run).one}s per cycle".capitalize(),
+                1,
+                max(1_000_000, config.budget),
+                max(1, config.budget),
+                50,
+                key=f"branch-budget-{run.id}",
             )
             cycles = st.number_input(
                 "Cycles in all",

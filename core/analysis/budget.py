@@ -128,6 +128,13 @@ def unit(run: Run) -> Unit:
     return questions.kind(run.config.task, run.answer.kind).unit(run.config)
 
 
+def offer(run: Run, dataset: ImageDataset, cycle: int) -> int:
+    """How much of its `unit` the ranking of a cycle offers, at most. Raises as `Run.ranking`."""
+    height, width = dataset.images.shape[1:3]
+    task, ranking = questions.kind(run.config.task, run.answer.kind), run.ranking(cycle, ["rank"])
+    return task.offer(run.config, ranking, lambda: run.regions(cycle), (height, width))
+
+
 def progress(run: Run, cycle: int) -> tuple[int, int | None]:
     """(what was collected up to a cycle, what the run is to have in all), counted in its `unit`: in active learning with what it
     started from.

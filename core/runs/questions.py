@@ -44,11 +44,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Unit:
-    """What a run collects and its budget counts: "label" (its noun) "spent" (what is done to it), in a column of `Run.cycles`."""
+    """What a run collects and its budget counts: "label" (its noun) "spent" (what is done to it), in a column of `Run.cycles`.
+
+    offered: the noun of what a ranking has of it.
+    """
 
     column: str
     one: str
     done: str
+    offered: str
 
 
 class Task(ABC):
@@ -80,9 +84,17 @@ class Task(ABC):
     @staticmethod
     def unit(config: Config) -> Unit:
         """What its runs collect."""
-        return (
-            Unit("n_pixels", "pixel", "spent") if config.budget_unit == "pixels" else Unit("n_labels", "label", "spent")
-        )
+        if config.budget_unit == "pixels":
+            return Unit("n_pixels", "pixel", "spent", "pixel")
+        return Unit("n_labels", "label", "spent", "image")
+
+    @staticmethod
+    def offer(
+        config: Config, ranking: pd.DataFrame, regions: Callable[[], pd.DataFrame], sides: tuple[int, int]
+    ) -> int:
+        """How much of its unit a ranking offers, at most; regions: as of `Ranked` · sides: height and width of the images."""
+        n = int(ranking["rank"].notna().sum())
+        return n * sides[0] * sides[1] if config.budget_unit == "pixels" else n
 
     @abstractmethod
     def initial(self) -> tuple[Ints, Any, list[str]]:
@@ -249,9 +261,18 @@ class RegionCleaning(Task):
     @staticmethod
     def unit(config: Config) -> Unit:
         if config.annotator == "person":  # who draws over as many regions at once as need it
-            return Unit("n_labels", "mask", "drawn")
-        of_pixels = config.budget_unit == "pixels"
-        return Unit("n_pixels", "pixel", "checked") if of_pixels else Unit("n_labels", "region", "checked")
+            return Unit("n_labels", "mask", "drawn", "image")
+        if config.budget_unit == "pixels":
+            return Unit("n_pixels", "pixel", "checked", "pixel")
+        return Unit("n_labels", "region", "checked", "region")
+
+    @staticmethod
+    def offer(
+        config: Config, ranking: pd.DataFrame, regions: Callable[[], pd.DataFrame], sides: tuple[int, int]
+    ) -> int:
+        table = regions()
+        ranked = table[table["rank"].notna()]
+        return int(ranked["pixels"].sum()) if config.budget_unit == "pixels" else len(ranked)
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)

@@ -166,6 +166,17 @@ def test_the_sidebar_counts_the_regions_that_were_checked(made):
     assert "Regions" in [metric.label for metric in app.metric]
 
 
+def test_the_top_of_the_ranking_is_taken_in_regions(made):
+    one = made[1]
+    app = visit(one)
+    app.button(key="take").click().run()
+    assert not app.exception
+    regions = one.regions(1)
+    field = app.number_input(key="take-labels")
+    assert (field.label, field.value, field.max) == ("Regions", 5, regions["rank"].notna().sum())
+    assert any(f"of {field.max:,.0f} ranked regions" in text.value for text in app.markdown)
+
+
 def test_curves_say_that_no_budget_is_simulated_where_regions_are_checked(made):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     app.query_params["run"], app.query_params["kind"] = made[1].id, "What a budget buys"
