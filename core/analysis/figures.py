@@ -11,6 +11,7 @@ from core.analysis import measures, peers, policies, rankings, samples, simulati
 from core.analysis.curves import CHECKS, cleaning_curve, envelopes, learning_curve
 from core.plots import curves, maps
 from core.plots.curves import budget, cleaning_curves, estimates, learning_curves
+from core.runs import questions
 from core.runs.reference import reference_counts, reference_labels
 from core.runs.run import REGIONS, Run
 from core.runs.spec import Config
@@ -47,8 +48,12 @@ def figure(
             text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
             return learning_curves(learning_curve(runs), cycle, note(run, text), accuracy)
         if reference_labels(config, dataset) is None:
-            text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
-            return estimates(run.cycles(), cycle, note(run, text), accuracy)
+            text = f"{run.answer.measure} on the test set after each training"
+            if questions.kind(config.task, run.answer.kind).drawn:
+                text = (
+                    "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
+                )
+            return estimates(measures.cycles(run), cycle, note(run, text), accuracy)
         checks = CHECKS[dataset.answer]
         curves, axis = checks.drawn(
             pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True), config
