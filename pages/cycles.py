@@ -514,7 +514,8 @@ def bring_in(run: Run, cycle: int | None) -> None:
                 )
             if st.button("Bring in", type="primary", key="bring-in"):
                 with frame.errors():
-                    said = handout.bring_in(run, dataset, file.name, file.getvalue(), who)
+                    with st.spinner("Reading the file…"):
+                        said = handout.bring_in(run, dataset, file.name, file.getvalue(), who)
                     st.session_state.update({"brought": (run.id, said), "turn": turn + 1})
                     st.session_state["brought-by"] = who or st.session_state.get("brought-by")
                     st.rerun()

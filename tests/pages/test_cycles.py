@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import data
@@ -15,6 +16,7 @@ from core.files import brushes, maskexport
 from core.runs import run, settle
 from core.runs.spec import Config
 from core.store.maskfiles import encoded
+from pages.ui import gate, login
 
 ROOT = Path(__file__).resolve().parents[2]
 N, SIDE = 8, 64
@@ -105,6 +107,14 @@ def test_whoever_drew_the_masks_can_be_named_and_is_still_for_the_next_file(made
     imported(app)
     for row in (3, 4):
         np.testing.assert_array_equal(drawn(one, pool, row, "bea"), codes_of(row - 1))
+
+
+def test_whoever_has_logged_in_is_asked_for_no_name(made, monkeypatch):
+    monkeypatch.setattr(login, "_provider", lambda: True)
+    monkeypatch.setattr(gate, "_installed", True)
+    monkeypatch.setattr(st, "user", {"is_logged_in": True, "name": "Dee", "email": "dee@example.org"})
+    app = uploaded(visit(made[0]), "masks.zip", zipped(**{made[2].ids[2]: codes_of(1)}))
+    assert fields(app)[0].value == "Dee"
 
 
 def test_masks_are_imported_before_the_first_cycle(made):
