@@ -52,7 +52,7 @@ def simulated(run: Run, cycle: int | None) -> None:
 
 def settings(run: Run) -> tuple[str | None, bool]:
     """The annotator, kept in session and address, and whether to show what the run knows before the answer."""
-    wanted, name = st.query_params.get("annotator") or st.session_state.get("annotator-name"), None
+    wanted, name = frame.annotator(), None
     if wanted:
         with frame.errors():
             name = annotation.annotator_name(wanted)

@@ -241,10 +241,18 @@ def removed(here: frame.Here, chosen: list[str]) -> None:
 
 
 def unknown(here: frame.Here) -> None:
-    """What can be said where no ground truth is available: what was spent, and on what."""
+    """What can be said where nothing can be simulated: what was spent, and on what."""
     if here.config.parent is not None and here.config.annotator != "person":
         st.info(
             f"This is a branch: its first ranking is that of {frame.plain(here.config.parent)}. Plan its budget there."
+        )
+        return
+    if not here.run.answer.tabular:
+        of, so_far = budget.unit(here.run), budget.progress(here.run, here.cycle)[0]
+        st.info(
+            "What more labels would correct is simulated only where the label of an image is one class. So far "
+            f"**{so_far:,} {of.one}s** were {of.done}. "
+            + labelling.untrained_text(here.run, here.cycle, "not counted here")
         )
         return
     collected, changed = budget.spent(here.run, here.dataset, here.cycle)

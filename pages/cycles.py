@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from core import methods
-from core.analysis import labelling, layers, measures
+from core.analysis import budget, labelling, layers, measures
 from core.analysis.samples import Filter
-from core.files import handout, report
+from core.files import bundle, handout, maskexport, report
 from core.runs import annotation, branch, imported, jobs, spec
 from core.runs import run as runs
 from core.runs.run import Run
@@ -19,6 +19,7 @@ METRIC = 171  # pixels: two side by side on a phone
 WIDE = 226  # of a number with its interval
 PREVIEW = 12  # images shown before they are taken
 Colour = Literal["normal", "inverse", "off"]  # of a change: which way is better
+FORMS, SHAPES = {"png": "PNG files", "coco": "COCO"}, {"rle": "RLE", "polygons": "Polygons"}  # of exported masks
 PHASES = {"label": "collecting labels", "train": "training", "score": "scoring"}
 
 frame.setup("Cycles")
@@ -49,7 +50,7 @@ def controls(run: Run, state: str, done: int) -> None:
         "Take the top …",
         disabled=busy or done == 0 or run.config.annotator == "person",
         key="take",
-        help="Run one cycle with another number of labels than the budget; you see the images first.",
+        help=f"Run one cycle with another number of {budget.unit(run).one}s than the budget; you see the images first.",
     ):
         take(run)
     if st.button(
@@ -74,29 +75,30 @@ def take(run: Run) -> None:
         last = len(run.cycles()) - 1
         here = frame.Here(run, run.config_at(last), frame.dataset(run.config), last, last + 1)
         samples, learning = widgets.cycle_samples(here, here.key), not run.config.question.checks
-        ranked = samples.ranked_number()
+        unit, ranked = budget.unit(run), budget.offer(run, here.dataset, last)
         if ranked == 0:
             st.info("Nothing is left to take: every image has its label.")
             return
         left, right = st.columns(2, vertical_alignment="bottom")
-        unit = left.segmented_control(
+        name = f"{unit.one}s".capitalize()
+        counted = left.segmented_control(
             "Count in", ["labels", "%"], default="labels", required=True, key="take-unit",
-            format_func=lambda one: {"labels": "Labels", "%": "% of the ranked images"}[one],
+            format_func=lambda one: {"labels": name, "%": f"% of the ranked {unit.offered}s"}[one],
         )  # fmt: skip
-        if unit == "%":
+        if counted == "%":
             share = right.number_input("Share (%)", 0.1, 100.0, 5.0, 0.5, key="take-share", format="%.1f")
             labels = max(1, round(ranked * share / 100))
         else:
             usual = max(1, min(here.config.budget, ranked))
-            labels = right.number_input("Labels", 1, ranked, usual, key="take-labels")
+            labels = right.number_input(name, 1, ranked, usual, key="take-labels")
         first = samples.page(Filter(), "rank", True, 0, min(labels, PREVIEW))
         score = methods.described(here.config.method)
         asked = (
             ""
-            if learning
+            if learning or not run.answer.counted
             else " An image is asked about until its label has a majority, so these are at most as many images."
         )
-        st.markdown(f"**{labels:,}** of {ranked:,} ranked images by {score.title}, the first of them:{asked}")
+        st.markdown(f"**{labels:,}** of {ranked:,} ranked {unit.offered}s by {score.title}, the first of them:{asked}")
         captions = [
             frame.plain(
                 f"{row.rank}: " + (f"{row.suggested}?" if row.given == "—" else f"{row.given} → {row.suggested}")
@@ -166,7 +168,12 @@ def branch_off(run: Run, cycle: int) -> None:
             changes["annotator"] = "person" if people else config.annotator
         if not people:
             changes["budget"] = st.number_input(
-                "Labels per cycle", 1, 1_000_000, max(1, config.budget), 50, key=f"branch-budget-{run.id}"
+                f"{budget.unit(run).one}s per cycle".capitalize(),
+                1,
+                max(1_000_000, config.budget),
+                max(1, config.budget),
+                50,
+                key=f"branch-budget-{run.id}",
             )
             cycles = st.number_input(
                 "Cycles in all",
@@ -237,7 +244,8 @@ def history(run: Run, cycle: int) -> None:
         "clear_errors": ("Clear errors left", "{:,.0f}"),
     }
     with st.container(horizontal=True):
-        metric("Labels", f"{row['n_labels']:,.0f}", before, row, "n_labels", "off")
+        unit = budget.unit(run)
+        metric(f"{unit.one}s".capitalize(), f"{row[unit.column]:,.0f}", before, row, unit.column, "off")
         for name, shown in measures.measures(run.config, row).items():
             if shown.certain:
                 metric(shown.title, shown.text, before, row, name, "normal")
@@ -266,15 +274,24 @@ def history(run: Run, cycle: int) -> None:
             "cycle": "Cycle",
             "labels": "Labels added",
             "samples": "Images touched",
-            "changed": "Majority changed",
+            "changed": "Majority changed" if run.answer.tabular else None,
             "n_labels": "Labels so far",
+            "n_pixels": st.column_config.NumberColumn("Pixels so far", format="localized"),
             "training_s": st.column_config.NumberColumn("Training", format="%.1f s"),
             "scoring_s": st.column_config.NumberColumn("Scoring", format="%.1f s"),
             **{
                 name: st.column_config.NumberColumn(measures.measure_title(name, run.config), format="percent")
                 for name in run.answer.measured
             },
-            "correctness": st.column_config.NumberColumn("Correct labels", format="percent"),
+            "correctness": st.column_config.NumberColumn(
+                measures.measure_title("correctness", run.config), format="percent"
+            ),
+            "label_miou": st.column_config.NumberColumn(
+                "Mean IoU of the labels", format="percent", help="Of the masks that stand, against the reference."
+            ),
+            "fitted": st.column_config.NumberColumn(
+                "Labels fitted", format="percent", help="Labels that the model predicts after it was trained on them."
+            ),
             "estimated_correctness": st.column_config.NumberColumn(
                 "Correct labels, estimated" if "estimated_low" in table else "Correct labels, in-sample estimate",
                 format="percent",
@@ -313,7 +330,9 @@ def history(run: Run, cycle: int) -> None:
         widgets.table_export(run.log.labels, int(changes["labels"].sum()), f"{run.id}-labels", "Export label log")
         report_export(here)
         widgets.whole_run(here)
-        if run.config.question.checks:
+        if not run.answer.tabular:
+            masks_export(here)
+        elif run.config.question.checks:
             n = len(here.dataset)
             widgets.table_export(
                 lambda: labelling.cleaned(run, here.dataset, cycle), n, f"{run.id}-cleaned", "Export cleaned labels"
@@ -325,6 +344,57 @@ def history(run: Run, cycle: int) -> None:
         st.caption(text)
     if run.config.question.checks and cycle > 0:
         relabels(here)
+
+
+def masks_export(here: frame.Here) -> None:
+    """A download button for the masks that stand at the cycle."""
+    run, dataset, cycle = here.run, here.dataset, here.cycle
+    with st.popover("Export masks"):
+        st.caption("The masks that stand at this cycle, as large as the run sees the images.")
+        form = st.segmented_control(
+            "Format",
+            list(FORMS),
+            default="png",
+            format_func=lambda one: FORMS[one],
+            required=True,
+            key=f"masks-form-{run.id}",
+        )
+        shape = "rle"
+        if form == "coco":
+            shape = st.segmented_control(
+                "Annotations",
+                list(SHAPES),
+                default="rle",
+                format_func=lambda one: SHAPES[one],
+                required=True,
+                key=f"masks-shape-{run.id}",
+                help="RLE: one annotation for each class of an image. Polygons: one for each connected region, as RLE where it "
+                "has a hole.",
+            )
+        size, most = dataset.images.nbytes, bundle.MOST_IMAGES
+        images = st.checkbox(
+            f"With the images ({size / 1e6:,.1f} MB)",
+            key=f"masks-images-{run.id}",
+            disabled=size > most,
+            help="All images of the pool, at the size of the masks."
+            if size <= most
+            else f"More than the {most >> 20:,} MB that the browser is handed: the command line writes them.",
+        )
+
+        def content() -> bytes:
+            masks = maskexport.standing(run, dataset, labelling.through(run, cycle))
+            return maskexport.to_bytes(dataset, masks, form, images=images, polygons=shape == "polygons")
+
+        ending = maskexport.ending(form, images)
+        st.download_button(
+            "ZIP" if ending == ".zip" else "JSON",
+            content,
+            f"{run.id}-cycle{cycle}-masks{ending}",
+            "application/zip" if ending == ".zip" else "application/json",
+            key=f"masks-{run.id}",
+            on_click="ignore",
+            width="stretch",
+        )
 
 
 def report_export(here: frame.Here) -> None:
@@ -369,12 +439,18 @@ def by_class(here: frame.Here) -> None:
 
 
 def relabels(here: frame.Here) -> None:
-    """What each relabel did."""
+    """What each relabel did; of labels that no table holds, what was checked."""
     table = widgets.relabels(here, here.key)
-    st.subheader("What each relabel did")
-    counts = table["kind"][table["kind"] != ""].value_counts()
-    if len(counts):
-        st.caption(" · ".join(f"{kind}: **{count:,}**" for kind, count in counts.items()))
+    label = "Export relabels"
+    if not here.run.answer.tabular:
+        label = "Export checks"
+        st.subheader("What was checked")
+        table = table.drop(columns=["votes", "n_votes", "before", "after", "formed", "kind"])
+    else:
+        st.subheader("What each relabel did")
+        counts = table["kind"][table["kind"] != ""].value_counts()
+        if len(counts):
+            st.caption(" · ".join(f"{kind}: **{count:,}**" for kind, count in counts.items()))
     st.dataframe(
         table,
         hide_index=True,
@@ -395,16 +471,14 @@ def relabels(here: frame.Here) -> None:
             "source": "From",
         },
     )
-    widgets.table_export(lambda: table, len(table), f"{here.run.id}-relabels", "Export relabels")
+    widgets.table_export(lambda: table, len(table), f"{here.run.id}-relabels", label)
 
 
-def bring_in(run: Run, cycle: int) -> None:
+def bring_in(run: Run, cycle: int | None) -> None:
     """Labels that people gave: what to hand out, and a place to bring them back."""
     with st.container(border=True):
-        text = (
-            "**People label this run.** Label on the page Annotate, or hand the ranking out and import the labels; then step: "
-            "the next cycle trains on them."
-        )
+        how = "import labels" if cycle is None else "hand the ranking out and import the labels"
+        text = f"**People label this run.** Label on the page Annotate, or {how}; then step: the next cycle trains on them."
         if run.config.question.checks:
             text += " There is no ground truth here."
         if run.config.question.checks and run.answer.counted:
@@ -414,28 +488,37 @@ def bring_in(run: Run, cycle: int) -> None:
             )
         st.markdown(text)
         dataset = frame.dataset(run.config)
-        st.download_button(
-            "Label Studio file",
-            lambda: handout.label_studio_bundle(run, dataset, cycle),
-            f"{run.id}-label-studio.zip",
-            "application/zip",
-            key="label-studio",
-            on_click="ignore",
-            help="Tasks in the order of the ranking, with images and the labelling configuration.",
-        )
+        if cycle is not None:
+            st.download_button(
+                "Label Studio file",
+                lambda: handout.label_studio_bundle(run, dataset, cycle),
+                f"{run.id}-label-studio.zip",
+                "application/zip",
+                key="label-studio",
+                on_click="ignore",
+                help="Tasks in the order of the ranking, with images and the labelling configuration.",
+            )
         # Another key is another, empty uploader: what was brought in is not offered a second time
-        turn = st.session_state.setdefault("turn", 0)
-        file = st.file_uploader(
-            "Labels to import",
-            ["json", "csv", "parquet"],
-            key=f"labels-{run.id}-{turn}",
-            help="Label Studio's JSON, or a table of annotations.",
-        )
-        if file is not None and st.button("Bring in", type="primary", key="bring-in"):
-            with frame.errors():
-                st.session_state["brought"] = run.id, handout.bring_in(run, dataset, file.name, file.getvalue())
-                st.session_state["turn"] = turn + 1
-                st.rerun()
+        turn, taken = st.session_state.setdefault("turn", 0), handout.taken(run)
+        file = st.file_uploader("Labels to import", taken.endings, key=f"labels-{run.id}-{turn}", help=taken.what)
+        if file is not None:
+            who = None
+            if taken.unnamed(file.name, file.getvalue()[: handout.HEAD]):
+                who = st.text_input(
+                    "Annotator",
+                    st.session_state.get("brought-by") or frame.annotator() or "",
+                    key=f"brought-by-{run.id}-{turn}",
+                    placeholder="Type a name",
+                    help="Who gave these labels, which the file does not say.",
+                    width=260,
+                )
+            if st.button("Bring in", type="primary", key="bring-in"):
+                with frame.errors():
+                    with st.spinner("Reading the file…"):
+                        said = handout.bring_in(run, dataset, file.name, file.getvalue(), who)
+                    st.session_state.update({"brought": (run.id, said), "turn": turn + 1})
+                    st.session_state["brought-by"] = who or st.session_state.get("brought-by")
+                    st.rerun()
         of, said = st.session_state.get("brought", ("", ""))
         if of == run.id:
             st.success(frame.plain(said))
@@ -502,7 +585,7 @@ else:
             st.warning(frame.plain(skipped.sentence(left_out)))
         if run.config.annotator == "person":
             st.page_link("pages/annotate.py", label="Label on the page Annotate", query_params={"run": run.id})
-        if cycle is not None and run.config.annotator == "person":
+        if annotation.asks(run):
             bring_in(run, cycle)
         if cycle is not None and not run.config.trains:
             new_predictions(run, state, done)

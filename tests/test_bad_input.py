@@ -763,7 +763,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         ),
         (
             influence_of_masks,
-            r"influence is computed from labels of one class each, and those of this data set are masks",
+            r"influence is computed where the label of an image is one class, and in this data set it is a mask",
         ),
         (class_weights_of_classes, r"--class-weights weighs the pixels of masks: leave it out"),
         (sequences_of_a_set_without_any, r"--per-group limits each sequence, and garments names none: leave it out"),

@@ -9,6 +9,8 @@ import pandas as pd
 from core.analysis import policies, samples
 from core.analysis.curves import learning_curve, simulable
 from core.relabel import Floats
+from core.runs import questions
+from core.runs.questions import Unit
 from core.runs.run import Run
 from data.dataset import ImageDataset
 
@@ -121,17 +123,30 @@ def amount(value: float, unit: str | None = None) -> str:
     return "" if math.isnan(value) else f"{value:,.0f}" if unit is None else money(value, unit)
 
 
+def unit(run: Run) -> Unit:
+    """What a run collects."""
+    return questions.kind(run.config.task, run.answer.kind).unit(run.config)
+
+
+def offer(run: Run, dataset: ImageDataset, cycle: int) -> int:
+    """How much of its `unit` the ranking of a cycle offers, at most. Raises as `Run.ranking`."""
+    height, width = dataset.images.shape[1:3]
+    task, ranking = questions.kind(run.config.task, run.answer.kind), run.ranking(cycle, ["rank"])
+    return task.offer(run.config, ranking, lambda: run.regions(cycle), (height, width))
+
+
 def progress(run: Run, cycle: int) -> tuple[int, int | None]:
-    """(labels up to a cycle, labels that the run is to have in all): in active learning with those it started from.
+    """(what was collected up to a cycle, what the run is to have in all), counted in its `unit`: in active learning with what it
+    started from.
 
     The second is None where people label, and give as many as they will.
     """
-    n_labels, config = run.cycles()["n_labels"], run.config
-    so_far = int(n_labels.iloc[cycle])
+    collected, config = run.cycles()[unit(run).column], run.config
+    so_far = int(collected.iloc[cycle])
     if config.annotator == "person":
         return so_far, None
-    to_come = config.budget * max(0, run.target() - len(n_labels))
-    return so_far, int(n_labels.iloc[-1]) + to_come
+    to_come = config.budget * max(0, run.target() - len(collected))
+    return so_far, int(collected.iloc[-1]) + to_come
 
 
 def money(value: float, unit: str) -> str:

@@ -12,7 +12,7 @@ from core.analysis import checked, measures, peers, policies, simulation
 from core.analysis.simulation import Simulator
 from core.plots import curves as plots
 from core.relabel import Floats
-from core.runs import answers
+from core.runs import answers, questions
 from core.runs.reference import ground_truth_digest, initial_labels, reference_counts, reference_labels
 from core.runs.run import Run
 from core.runs.spec import Config
@@ -167,8 +167,10 @@ def figure(run: Run, dataset: ImageDataset, cycle: int, others: list[Run] | None
         text = f"{run.answer.measure} on the test set after each training; band ± 1 s.d. over seeds"
         return plots.learning_curves(learning_curve(runs), cycle, measures.note(run, text), accuracy)
     if reference_labels(config, dataset) is None:
-        text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
-        return plots.estimates(run.cycles(), cycle, measures.note(run, text), accuracy)
+        text = f"{run.answer.measure} on the test set after each training"
+        if questions.kind(config.task, run.answer.kind).drawn:
+            text = "estimate: from images of a random order that people checked, taken as correct; exact 95 % interval"
+        return plots.estimates(measures.cycles(run), cycle, measures.note(run, text), accuracy)
     checks = CHECKS[dataset.answer]
     table, axis = checks.drawn(pd.concat([cleaning_curve(one, dataset) for one in runs], ignore_index=True), config)
     at, end = int(run.cycles()[axis].iloc[cycle]), float(table["n_labels"].max())

@@ -39,8 +39,13 @@ def untrained_text(run: Run, cycle: int, what: str = "exported too") -> str:
 def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The labels at a cycle next to those of the start, one row a sample (`core.analysis.labelling.cleaned_labels`).
 
-    At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen.
+    At the last cycle they hold all annotations so far; n_untrained: those of a sample that no training has seen. Raises
+    `UserError` for labels that no table holds.
     """
+    if not run.answer.tabular:
+        raise UserError(
+            f"The labels of run {run.id} are {run.answer.kind}s, which no table holds: export them as files (`--masks png`)."
+        )
     state, taken, events = run.state(dataset.ids, through(run, cycle))
     initial = samples.majority_at_start(taken, (events["cycle"] > 0).to_numpy(), len(dataset))
     table = cleaned_labels(dataset.ids, initial, state, run.answer.label_names)
@@ -48,8 +53,9 @@ def cleaned(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
 
 
 def issues(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
-    """Suspected wrong labels in cleanlab's column names, one row a sample (`issue_table`), labels as in `cleaned`."""
-    probs, now = run.posterior(cycle).astype(np.float64), cleaned(run, dataset, cycle)
+    """Suspected wrong labels in cleanlab's column names, one row a sample (`issue_table`), labels as in `cleaned`, raises too."""
+    now = cleaned(run, dataset, cycle)
+    probs = run.posterior(cycle).astype(np.float64)
     ranking = samples.table(run, dataset, cycle).assign(label=now["label"], status=now["status"])
     return issue_table(ranking, probs, dataset.class_names)
 

@@ -171,7 +171,10 @@ def open_bundle(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
-    said = handout.bring_in(found, load(found), str(options.file), annotator=options.annotator)
+    try:
+        said = handout.bring_in(found, load(found), str(options.file), annotator=options.annotator)
+    except handout.AnnotatorError as error:
+        raise UserError(f"{str(error).removesuffix('.')} (--annotator).") from error
     print(said if said.startswith("0 ") else f"{said} `step {found.id}` trains on them.")
 
 

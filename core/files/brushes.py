@@ -116,7 +116,8 @@ def _drawn(part: dict[str, Any], dataset: ImageDataset, row: int, where: str) ->
     kind = next(key for key in DRAWN if key in value)
     names = value.get(DRAWN[kind])
     if not isinstance(names, list) or len(names) != 1:
-        raise UserError(f"{where}: a brush or polygon has {len(names or [])} classes: give it one.")
+        n = len(names) if isinstance(names, list) else "no"
+        raise UserError(f"{where}: a brush or polygon has {n} classes: give it one.")
     try:
         mask = brush.decoded(value["rle"], height, width) if kind == "rle" else _polygon(value["points"], height, width)
     except ValueError as error:

@@ -1,9 +1,12 @@
 """Rankings handed out to Label Studio, and labels imported from files."""
 
+import contextlib
 import io
 import tempfile
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +27,7 @@ from core.files.label_studio import (
 )
 from core.runs import annotation, audit, questions
 from core.runs.run import PERSON, Run
+from core.store.maskfiles import MaskFiles
 from data import ImageDataset
 from data.errors import UserError
 from data.files import preview
@@ -31,6 +35,7 @@ from data.files.archive import Writer
 from data.masks import VOID
 
 LARGEST = 1 << 14  # pixels a side of an image that is written as PNG, since browsers do not show its file
+HEAD = 1024  # bytes that say whose file of JSON it is
 BUNDLE = 500  # images of a Label Studio bundle: some megabytes, and more than a session's work
 
 
@@ -126,21 +131,53 @@ def label_studio_bundle(run: Run, dataset: ImageDataset, cycle: int, top: int = 
     return content.getvalue()
 
 
+class AnnotatorError(UserError):
+    """Who gave the labels of a file is said nowhere, or twice."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The files from which labels of one kind are imported. endings: of their names, without dots · what: they are, as help."""
+
+    endings: tuple[str, ...]
+    what: str
+    unnamed: Callable[[str, bytes], bool]
+    """Whether a file, by its name and first `HEAD` bytes, does not say who gave its labels, so that `bring_in` has to be told."""
+    bring: Callable[[Run, ImageDataset, Path, str | None], str]
+
+
+def taken(run: Run) -> Taken:
+    """The files from which the labels of a run are imported."""
+    return TAKEN[run.answer.kind]
+
+
 def bring_in(
     run: Run, dataset: ImageDataset, name: str, content: bytes | None = None, annotator: str | None = None
 ) -> str:
     """Labels that people gave, from a file of Label Studio, a table of votes or masks, into the run's log; says how many.
 
     name: a path; where `content` is given, the name of the file it came in · annotator: who drew the masks of files that do not
-    say it. Raises `UserError` for a file that does not fit the run.
+    say it. Raises `UserError` for a file that does not fit the run; nothing is kept of it then.
     """
     if content is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
+        with _written(name, content) as path:
             return bring_in(run, dataset, str(path), annotator=annotator)
-    bring = {"class": _bring_classes, "mask": _bring_masks}[run.answer.kind]
-    return bring(run, dataset, Path(name), annotator)
+    return taken(run).bring(run, dataset, Path(name), annotator)
+
+
+@contextlib.contextmanager
+def _written(name: str, content: bytes) -> Iterator[Path]:
+    """A file of this name, meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        try:
+            path.write_bytes(content)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UserError(
+                f"{name[:100]!r} cannot be read ({why}): give the file a short name, and look for free space on the server."
+            ) from error
+        yield path
 
 
 def _bring_classes(run: Run, dataset: ImageDataset, path: Path, annotator: str | None) -> str:
@@ -161,40 +198,65 @@ def _bring_masks(run: Run, dataset: ImageDataset, path: Path, annotator: str | N
             f"{path.name} holds no masks: give a folder or .zip of PNG files, or .json of COCO or Label Studio."
         )
     skipped: Counter[str] = Counter()
-    if path.suffix.lower() == ".json" and _begins_with(path, "["):
+    if not _unnamed_masks(path.name, _head(path) if path.suffix.lower() == ".json" else b""):
         _check_named(path, annotator)
         masks, left = brushes.read(path, dataset, run.id)
         skipped.update(left)
     elif annotator is None:
-        raise UserError(f"{path.name} does not say who drew its masks: name them with --annotator.")
+        raise AnnotatorError(f"{path.name} does not say who drew its masks: name the annotator.")
     else:
         who = annotation.annotator_name(annotator)
         read = maskimport.read_coco if path.suffix.lower() == ".json" else maskimport.read_pngs
         masks = ((row, who, codes) for row, codes in read(path, dataset))
     ids, drawn, people = [], [], []
-    for row, by, codes in masks:
-        if (codes == VOID).all():
-            skipped["no pixel has a class"] += 1
-            continue
-        ids.append(dataset.ids[row])
-        drawn.append(run.masks.add(codes))
-        people.append(by)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = MaskFiles(Path(folder))  # the run keeps none of a file of which one does not fit
+        for row, by, codes in masks:
+            if (codes == VOID).all():
+                skipped["no pixel has a class"] += 1
+                continue
+            ids.append(dataset.ids[row])
+            drawn.append(whole.add(codes))
+            people.append(by)
+        for one in drawn:
+            run.masks.add(whole.read(one.digest))
     new = annotation.record_masks(run, ids, drawn, people)
     return f"{new} new masks of {len(ids)} in {path.name}{_left_out(skipped)}."
 
 
+def _unnamed_masks(name: str, head: bytes) -> bool:
+    """Label Studio's JSON is a list, COCO's is none."""
+    return not (Path(name).suffix.lower() == ".json" and head.removeprefix(BOM_UTF8).lstrip().startswith(b"["))
+
+
+TAKEN = {
+    "class": Taken(
+        ("json", "csv", "parquet"),
+        "Label Studio's JSON, or a table of annotations.",
+        lambda name, head: False,
+        _bring_classes,
+    ),
+    "mask": Taken(
+        ("zip", "json"),
+        "A zip file of PNG masks, each with the name of its image, as **Export masks** writes them; or JSON of COCO or Label "
+        "Studio. Masks are as large as the run sees the images, or as the images' own files.",
+        _unnamed_masks,
+        _bring_masks,
+    ),
+}
+
+
 def _check_named(path: Path, annotator: str | None) -> None:
     if annotator is not None:
-        raise UserError(f"{path.name} names its annotators itself: leave --annotator out.")
+        raise AnnotatorError(f"{path.name} names its annotators itself: name none.")
 
 
-def _begins_with(path: Path, character: str) -> bool:
-    """Whether this is the first character of a file of JSON."""
+def _head(path: Path) -> bytes:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            return file.read(1024).lstrip().startswith(character)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give a file of JSON.") from error
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}): give another file.") from error
 
 
 def _left_out(skipped: Mapping[str, int]) -> str:

@@ -172,8 +172,8 @@ def latest(
         sample_id = data.get("sample_id")
         if not isinstance(sample_id, str):
             raise UserError(
-                f"{path.name} is of another project: its tasks name no sample_id; import the file that `export "
-                "--label-studio` wrote, and export it again from there."
+                f"{path.name} is of another project: its tasks name no sample_id; make a project of this run's Label Studio "
+                "file, and export that."
             )
         if run is not None and data.get("run") != run:
             named = f"the run {str(data['run'])[:100]!r}" if "run" in data else "no run"
@@ -203,7 +203,7 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path.name} is larger than {LARGEST // 10**6} MB: export fewer tasks at a time.")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give Label Studio's export as JSON.") from error
+        raise UserError(f"{path.name} cannot be read ({error}): give Label Studio's export as JSON.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path.name} is no whole JSON file ({error}): export it again from Label Studio, as JSON."

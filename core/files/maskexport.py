@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -63,6 +64,19 @@ def _place(sample_id: str) -> str:
     return "/".join("%2E%2E" if part == ".." else part for part in parts)
 
 
+def ending(form: str, images: bool) -> str:
+    """The ending of the file that `write` makes."""
+    return ".json" if form == "coco" and not images else ".zip"
+
+
+def to_bytes(dataset: ImageDataset, masks: Merged, form: str, *, images: bool = False, polygons: bool = False) -> bytes:
+    """The content of what `write` writes. Raises as that does."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"masks{ending(form, images)}"
+        write(file, dataset, masks, form, images=images, polygons=polygons)
+        return file.read_bytes()
+
+
 def write(
     file: Path, dataset: ImageDataset, masks: Merged, form: str, *, images: bool = False, polygons: bool = False
 ) -> None:
@@ -72,10 +86,10 @@ def write(
     the region has no hole, else an RLE; not an RLE for each class of an image. Raises `UserError` for a file whose ending says
     another format, and where it cannot be written.
     """
-    ending = ".json" if form == "coco" and not images else ".zip"
-    if file.suffix.lower() != ending:
+    wanted = ending(form, images)
+    if file.suffix.lower() != wanted:
         raise UserError(
-            f"Masks as {form}{' with images' * images} are a file {ending}, not {file.suffix or 'one without ending'}: name one."
+            f"Masks as {form}{' with images' * images} are a file {wanted}, not {file.suffix or 'one without ending'}: name one."
         )
     if polygons and form != "coco":
         raise UserError("Polygons are for masks as coco: leave --polygons out, or choose `--masks coco`.")

@@ -7,7 +7,7 @@ that size as the image does. Needs no torch.
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from core.files.maskexport import places
@@ -38,7 +38,8 @@ class Names:
         """The row in the pool. file: where the name stands. Raises `UserError` for a name of no image."""
         if name in self.by_id:
             return self.by_id[name]
-        place = PurePosixPath(name).with_suffix("").as_posix()
+        path = PurePosixPath(name)
+        place = path.with_suffix("").as_posix() if path.name else name
         for known, wanted in ((self.by_place, place), (self.by_place, name), (self.by_last, place.rpartition("/")[2])):
             if wanted in known:
                 return known[wanted]
@@ -79,6 +80,7 @@ def read_pngs(path: Path, dataset: ImageDataset) -> Iterator[tuple[int, Codes]]:
     with _folder(path) as folder:
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
         parts_of = {file: file.relative_to(folder).parts for file in files}
+        files = [file for file in files if not _hidden(parts_of[file])]
         files = [file for file in files if "masks" in parts_of[file]] or [
             file for file in files if "images" not in parts_of[file]
         ]
@@ -125,8 +127,8 @@ def _mask(file: Path, name: str, legend: Legend, dataset: ImageDataset, row: int
     try:
         with imagefile.opened(file) as image:
             shape = image.height, image.width
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be read: {imagefile.reason(error)}: save it again as PNG.") from error
+    except Exception as error:  # Pillow raises whatever a broken file leads to
+        raise UserError(f"{name} cannot be read ({imagefile.reason(error)}): save it again as PNG.") from error
     check_size(shape, dataset, row, name)
     found = maskfile.read(file, legend, shape)
     if isinstance(found, str):
@@ -149,6 +151,11 @@ def _legend(folder: Path, class_names: list[str]) -> Legend:
     return Legend({key: code_of[code] for key, code in legend.classes.items()}, len(class_names), source)
 
 
+def _hidden(parts: Sequence[str]) -> bool:
+    """Whether a path is what macOS puts into zip files beside each file, or hidden."""
+    return any(part.startswith((".", "__MACOSX")) for part in parts)
+
+
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[Path]:
     """A folder, or that into which a zip file is unpacked meanwhile. A single folder that holds everything is entered."""
@@ -160,7 +167,8 @@ def _folder(path: Path) -> Iterator[Path]:
             with Archive(path, files=MOST_FILES, size=MOST_BYTES) as archive:
                 archive.check(archive.entries)
                 for entry in archive.entries:
-                    if entry.path.suffix.lower() != ".png" and entry.path.name not in classtable.TABLES:
+                    wanted = entry.path.suffix.lower() == ".png" or entry.path.name in classtable.TABLES
+                    if not wanted or _hidden(entry.path.parts):
                         continue
                     target = Path(unpacked) / entry.path
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +178,9 @@ def _folder(path: Path) -> Iterator[Path]:
         except Unsafe as error:
             raise UserError(str(error)) from error
         except OSError as error:
-            raise UserError(f"{path} cannot be unpacked ({error}): give a zip file or a folder of masks.") from error
+            raise UserError(
+                f"{path.name} cannot be unpacked ({error}): give a zip file or a folder of masks."
+            ) from error
         inside = list(Path(unpacked).iterdir())
         alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name != "masks"
         yield inside[0] if alone else Path(unpacked)

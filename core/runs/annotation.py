@@ -83,10 +83,18 @@ def annotators(run: Run) -> list[str]:
     return sorted(source.removeprefix(PERSON) for source in sources)
 
 
+def asks(run: Run) -> bool:
+    """Whether labels of people are taken now: where they check labels, not before the first cycle has begun."""
+    early = questions.kind(run.config.task, run.answer.kind).people_first
+    return run.config.annotator == "person" and (early or run.open_cycle() > 0)
+
+
 def check_people(run: Run) -> None:
-    """Raise `UserError` where the labels of this run are simulated."""
+    """Raise `UserError` where labels of this run are simulated, or none are asked for yet."""
     if run.config.annotator != "person":
         raise UserError(f"Run {run.id} simulates its annotators: start one with --annotator person to import labels.")
+    if not asks(run):
+        raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
 
 
 @contextmanager
@@ -94,8 +102,6 @@ def _answering(run: Run, annotators: list[str]) -> Iterator[Answers]:
     """The transaction in which these annotators say something. Raises as `record`."""
     check_people(run)
     with run.log.answering(sorted({PERSON + who for who in annotators})) as answers:
-        if answers.cycle == 0 and not questions.kind(run.config.task, run.answer.kind).people_first:
-            raise UserError(f"Run {run.id} has no ranking yet: wait for its first cycle.")
         yield answers
 
 

@@ -55,6 +55,8 @@ class Answer(ABC):
     """The maps that images can be placed on: by noise and ambiguity of their labels, by the embedding of the model."""
     measure: ClassVar[str]
     """What the first of them is called: "accuracy"."""
+    tabular: ClassVar[bool]
+    """Whether a label can stand in a cell of a table; where it cannot, labels leave as files (`core.files.maskexport`)."""
     counted: ClassVar[bool]
     """Whether annotators' labels of an image are counted as votes."""
     agrees: ClassVar[str]
@@ -189,6 +191,7 @@ class ClassAnswer(Answer):
     of_reference = "Majority of {}"
     crossed = True
     maps = ("noise", "embedding")
+    tabular = True
     counted = True
     agrees = "Same label"
     measure = "accuracy"
@@ -309,6 +312,7 @@ class MaskAnswer(Answer):
     of_reference = "Largest class of {}"
     crossed = False
     maps = ("embedding",)
+    tabular = False
     counted = False
     agrees = "Mean IoU"
     measure = "mean IoU"

@@ -40,7 +40,7 @@ def take(run: Run, labels: int | None) -> None:
     """Let the next cycle, and no other, collect so many labels instead of the budget; None: the budget, as ever.
 
     Raises `UserError` where people label, where there is no ranking to take them from or they are collected already, and for
-    more images than active learning ranks. Raises as `Run.check_work` too.
+    more images than active learning ranks where these are counted. Raises as `Run.check_work` too.
     """
     run.check_work()
     ranked = len(run.cycles()) - 1
@@ -56,7 +56,8 @@ def take(run: Run, labels: int | None) -> None:
     if run.open_cycle() > ranked + 1:
         raise UserError(f"Run {run.id} has collected the labels of cycle {ranked + 1} already: resume it first.")
     there = int(run.ranking(ranked)["rank"].notna().sum())
-    if labels < 1 or (not run.config.question.checks and labels > there):
+    counted = not run.config.question.checks and run.config.budget_unit == "labels"
+    if labels < 1 or (counted and labels > there):
         raise UserError(f"{labels:,} labels cannot be taken from a ranking of {there:,} images: give 1 to {there:,}.")
     run.log.set_fact(f"{TAKE}{ranked}", labels)
 

@@ -42,6 +42,19 @@ class Ranked:
     standing: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What a run collects and its budget counts: "label" (its noun) "spent" (what is done to it), in a column of `Run.cycles`.
+
+    offered: the noun of what a ranking has of it.
+    """
+
+    column: str
+    one: str
+    done: str
+    offered: str
+
+
 class Task(ABC):
     """One task on one data set under one configuration."""
 
@@ -67,6 +80,21 @@ class Task(ABC):
     def strategy(self) -> "Strategy | None":
         """What ranks the candidates; None where one of `score_columns` does."""
         return None
+
+    @staticmethod
+    def unit(config: Config) -> Unit:
+        """What its runs collect."""
+        if config.budget_unit == "pixels":
+            return Unit("n_pixels", "pixel", "spent", "pixel")
+        return Unit("n_labels", "label", "spent", "image")
+
+    @staticmethod
+    def offer(
+        config: Config, ranking: pd.DataFrame, regions: Callable[[], pd.DataFrame], sides: tuple[int, int]
+    ) -> int:
+        """How much of its unit a ranking offers, at most; regions: as of `Ranked` · sides: height and width of the images."""
+        n = int(ranking["rank"].notna().sum())
+        return n * sides[0] * sides[1] if config.budget_unit == "pixels" else n
 
     @abstractmethod
     def initial(self) -> tuple[Ints, Any, list[str]]:
@@ -229,6 +257,22 @@ class LabelCleaning(Task):
 
 class RegionCleaning(Task):
     """Every image has a mask that may be wrong; its connected regions are checked, one by one."""
+
+    @staticmethod
+    def unit(config: Config) -> Unit:
+        if config.annotator == "person":  # who draws over as many regions at once as need it
+            return Unit("n_labels", "mask", "drawn", "image")
+        if config.budget_unit == "pixels":
+            return Unit("n_pixels", "pixel", "checked", "pixel")
+        return Unit("n_labels", "region", "checked", "region")
+
+    @staticmethod
+    def offer(
+        config: Config, ranking: pd.DataFrame, regions: Callable[[], pd.DataFrame], sides: tuple[int, int]
+    ) -> int:
+        table = regions()
+        ranked = table[table["rank"].notna()]
+        return int(ranked["pixels"].sum()) if config.budget_unit == "pixels" else len(ranked)
 
     def __init__(self, config: Config, dataset: ImageDataset) -> None:
         super().__init__(config, dataset)

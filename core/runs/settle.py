@@ -332,10 +332,10 @@ def no_influence(settings: Mapping[str, Any]) -> tuple[str, str]:
 
     ("", "") where it can; what is said follows the word "influence".
     """
+    if spec.answer_of(settings["dataset"]) != answers.ClassAnswer.kind:
+        return "is computed where the label of an image is one class, and in this data set it is a mask", ""
     if spec.QUESTIONS[settings["task"]].checks:
         return "says what newly labelled images are worth, which is a question of active learning", ""
-    if spec.answer_of(settings["dataset"]) != answers.ClassAnswer.kind:
-        return "is computed from labels of one class each, and those of this data set are masks", ""
     if settings.get("freeze"):
         why = "inverts the curvature of a network that is trained with weight decay, and a frozen one has a head with a penalty "
         return f"{why}of its own", "freeze"

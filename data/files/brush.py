@@ -34,8 +34,8 @@ def encoded(mask: Mask) -> list[int]:
 def decoded(rle: list[int], height: int, width: int) -> Mask:
     """The mask of this size that the bytes of `rle` hold. Raises ValueError where they do not."""
     try:
-        stream = _Bits(bytes(rle))
-    except (TypeError, ValueError) as error:
+        stream = _Bits(bytes(list(rle)))  # of a number, `bytes` alone would make so many
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("a brush whose rle is no list of bytes") from error
     n, size = stream.take(32), stream.take(5) + 1
     if n != CHANNELS * height * width:

@@ -19,6 +19,7 @@ from data.masks import VOID
 TABLES = ("classes.csv", "classes.txt")
 COLOURS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 NAMES, VALUES = {"name", "class", "label"}, {"value", "id", "index"}
+MOST_LINES = 5_000  # of a table, whose every line is held against the others
 EXPECTED = "expected the lines name, or value,name, or name,r,g,b"
 VOID_NAMES = {"void", "unlabelled", "unlabeled", "unknown", "ignore"}
 """What pixels may be called whose class is not known; this is no class."""
@@ -39,6 +40,8 @@ def read(root: Path) -> tuple[list[tuple[Key, str]], str]:
             f"{table.name} cannot be read as a UTF-8 table ({error}); save it again as CSV, UTF-8"
         ) from error
     lines = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
+    if len(lines) > MOST_LINES:
+        raise UserError(f"{table.name} has {len(lines):,} lines, and {MOST_LINES:,} are read; name each class once")
     if lines and _is_header(lines[0][1]):
         lines = _in_order(lines)
     found: list[tuple[Key, str]] = []

@@ -63,6 +63,11 @@ class Here:
         return self.run.id, self.cycle, self.n_cycles
 
 
+def annotator() -> str | None:
+    """Who labels, as the address, this session or the login says; None where none of them does."""
+    return st.query_params.get("annotator") or st.session_state.get("annotator-name") or login.name()
+
+
 def setup(title: str) -> None:
     """Page title and width, and who may see it; the first call of every page."""
     st.set_page_config(page_title=f"{title} · NextLabel", page_icon="🏷️", layout="wide")
@@ -183,18 +188,18 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
 
 def _metric(run: Run, cycle: int) -> None:
     """Where the cycle stands on the way: its measure, the gain over the cycle before, and the line of all cycles."""
-    table = run.cycles()
-    labels = int(table["n_labels"].iloc[cycle])
+    table, unit = run.cycles(), budget.unit(run)
+    collected = count(int(table[unit.column].iloc[cycle]), unit.one)
     name, shown = next(iter(measures.measures(run.config, table.iloc[cycle]).items()), (None, None))
     if name is None or shown is None:
-        st.caption(count(labels, "label"))
+        st.caption(collected)
         return
     values = 100 * table[name]
     if not shown.certain:
-        hint(shown, f"{shown.title} · {count(labels, 'label')}")
+        hint(shown, f"{shown.title} · {collected}")
         return
     st.metric(
-        f"{shown.title} · {count(labels, 'label')}",
+        f"{shown.title} · {collected}",
         shown.text,
         f"{values.iloc[cycle] - values.iloc[cycle - 1]:+.1f} points" if cycle else None,
         chart_data=values.tolist() if len(values) > 1 else None,
@@ -210,14 +215,15 @@ def hint(shown: measures.Measure, title: str, **layout: Any) -> None:
 
 
 def _spent(run: Run, cycle: int) -> None:
-    """The budget: labels collected so far, those left, and what they cost where the address names a price."""
-    so_far, whole = budget.progress(run, cycle)
-    text = f"**{so_far:,}** labels spent"
+    """The budget: what was collected so far, what is left, and what the labels cost where the address names a price."""
+    (so_far, whole), unit = budget.progress(run, cycle), budget.unit(run)
+    text = f"**{so_far:,}** {unit.one}s {unit.done}"
     if whole:
-        text = f"**{so_far:,}** of {whole:,} labels spent · {whole - so_far:,} left"
-    each, unit = price()
+        text = f"**{so_far:,}** of {whole:,} {unit.one}s {unit.done} · {whole - so_far:,} left"
+    each, money = price()
     if each:
-        text += f" · {plain(budget.money(so_far * each, unit))}"
+        labels = int(run.cycles()["n_labels"].iloc[cycle])
+        text += f" · {plain(budget.money(labels * each, money))}"
     if whole:
         st.progress(min(1.0, so_far / whole), text=text)
     else:

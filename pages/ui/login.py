@@ -29,6 +29,12 @@ def require() -> None:
     gate.admit()
 
 
+def name() -> str | None:
+    """Who has logged in, by name or address; None where the login knows none."""
+    found = (st.user.get("name") or st.user.get("email")) if _provider() else None
+    return found if isinstance(found, str) else None
+
+
 def _check() -> None:
     """Stop the page where a login is needed and not there."""
     needed = _provider() or password.VARIABLE in os.environ

@@ -14,7 +14,9 @@ from core.analysis import budget, policies
 from core.engine import loop
 from core.runs import run, settle
 from core.runs.reference import relabel_seed
+from core.runs.run import REGIONS
 from core.runs.spec import Config
+from tests import squares
 
 TINY = {"dataset": "fashion", "limit": 200, "model": "small-cnn", "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}
 
@@ -125,6 +127,40 @@ def test_no_policy_is_above_the_minimal_line(cleaning, pool):
 
 def test_progress_counts_what_was_collected_and_what_is_to_come(cleaning):
     assert [budget.progress(cleaning, at) for at in range(2)] == [(0, 60), (60, 60)]
+
+
+@pytest.mark.parametrize(
+    ("config", "offered"),
+    [
+        (squares.config(), 3),
+        (squares.config(budget_unit="pixels"), 21),
+        (squares.config(task="active-learning", budget_unit="pixels"), 2 * 12 * 16),
+        (squares.config(task="active-learning"), 2),
+    ],
+)
+def test_a_ranking_of_masks_offers_what_the_budget_counts(home, config, offered):
+    pool = squares.pool()
+    one = run.create(config, {**settle.about(pool), "answer": "mask"})
+    one.cycle_path(0).mkdir()
+    pd.DataFrame({"rank": [1.0, 2.0, None]}).to_parquet(one.cycle_path(0) / "ranking.parquet")
+    pd.DataFrame({"rank": [1.0, None, 3.0, 2.0], "pixels": [3, 5, 7, 11]}).to_parquet(one.cycle_path(0) / REGIONS)
+    assert budget.offer(one, pool, 0) == offered
+
+
+@pytest.mark.parametrize(
+    ("options", "unit", "progress"),
+    [
+        ({"budget": 3}, ("region", "checked"), (3, 6)),
+        ({"budget": 40, "budget_unit": "pixels"}, ("pixel", "checked"), (34, 74)),
+        ({"annotator": "person"}, ("mask", "drawn"), (3, None)),
+    ],
+)
+def test_where_masks_are_checked_progress_counts_what_the_budget_counts(home, options, unit, progress):
+    one = run.create(squares.config(cycles=3, **options), {**settle.about(squares.pool()), "answer": "mask"})
+    for cycle, n in enumerate((0, 3)):
+        one.log.finish(cycle, "score", 0.0, {"n_labels": n, "n_pixels": 34 * cycle})
+    assert (budget.unit(one).one, budget.unit(one).done) == unit
+    assert budget.progress(one, 1) == progress
 
 
 @pytest.mark.parametrize(("value", "unit", "text"), [

@@ -27,7 +27,7 @@ from core.runs import jobs, live, questions, reference, run, settle, spec
 from core.runs.spec import Config
 from data.errors import UserError
 from data.files import look
-from tests import forked
+from tests import forked, squares
 
 OF_CLASSES = [name for name, one in strategies.CATALOGUE.items() if "class" in one.answers]
 TINY = {"dataset": "fashion", "limit": 300, "model": "small-cnn", "width": 4, "epochs": 2, "batch_size": 32}
@@ -431,6 +431,16 @@ def test_no_more_is_taken_than_there_is(home, pool, labels, sentence):
     with pytest.raises(UserError, match=sentence):
         jobs.take(one, labels)
     assert one.log.facts(run.TAKE) == {}
+
+
+def test_more_pixels_are_taken_than_there_are_images(home):
+    config = squares.config(task="active-learning", budget_unit="pixels")
+    one = run.create(config, {**settle.about(squares.pool()), "answer": "mask"})
+    one.cycle_path(0).mkdir()
+    pd.DataFrame({"rank": [1.0, 2.0]}).to_parquet(one.cycle_path(0) / "ranking.parquet")
+    one.log.finish(0, "score", 0.0, {})
+    jobs.take(one, 300)
+    assert one.config_at(0).budget == 300
 
 
 def test_nothing_is_taken_before_a_ranking_or_after_the_labels(home, pool, monkeypatch):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from core import masks, metrics, regions
+from core.analysis import figures
 from core.engine import loop
 from core.engine.maps import MaskLearner
 from core.runs import branch, reference, settle
@@ -246,6 +247,9 @@ def test_people_check_masks_that_came_with_the_data(pool, home):
     assert pd.isna(ranking.loc[pool.ids[1], "rank"])
     assert ranking.loc[pool.ids[0], "status"] == "labelled"
     assert ranking["rank"].notna().sum() == N - 1
+    curve = figures.figure(one, pool, "curves", 1)
+    assert [line.name for line in curve.data] == ["labels that an out-of-fold model agrees with", "test mean IoU"]
+    assert "random order" not in curve.to_json()  # nothing is estimated
 
 
 def test_a_pool_that_is_checked_to_the_last_region(pool, home):

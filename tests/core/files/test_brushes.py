@@ -185,6 +185,9 @@ def changed(**changes: Any) -> dict[str, Any]:
             "a brush of 36 values, and an image of 12 × 16",
         ),
         (changed(rle=None), "a brush whose rle is no list of bytes"),
+        (changed(rle=10**12), "a brush whose rle is no list of bytes"),
+        (changed(rle=[10**30]), "a brush whose rle is no list of bytes"),
+        (changed(brushlabels=1), "a brush or polygon has no classes: give it one"),
         (changed(brushlabels=["sea"]), "there is no class 'sea' in this run; its classes are sky"),
         (changed(brushlabels=["sky", "tree"]), "a brush or polygon has 2 classes: give it one"),
         (changed(value="x"), "has a result of another form than Label Studio's"),
@@ -208,7 +211,7 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_recorded(
 
 
 def test_annotators_are_named_once(kept: Made, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"project.json names its annotators itself: leave --annotator out\."):
+    with pytest.raises(UserError, match=r"project.json names its annotators itself: name none\."):
         handout.bring_in(*kept, str(saved(tmp_path, task(kept, changed()))), annotator="bea")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import data
 from core.__main__ import main
+from core.analysis import labelling
 from core.files import maskexport
 from core.runs import run, settle
 from core.runs.run import GIVEN
@@ -136,6 +137,23 @@ def test_what_cannot_be_written_is_one_sentence(
     one, pool = made
     with pytest.raises(UserError, match=said):
         maskexport.write(tmp_path / name, pool, maskexport.standing(one, pool), form, **options)
+
+
+@pytest.mark.parametrize("form", maskexport.FORMS)
+@pytest.mark.parametrize("images", [False, True])
+def test_the_browser_is_handed_what_the_command_line_writes(
+    form: str, images: bool, made: Made, tmp_path: Path
+) -> None:
+    one, pool = made
+    masks, file = maskexport.standing(one, pool), tmp_path / f"m{maskexport.ending(form, images)}"
+    maskexport.write(file, pool, masks, form, images=images)
+    assert maskexport.to_bytes(pool, masks, form, images=images) == file.read_bytes()
+
+
+def test_no_table_of_cleaned_labels_or_suspected_errors_is_made_of_masks(made: Made) -> None:
+    for table in (labelling.cleaned, labelling.issues):
+        with pytest.raises(UserError, match=r"are masks, which no table holds: export them as files"):
+            table(*made, 0)
 
 
 def test_classes_are_no_masks(home: Path) -> None:

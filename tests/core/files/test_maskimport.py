@@ -1,7 +1,9 @@
 """Masks that come into a run as somebody's annotations: PNGs and COCO; nothing is recorded of a file that does not fit."""
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import data
 from core.__main__ import main
 from core.files import handout, maskexport
 from core.runs import run
+from core.store.maskfiles import encoded
 from data.errors import UserError
+from data.files import archive as archive_module
 from data.files import cocomask
 from data.masks import VOID
 from tests.core.files import drawn
@@ -105,6 +109,40 @@ def test_a_table_beside_the_masks_says_what_their_colours_mean(made: Made, tmp_p
     (tmp_path / "in/classes.csv").write_text("name,r,g,b\ntree,0,9,0\nsky,0,0,9\nvoid,9,0,0\n")
     assert import_of(one, tmp_path / "in") == 0
     np.testing.assert_array_equal(layer(made, row_of(made, "q")), np.where(codes == 1, VOID, codes))
+
+
+def zipped(file: Path, **masks: np.ndarray) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, codes in masks.items():
+            archive.writestr(f"{name}.png", encoded(codes))
+    return file
+
+
+def test_what_macos_puts_beside_the_masks_is_none(made: Made, tmp_path: Path) -> None:
+    file = zipped(tmp_path / "in.zip", **{"mine/masks/q": drawn.mask(7)})
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("__MACOSX/mine/masks/._q.png", b"\x00\x05\x16\x07")
+        archive.writestr("mine/masks/.q.png", b"")
+    assert import_of(made[0], file) == 0
+    np.testing.assert_array_equal(layer(made, row_of(made, "q")), drawn.mask(7))
+
+
+def test_masks_that_come_while_a_worker_is_at_it_are_for_the_next_cycle(made: Made, tmp_path: Path) -> None:
+    one, pool = made
+    one.log.finish(0, "score", 0.0, {"n_labels": 3})
+    with one.lock:
+        said = handout.bring_in(one, pool, "in.zip", zipped(tmp_path / "in.zip", q=drawn.mask(7)).read_bytes(), "bea")
+    assert said == "1 new masks of 1 in in.zip."
+    last = one.log.events().iloc[-1]
+    assert (last["source"], last["cycle"]) == ("person: bea", one.open_cycle())
+
+
+def test_a_file_name_of_the_browser_leads_nowhere_else(made: Made, tmp_path: Path) -> None:
+    content = zipped(tmp_path / "in.zip", q=drawn.mask(7)).read_bytes()
+    assert handout.bring_in(*made, "../../in.zip", content, "bea").startswith("1 new masks of 1 in in.zip")
+    for name in ("x" * 300 + ".zip", "a\0b.zip", ".."):
+        with pytest.raises(UserError, match=r"cannot be read .*: give the file a short name"):
+            handout.bring_in(*made, name, content, "bea")
 
 
 def test_a_zip_file_may_hold_one_folder_with_everything(made: Made, tmp_path: Path) -> None:
@@ -201,6 +239,11 @@ def missing(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+def files(one: run.Run) -> set[Path]:
+    """The masks that a run keeps."""
+    return {path for path in one.masks.folder.rglob("*") if path.is_file()}
+
+
 def of_another_kind(tmp_path: Path) -> Path:
     (tmp_path / "in.csv").write_text("sample_id,annotator,label\nq,bea,tree\n")
     return tmp_path / "in.csv"
@@ -220,6 +263,49 @@ def no_zip(tmp_path: Path) -> Path:
     return tmp_path / "in.zip"
 
 
+def cut_short(tmp_path: Path) -> Path:
+    whole = zipped(tmp_path / "in.zip", q=drawn.mask(7)).read_bytes()
+    (tmp_path / "in.zip").write_bytes(whole[: len(whole) // 2])
+    return tmp_path / "in.zip"
+
+
+def changed_on_the_way(tmp_path: Path) -> Path:
+    whole = bytearray(zipped(tmp_path / "in.zip", q=drawn.mask(7)).read_bytes())
+    whole[60] ^= 255  # in the middle of the mask
+    (tmp_path / "in.zip").write_bytes(whole)
+    return tmp_path / "in.zip"
+
+
+def with_nothing(tmp_path: Path) -> Path:
+    return zipped(tmp_path / "in.zip")
+
+
+def a_bomb(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("q.png", bytes(archive_module.SMALL + 1))
+    return tmp_path / "in.zip"
+
+
+def a_picture_of_gigabytes(tmp_path: Path) -> Path:
+    parts = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(bytes(999))
+    chunks = [struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in parts]
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("q.png", b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return tmp_path / "in.zip"
+
+
+def the_second_of_another_size(tmp_path: Path) -> Path:
+    return zipped(tmp_path / "in.zip", q=drawn.mask(77), r=np.zeros((5, 7), np.uint8))
+
+
+def text(content: bytes, name: str = "in.json") -> Callable[[Path], Path]:
+    def write(tmp_path: Path) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write
+
+
 def that_leads_out(tmp_path: Path) -> Path:
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         archive.writestr("../q.png", b"")
@@ -229,6 +315,12 @@ def that_leads_out(tmp_path: Path) -> Path:
 def of_other_classes(tmp_path: Path) -> Path:
     folder = saved(tmp_path / "in", q=drawn.mask(7))
     (folder / "classes.csv").write_text("sky\nsea\ntree\n")
+    return folder
+
+
+def of_thousands_of_classes(tmp_path: Path) -> Path:
+    folder = saved(tmp_path / "in", q=drawn.mask(7))
+    (folder / "classes.csv").write_text("\n".join(f"class {k}" for k in range(6000)))
     return folder
 
 
@@ -258,8 +350,19 @@ def image(**changes: Any) -> dict[str, Any]:
         (gone, "nowhere.zip cannot be unpacked"),
         (damaged, "q.png cannot be read"),
         (no_zip, "this zip file cannot be read"),
+        (cut_short, "this zip file cannot be read"),
+        (changed_on_the_way, "this zip file cannot be read: Bad CRC-32"),
+        (with_nothing, "There is no mask in in.zip"),
+        (a_bomb, "this zip file unpacks to 64 MB, more than 200 times its size"),
+        (a_picture_of_gigabytes, r"q.png cannot be read \(it has more than 89,478,485 pixels; scale it down\)"),
+        (the_second_of_another_size, "r.png has 7 × 5 pixels"),
+        (text(b'{"images": [{"id": 5, "file_na'), "in.json cannot be read as JSON"),
+        (text(b"\xff\xfe\x00"), "in.json cannot be read as JSON"),
+        (text(b""), "in.json cannot be read as JSON"),
         (that_leads_out, "a name that leads out of its folder"),
         (of_other_classes, "classes.csv names the class 'sea'; this run has sky, road"),
+        (of_thousands_of_classes, "classes.csv has 6,000 lines, and 5,000 are read"),
+        (coco(images=[image(file_name="")]), "in.json has a mask of '', which is no image of this run"),
         (coco(images=[image(file_name="z.png")]), "in.json has a mask of 'z.png', which is no image of this run"),
         (coco(images=[image(height=5)]), "in.json: 'q.png' has 16 × 5 pixels|has an RLE of the size"),
         (coco(images=[image(), image(id=6)], annotations=[
@@ -277,13 +380,13 @@ def image(**changes: Any) -> dict[str, Any]:
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_recorded(
     bad: Callable[[Path], Path], said: str, kept: Made, tmp_path: Path
 ) -> None:
-    before = len(kept[0].log.events())
+    before = len(kept[0].log.events()), files(kept[0])
     with pytest.raises(UserError, match=said) as error:
         handout.bring_in(*kept, str(bad(tmp_path)), annotator="bea")
     assert "\n" not in str(error.value)
-    assert len(kept[0].log.events()) == before
+    assert (len(kept[0].log.events()), files(kept[0])) == before
 
 
 def test_who_drew_the_masks_has_to_be_said(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", made[0].id, str(saved(tmp_path / "in", q=drawn.mask(7)))]) == 2
-    assert "in does not say who drew its masks: name them with --annotator." in capsys.readouterr().err
+    assert "in does not say who drew its masks: name the annotator (--annotator)." in capsys.readouterr().err
