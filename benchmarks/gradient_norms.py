@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from core.gradnorm import gradient_norms, sample_loss
 from core.models import architectures
 from core.models.batches import pick_device
+from core.models.forward import place
 from data.torchvision_import import torchvision
 
 TURNS, FEW_TURNS = 4, 3
@@ -222,6 +223,7 @@ class Case:
     device: str
     bfloat16: bool = False
     width: int | None = None
+    channels_last: bool = False  # images and weights, as the loop has them
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -229,8 +231,8 @@ class Case:
         return self.side, self.width or self.side
 
     def __str__(self) -> str:
-        precision = ", bfloat16" if self.bfloat16 else ""
-        return f"{self.network}, {self.sides[0]} × {self.sides[1]}, batch {self.batch}, {self.device}{precision}"
+        more = ", bfloat16" * self.bfloat16 + ", channels last" * self.channels_last
+        return f"{self.network}, {self.sides[0]} × {self.sides[1]}, batch {self.batch}, {self.device}{more}"
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, torch.bfloat16) if self.bfloat16 else nullcontext()
@@ -243,6 +245,8 @@ def prepare(way: Way, case: Case) -> Callable[[], dict[str, Any]]:
     torch.manual_seed(0)
     model = NETWORKS[case.network]().eval().to(device)
     x = torch.randn(case.batch, 3, *case.sides, generator=torch.Generator().manual_seed(0)).to(device)
+    if case.channels_last:
+        model, x = place(model, device), x.contiguous(memory_format=torch.channels_last)
     with case.autocast():
         call = way(model, x)
         sample_loss(model(x[:1]), "entropy", None).sum().backward()  # libraries load their kernels
@@ -404,12 +408,6 @@ def measure_networks() -> None:
         for name in names:
             if "error" in found[name]:
                 print(f"    {name}: {found[name]['error']}")
-
-
-def measure_masks() -> None:
-    """U-Nets on images of CamVid's size in our data: logits of 11 classes for each of 12,288 pixels."""
-    for width in (8, 16, 32):
-        compare(Case(f"U-Net, width {width}", 96, 8, pick_device().type, width=128), [FLOOR, OURS, LOOP])
 
 
 def measure_many() -> None:

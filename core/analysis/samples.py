@@ -28,6 +28,7 @@ from core.store.cache import below, elsewhere
 from data import votes
 from data.dataset import ImageDataset
 from data.errors import UserError
+from data.lazy import Lazy
 
 VERSION = 3  # of the columns; with another one the files are made again
 BLOCK = 100_000  # embeddings that are compared at once
@@ -362,7 +363,8 @@ def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
     """The file's content, in the order of the ranks: most pages ask for the first."""
     made = run.ranking(cycle)
     reference, truth = ground_truth(run.config, dataset)
-    told = run.answer.told(made, run.cycle_path(cycle), lambda: run.standing(dataset, cycle), truth)
+    mainly = _reference_classes(run, dataset, truth)
+    told = run.answer.told(made, run.cycle_path(cycle), lambda: run.standing(dataset, cycle), mainly)
     made = made.assign(**told)
     made["kind"] = ""
     if reference is not None:
@@ -379,6 +381,15 @@ def _made(run: Run, dataset: ImageDataset, cycle: int) -> pd.DataFrame:
             made[name] = noise[name].reindex(made.index) if name in noise else np.nan
     made.insert(0, "row", np.arange(len(made)))
     return made.sort_values("rank", na_position="last", kind="stable")
+
+
+def _reference_classes(run: Run, dataset: ImageDataset, truth: Any) -> Ints:
+    """The class of each reference label, int64 [N], −1 for none; of masks that are read from files once for all cycles."""
+    if not isinstance(truth, Lazy):
+        return run.answer.mainly(truth)
+    key = {"score": "reference classes", "labels": truth.version, "classes": dataset.class_names}
+    kept = cache.ScoreCache(below(home(), "samples").parent, reading=True)
+    return kept.get(key, lambda: run.answer.mainly(truth))
 
 
 def history(run: Run, row: int) -> pd.DataFrame:

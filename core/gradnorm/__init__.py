@@ -105,13 +105,18 @@ def gradient_norms(
                     logits, each = engine.passes(model, parameters, plan, x, own, losses)
                 else:
                     logits, each = slow.passes(model, parameters, x, own, losses)
-                reduced = (_reduced(tensors, reduction) for tensors in each)
-                norms.append(_over_labels(logits, reduced, draws) if loss == "egl" else next(reduced))
+                if loss == "egl":
+                    reduced = (_reduced(tensors, reduction) for _, tensors in each)
+                    own_values, own_norms = sample_loss(logits, "entropy", None), _over_labels(logits, reduced, draws)
+                else:
+                    own_values, tensors = next(each)
+                    own_norms = _reduced(tensors, reduction)
             except Unsupported as reason:
                 _give_up(model, parameters, images, reason)
                 plan, losses = None, checks.losses(loss, targets, checks.answer(model, images[:1]), drawn)
                 continue
-            values.append(sample_loss(logits, "label" if loss == "label" else "entropy", own))
+            values.append(own_values)
+            norms.append(own_norms)
             start += size
     found = torch.cat(norms)
     checks.check_finite(torch.cat(values) + found.reshape(len(found), -1).sum(dim=1))

@@ -286,11 +286,13 @@ class _Watch(TorchFunctionMode):
             output = _Begin.apply(output, self.anchor)  # type: ignore[no-untyped-call]
         watch = weakref.ref(self)  # or tensors would keep alive the hooks, and these the tensors
 
-        def hook(gradient: Tensor) -> None:
+        def hook(gradient: Tensor) -> Tensor:
+            gradient = _together(gradient)
             if (owner := watch()) is not None:
                 owner.receive(place, owner.calls[place], gradient)
                 if owner.last:  # what its rules would read again can go
                     owner.calls[place] = replace(owner.calls[place], uses=())
+            return gradient
 
         output.register_hook(hook)
         return output
@@ -469,8 +471,8 @@ def passes(
     x: Tensor,
     targets: Tensor | None,
     losses: Sequence[LossFunction],
-) -> tuple[Tensor, Iterator[Tensor]]:
-    """Logits [n, K, …] and, for each loss, the norms [n, tensors]: one forward pass, a backward pass a loss.
+) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
+    """Logits [n, K, …] and, for each loss, its values [n] and the norms [n, tensors]: one forward pass, a backward pass a loss.
 
     Raises `Unsupported` where the model does something else than what was planned.
     """
@@ -482,14 +484,14 @@ def passes(
     ):
         raise Unsupported(_DIFFERENT_CALLS)
 
-    def norms() -> Iterator[Tensor]:
+    def norms() -> Iterator[tuple[Tensor, Tensor]]:
         for i, loss in enumerate(losses):
             with torch.enable_grad():
                 values = loss(logits, targets)
             found = _Norms(watch, parameters, plan.shared, plan.layouts, len(x))
             watch.receive = found.receive
             _backward(watch, values, retain=i + 1 < len(losses))
-            yield found.norms()
+            yield values.detach(), found.norms()
 
     return logits.detach(), norms()
 
@@ -716,6 +718,14 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad_(True)
+
+
+def _together(gradient: Tensor) -> Tensor:
+    """Some channels of channels-last images, as the gradient of one part of a concatenation, without the others between them:
+    copied once for the rule and for the backward pass, which would make a copy each."""
+    if gradient.ndim != 4 or gradient.stride(1) != 1 or not all(gradient.stride()):
+        return gradient
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _tensors(*values: Any) -> list[Tensor]:

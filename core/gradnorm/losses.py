@@ -30,7 +30,7 @@ def sample_loss(logits: Tensor, loss: Loss, target: Tensor | None) -> Tensor:
         values = -log_p.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1)
         total = values.where(known, 0.0).reshape(len(values), -1).sum(dim=1)
         return total / known.reshape(len(known), -1).sum(dim=1).clamp_min(1)
-    values = (log_p.exp() * -log_p).sum(dim=1)  # Eq. 6 with the posterior attached to the graph is Eq. 7
+    values = -(log_p.exp() * log_p).sum(dim=1)  # Eq. 6 with the posterior attached to the graph is Eq. 7
     return values.reshape(len(values), -1).mean(dim=1)
 
 

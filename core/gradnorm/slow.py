@@ -20,8 +20,15 @@ MAX_CHUNK = 256
 
 def passes(
     model: nn.Module, parameters: dict[str, Tensor], x: Tensor, targets: Tensor | None, losses: Sequence[LossFunction]
+) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
+    """Logits [n, K, …] and, for each loss, its values [n] and the norms [n, tensors]."""
+    logits, each = _derived(model, parameters, x, targets, losses)
+    return logits, ((loss(logits, targets), norms) for loss, norms in zip(losses, each, strict=True))
+
+
+def _derived(
+    model: nn.Module, parameters: dict[str, Tensor], x: Tensor, targets: Tensor | None, losses: Sequence[LossFunction]
 ) -> tuple[Tensor, Iterator[Tensor]]:
-    """Logits [n, K, …] and, for each loss, the norms [n, tensors]."""
     if len(x) > 1:
         try:
             return mapped(model, parameters, x, targets, losses)

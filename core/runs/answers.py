@@ -149,14 +149,18 @@ class Answer(ABC):
         """
 
     @abstractmethod
+    def mainly(self, labels: Any) -> Ints:
+        """The class that stands for each of the labels [N, …] in tables, int64 [N]; `UNKNOWN` for none. Reads every mask."""
+
+    @abstractmethod
     def told(
-        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Ints
     ) -> dict[str, NDArray[Any]]:
         """What a table of a cycle's samples says of their labels, [N] each: given, suggested and reference in a word each, and
         numbers of its own.
 
-        ranking, folder: of the cycle · standing: gives the labels that stand there · reference: labels [N, …]. Raises as
-        `suggested`.
+        ranking, folder: of the cycle · standing: gives the labels that stand there · reference: classes [N] as of
+        `mainly`. Raises as `suggested`.
         """
 
     @abstractmethod
@@ -246,8 +250,11 @@ class ClassAnswer(Answer):
     def suggested(self, codes: ArrayLike, folder: Path, rows: slice | int = slice(None)) -> NDArray[np.object_]:
         return self.written(codes)
 
+    def mainly(self, labels: Any) -> Ints:
+        return np.asarray(labels, dtype=np.int64)
+
     def told(
-        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Ints
     ) -> dict[str, NDArray[Any]]:
         words = {"given": ranking["label"], "suggested": ranking["suggested"], "reference": reference}
         return {name: self.written(codes) for name, codes in words.items()}
@@ -400,19 +407,21 @@ class MaskAnswer(Answer):
         found = predicted[None] if predicted.ndim == 2 else predicted
         return self._mostly([np.bincount(one.ravel(), minlength=self.n_outputs)[: self.n_outputs] for one in found])
 
+    def mainly(self, labels: Any) -> Ints:
+        known = len(np.shape(labels)) > 1  # a label that is to be checked is no reference
+        none = np.zeros(self.n_outputs, dtype=np.int64)
+        return self._largest([self._pixels(labels[row]) if known else none for row in range(len(labels))])
+
     def told(
-        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Any
+        self, ranking: pd.DataFrame, folder: Path, standing: Callable[[], Any], reference: Ints
     ) -> dict[str, NDArray[Any]]:
         drawn, none = standing(), np.zeros(self.n_outputs, dtype=np.int64)
         counts = [none if blank else self._pixels(drawn[row]) for row, blank in enumerate(drawn.blank)]
         height, width = drawn.shape[1:]
-        known = len(np.shape(reference)) > 1  # a label that is to be checked is no reference
         return {
             "given": self._mostly(counts),
             "suggested": self.suggested(ranking["suggested"], folder),
-            "reference": self._mostly(
-                [self._pixels(reference[row]) if known else none for row in range(len(reference))]
-            ),
+            "reference": self._named(reference),
             "labelled": np.array([one.sum() for one in counts]) / (height * width),
         }
 
@@ -421,14 +430,20 @@ class MaskAnswer(Answer):
         return np.bincount(np.asarray(mask).ravel() + 1, minlength=self.n_outputs + 1)[1:]
 
     def _mostly(self, counts: Sequence[Ints]) -> NDArray[np.object_]:
+        return self._named(self._largest(counts))
+
+    def _largest(self, counts: Sequence[Ints]) -> Ints:
         """The largest class of each mask, by pixels [n] of [C]; the background where there is nothing else."""
         of = np.array(counts, dtype=np.int64).reshape(-1, self.n_outputs)
         there = of.sum(axis=1) > 0
         if BACKGROUND in self.class_names:
             own = self.class_names.index(BACKGROUND)
             of[:, own] = np.minimum(of[:, own], 1) * (of.sum(axis=1) == of[:, own])
-        names = np.array([*self.class_names, NO_LABEL], dtype=object)
-        return np.asarray(names[np.where(there, of.argmax(axis=1), UNKNOWN)], dtype=object)
+        return np.where(there, of.argmax(axis=1), UNKNOWN)
+
+    def _named(self, classes: Ints) -> NDArray[np.object_]:
+        names = np.array([*self.class_names, NO_LABEL], dtype=object)  # −1 is the last
+        return np.asarray(names[classes], dtype=object)
 
     def reason(self, sample: pd.Series) -> str:
         sure = self.sure(sample)

@@ -4,7 +4,8 @@ A rule has the signature of the torch function it stands for. It names the call'
 gradient of every single sample follows from the gradient of the output; where the squared norm is cheaper to have
 than the gradient itself (Goodfellow 2015 for linear layers; Bu et al. 2022, "mixed ghost clipping", for convolutions),
 it says how as well. A cost model (`costs`), calibrated on a CPU and reasoned from operations and bytes for CUDA, chooses
-among the exact forms from shapes alone, so that the same call takes the same form and gives the same bits every time.
+among the exact forms from shapes and the order in memory alone, so that the same call takes the same form and gives the
+same bits every time.
 
 What is made of parameters alone, before a sample meets it, needs no rule: the engine derives it by autograd.
 

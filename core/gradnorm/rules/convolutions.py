@@ -13,6 +13,8 @@ from core.gradnorm.rules.elementwise import sum_of_channels
 from core.gradnorm.rules.products import gram, product, squared_product
 from core.gradnorm.rules.registry import Layout, Unsupported, Use, rule, square
 
+_convolution_backward = torch.ops.aten.convolution_backward.default
+
 
 @rule(F.conv1d, F.conv2d, F.conv3d)
 def convolution(
@@ -115,6 +117,13 @@ def _margins(
     return both, both
 
 
+def _channels_last(rows: Tensor) -> bool:
+    """Whether images [n, w, c, h, w'], one a sample, are in this order, and not in the usual one as well."""
+    if rows.ndim != 5 or rows.shape[1] != 1 or rows.is_contiguous():
+        return False
+    return rows[:, 0].is_contiguous(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True)
 class Patches:
     """The geometry of a convolution over x [n, w, i, …] with output gradients g [n, w, o, …]."""
@@ -149,7 +158,14 @@ class Patches:
             forms["pixels"] = price.product * 2 * (padded**2 * i + raster**2 * o) + price.added * padded**2 * (
                 2 + sum(self.kernel)
             )
+        # k > 1: see `core.models.architectures.Pointwise` for what oneDNN does to 1 × 1 convolutions with a stride
+        if k > 1 and not g.is_cuda and _channels_last(g):
+            copies = costs.COPIED * (x[0].numel() + g[0].numel())  # which the other forms make
+            forms = {name: cost + copies for name, cost in forms.items()}
+            forms["alone"] = costs.CALL + price.convolution * 2 * t * weights + price.gradient * weights
         form = costs.cheapest(forms)
+        if form == "alone":
+            return self._alone(x[:, 0], g[:, 0])
         if form == "grouped":
             alone = not g.is_cuda and x[0].numel() + g[0].numel() >= costs.LARGE
             return costs.in_blocks(lambda a, b: square(self._grouped(a, b)), x, g, math.inf if alone else weights)
@@ -172,8 +188,19 @@ class Patches:
         weight = g.new_empty(1).expand(n * o, i // self.groups, *self.kernel)  # its values are not read
         x, g = (tensor.transpose(0, 1).reshape(w, -1, *tensor.shape[3:]) for tensor in (x, g))
         window = (self.stride, self.padding, self.dilation, False, nowhere, n * self.groups)
-        gradient = torch.ops.aten.convolution_backward(g, x, weight, None, *window, (False, True, False))[1]
+        gradient = _convolution_backward(g, x, weight, None, *window, (False, True, False))[1]
         return gradient.view(n, -1)
+
+    def _alone(self, x: Tensor, g: Tensor) -> Tensor:
+        """[n] squared norms from the weight's gradient by the library, sample by sample: x [n, i, …], g [n, o, …]."""
+        shape, nowhere = (g.shape[1], x.shape[1] // self.groups, *self.kernel), [0] * len(self.kernel)
+        weight = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last)  # its values are not read
+        window = (self.stride, self.padding, self.dilation, False, nowhere, self.groups)
+        gradients = [
+            _convolution_backward(b, a, weight, None, *window, (False, True, False))[1]
+            for a, b in zip(x.split(1), g.split(1), strict=True)
+        ]
+        return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).square()
 
     def _unfold(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The operands of a linear layer, [n · groups, t, i/groups · k] and [n · groups, t, o/groups]."""

@@ -21,6 +21,8 @@ class Prices(NamedTuple):
 # tensor-core kernel there, so its operations are dear.
 CPU = Prices(convolution=1 / 240, product=1 / 200, unfolded=1.5, gradient=0.5, added=0.25)
 CUDA = Prices(convolution=1 / 1_000, product=1 / 40_000, unfolded=0.004, gradient=0.004, added=0.008)
+# Of channels-last images on a CPU: an element written in the usual order, and a call of the library, whatever its size.
+COPIED, CALL = 0.25, 16_000
 # Temporary memory of one rule. On a CPU a block should stay in the cache; a GPU wants many samples a launch.
 CPU_SCRATCH_BYTES = 4 * 2**20
 CUDA_SCRATCH_BYTES = 256 * 2**20

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.gradnorm.losses import at_least_float32
+from core.gradnorm.rules import costs
 from core.gradnorm.rules.elementwise import sum_of_channels
 from core.gradnorm.rules.registry import Joint, Layout, Shared, Unsupported, Use, rule
 
@@ -32,10 +33,16 @@ def batch_norm(
     whole = input.requires_grad and input.is_contiguous() and weight is not None and input.dtype == weight.dtype
 
     def weighted(layout: Layout, g: Tensor) -> Tensor:
-        """Every channel of every sample is a channel of one batch, so that the library's own kernel adds them up."""
+        """Every channel of every sample is a channel of one batch, so that the library's own kernel adds them up. Where that
+        would take a copy in another order, as of channels-last images, it is done entry by entry instead."""
         layout.own_dimension()
         x = layout.rows(input)
         n, w, c = x.shape[:3]
+        if not g.is_cuda and not (x.is_contiguous() and g.is_contiguous()):
+            shape = (c, *(1,) * (x.ndim - 3))
+            centre, scale = mean.to(g.dtype).view(shape), (var.to(g.dtype) + eps).rsqrt()
+            added = costs.in_blocks(lambda a, b: sum_of_channels(layout, (a - centre).mul_(b)), x, g, x[0].numel())
+            return added * scale
         # contiguous: torch 2.13 on a CPU is wrong for a batch of one that is not
         x, g = (tensor.transpose(0, 1).reshape(w, n * c, -1).contiguous() for tensor in (x, g))
         once = whole and w == 1

@@ -9,7 +9,7 @@ import data
 from core import metrics
 from core.analysis import diff, layers, pool, samples
 from core.runs import run
-from core.runs.answers import PREDICTED
+from core.runs.answers import PREDICTED, MaskAnswer
 from data.errors import UserError
 from data.masks import VOID
 
@@ -42,6 +42,17 @@ def test_masks_stand_where_somebody_has_drawn_them(gradnorm, scenes):
     assert labelled.sum() == 10
     assert ((masks != VOID).any(axis=(1, 2)) == labelled).all()
     np.testing.assert_array_equal(masks[labelled], found.truth(np.flatnonzero(labelled)))
+
+
+def test_reference_masks_are_looked_through_once_for_all_cycles(gradnorm, scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path))  # nothing is kept there yet
+    asked, mainly = [], MaskAnswer.mainly
+    monkeypatch.setattr(MaskAnswer, "mainly", lambda self, labels: asked.append(len(labels)) or mainly(self, labels))
+    first, second = (samples.table(gradnorm, scenes, cycle)["reference"] for cycle in (0, 1))
+    assert asked == [24]
+    assert first.tolist() == second.tolist()
+    names = np.array(scenes.class_names)
+    assert first.tolist() == names[mainly(gradnorm.answer, scenes.labels)].tolist()
 
 
 def test_where_labels_are_checked_predictions_are_held_against_them(gradnorm, scenes):

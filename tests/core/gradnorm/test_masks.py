@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.gradnorm import gradient_norms
+from core.gradnorm.rules import costs
 from core.models import architectures
 from data.torchvision_import import torchvision  # noqa: F401  # before segmentation-models-pytorch, which imports it
 from tests.core.gradnorm.slow_loop import loop
@@ -83,6 +84,17 @@ def test_norms_are_those_of_the_loop(name, loss, caplog):
     assert not caplog.messages, "no parameter fell to the slow way"
     known = [0, 1, 3, 4] if loss == "label" else range(5)
     assert (found.sum(dim=1) > 0).tolist() == [n in known for n in range(5)]
+
+
+def test_channels_last_images(monkeypatch, caplog):
+    """As the loop has them, with the gradients of concatenations in parts, and void pixels."""
+    monkeypatch.setattr(costs, "CALL", 0)  # as of images that are not as small
+    model, images, masks = made("small-unet")
+    expected = loop(model, images, "label", masks)
+    last = {"memory_format": torch.channels_last}
+    found = gradient_norms(model.to(**last), images.contiguous(**last), loss="label", targets=masks, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12 * float(expected.max()))
+    assert not caplog.messages
 
 
 def test_void_pixels_are_as_if_they_were_not_there():

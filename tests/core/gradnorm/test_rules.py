@@ -5,6 +5,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from torch import nn
 
 from core.gradnorm import engine, gradient_norms
 from core.gradnorm.rules import convolutions, costs
@@ -74,6 +75,39 @@ def test_large_samples_by_themselves_equal_the_loop(name, monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
     assert blocks
     assert set(blocks) == {1}
+
+
+LAYERS = {
+    "padded": lambda: nn.Conv2d(8, 6, 3, padding=1),
+    "padded unevenly": lambda: nn.Conv2d(8, 6, (3, 2), padding=(0, 1), bias=False),
+    "strided and dilated": lambda: nn.Conv2d(8, 6, 2, stride=3, dilation=2),
+    "same": lambda: nn.Conv2d(8, 6, (2, 4), padding="same"),
+    "depthwise": lambda: nn.Conv2d(8, 8, 3, padding=1, groups=4, stride=2),
+    "transposed": lambda: nn.ConvTranspose2d(8, 6, 2, stride=2),
+    "transposed groups": lambda: nn.ConvTranspose2d(8, 6, 3, groups=2, padding=1),
+}
+
+
+@pytest.mark.usefixtures("engine_only")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_channels_last_samples_by_themselves_equal_the_loop(name, dtype, tolerance, monkeypatch):
+    """What no form could take without a copy in another order; here that counts however small the images."""
+    seen = []
+    monkeypatch.setattr(costs, "CALL", 0)
+    monkeypatch.setattr(costs, "cheapest", lambda forms: seen.append(min(forms, key=forms.get)) or seen[-1])
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), layer, nn.BatchNorm2d(layer.out_channels), nn.Conv2d(layer.out_channels, K, 1)
+    )
+    model[3].running_mean.normal_()
+    model, images = model.double().eval(), torch.randn(5, 3, 12, 10, dtype=torch.float64)
+    expected = loop(model, images, "entropy")
+    last = {"dtype": dtype, "memory_format": torch.channels_last}
+    found = gradient_norms(model.to(**last), images.to(**last), reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance * float(expected.max()))
+    assert seen.count("alone") >= 2, "of both convolutions that are more than a pixel large"
 
 
 @pytest.mark.usefixtures("engine_only")
