@@ -253,7 +253,7 @@ def history(run: Run, cycle: int) -> None:
                 frame.hint(shown, shown.title, border=True, width=WIDE if shown.interval else METRIC)
         for name, (title, text) in counts.items():
             if pd.notna(row.get(name)) and (name != "tied" or table["tied"].any()):
-                metric(title, text.format(row[name]), before, row, name, "inverse")
+                metric(title, text.format(row[name]).replace("%", " %"), before, row, name, "inverse")
     for note in dict.fromkeys(one.note for one in measures.measures(run.config, row).values() if one.note):
         st.caption(note)
     if warned := measures.underfit(run.config, row):

@@ -47,7 +47,7 @@ class Layout:
 KINDS = {
     "folder": Layout(
         "images",
-        "One sub-folder a class, or images and a metadata.csv with the columns file_name and label.",
+        "One sub-folder per class, or images and a metadata.csv with the columns file_name and label.",
         place="Folder",
     ),
     "csv": Layout(
@@ -62,7 +62,7 @@ KINDS = {
     "webdataset": Layout("shards", "A folder of WebDataset's tar files; or such a file."),
     "masks": Layout(
         "scenes",
-        "Images in the folder images, their masks as PNG of the same names in masks, and a classes.csv with one class a line: "
+        "Images in the folder images, their masks as PNG of the same names in masks, and a classes.csv with one class per line: "
         "name, or value,name, or name,r,g,b. Or images and masks in train and test. Where nothing is labelled yet: no masks.",
         "Instead of classes.csv: the classes of the values 0, 1, … of the masks, with commas between them.",
         "Folder",

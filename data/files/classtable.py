@@ -1,4 +1,4 @@
-"""The table that says what the pixels of masks mean: classes.csv or classes.txt, one class a line.
+"""The table that says what the pixels of masks mean: classes.csv or classes.txt, one class per line.
 
     name                     masks hold 0 for the first class, 1 for the second, …
     value,name               masks hold these values (0 … 255)
@@ -29,7 +29,7 @@ def read(root: Path) -> tuple[list[tuple[Key, str]], str]:
     """Values or colours, and the names of their classes, from the table of a folder; and what it is called."""
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
     if table is None:
-        raise UserError(f"there is no {' or '.join(TABLES)} in {root}; write one class a line: {EXPECTED[9:]}")
+        raise UserError(f"there is no {' or '.join(TABLES)} in {root}; write one class per line: {EXPECTED[9:]}")
     if Links(root).leads_out(str(root), table.name):
         raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
     try:

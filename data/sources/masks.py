@@ -2,7 +2,7 @@
 
     ROOT/images/a.jpg        ROOT/masks/a.png           a fifth is held out as the test set
     ROOT/train/images/a.jpg  ROOT/train/masks/a.png     ROOT/test/images, ROOT/test/masks (`val` serves where there is no `test`)
-    ROOT/classes.csv         or classes.txt, with or without a header, one class a line:
+    ROOT/classes.csv         or classes.txt, with or without a header, one class per line:
 
     name                     masks hold 0 for the first class, 1 for the second, …
     value,name               masks hold these values (0 … 255)

@@ -314,7 +314,7 @@ def test_what_is_wrong_with_all_is_one_sentence(scenes: Path, spoil: Callable[[P
 def test_what_is_wrong_with_a_zip_file_is_said_of_that_file(scenes: Path) -> None:
     without_table(scenes)
     (error,) = errors(checked(uploaded(packed(scenes))))
-    assert error.startswith("There is no classes.csv or classes.txt in scenes.zip; write one class a line: ")
+    assert error.startswith("There is no classes.csv or classes.txt in scenes.zip; write one class per line: ")
 
 
 def test_a_folder_outside_of_the_roots_is_refused(tmp_path: Path) -> None:

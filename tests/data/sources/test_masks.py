@@ -440,7 +440,7 @@ def table(text: str) -> Callable[[Path], None]:
         (other_names, "no image in .* has a mask that can be used; the first one: masks/mask-00.png: there is no image"),
         (all_of_another_size, "no image in .* has a mask that can be used; the first one: images/0.*its mask has 8 × 6"),
         (of_255_and_0, "hold no class but 'background', and 255.*; if 255 is a class, write .* 0,background and 255,polyp"),
-        (lambda root: (root / "classes.txt").unlink(), "there is no classes.csv or classes.txt in .*; write one class a"),
+        (lambda root: (root / "classes.txt").unlink(), "there is no classes.csv or classes.txt in .*; write one class per"),
         (table(""), "classes.txt names 0 classes, void left out, and masks have 2 to 255; name the background too"),
         (table("name\nroad\nvoid\n"), "classes.txt names 1 class, void left out"),
         (table("\n".join(f"class {i}" for i in range(256))), "classes.txt names 256 classes"),
