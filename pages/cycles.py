@@ -555,9 +555,9 @@ else:
         state, sentence = run.status()
         done = len(run.cycles())
         learning = not run.config.question.checks
-        source = "the reference labels of the data set" if learning else run.about["annotators_source"]
-        if learning and run.config.annotator == "person":
-            source = "people"
+        source = "the reference labels of the data set" if learning else run.about["annotators_source"].rstrip(".")
+        if run.config.annotator == "person":
+            source = "people" if learning else f"{source}; people check them"
         st.caption(
             f"Run {frame.plain(run.id)} · {run.config.task} · data: {run.config.dataset}, {run.about['n_samples']:,} images · "
             f"labels: {frame.plain(source)}" + ("" if learning else f" · {frame.posterior(run.config)}")
