@@ -102,6 +102,13 @@ def name_of(name: str) -> str:
     return frame.describe(runs.find(name))
 
 
+def written(value: float, measure: str, sign: str) -> str:
+    """A measure, or with a sign its change: that of a share in points."""
+    if measure not in SHARES:
+        return format(value, f"{sign},.0f")
+    return f"{100 * value:{sign}.1f} {'points' if sign else '%'}"
+
+
 def show(here: frame.Here) -> None:
     """First: the run and cycle of the sidebar. Second: what is chosen here."""
     second = other_side(here)
@@ -117,7 +124,7 @@ def show(here: frame.Here) -> None:
         for name in ("first", "second", "change"):
             sign = "+" if name == "change" else ""
             table[name] = [
-                "—" if value != value else format(value, f"{sign}.1%" if measure in SHARES else f"{sign},.0f")
+                "—" if value != value else written(value, measure, sign)
                 for measure, value in zip(table["measure"], found.measures[name], strict=True)
             ]
         titles = MEASURES | {"accuracy": measures.measure_title("accuracy", here.config)}

@@ -167,7 +167,19 @@ def on_server() -> tuple[str, Path | None]:
         help="On the computer that runs NextLabel. The images stay where they are.",
     )
     st.caption(frame.plain(layout.expected))
-    return kind, roots.inside(typed) if typed.strip() else None
+    if not typed.strip():
+        return kind, None
+    root = roots.inside(typed)
+    if kind == "folder" and root.is_dir() and (better := fitting(root)) != kind:
+        st.warning(f"This looks like “{data.CATALOGUE[better].title}”: choose that layout above.")
+    return kind, root
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)  # seconds: somebody may change the folder
+def fitting(root: Path) -> str:
+    """The layout that a folder has."""
+    fits = [name for name in ZIPPED if (test := data.CATALOGUE[name].fits) is not None and test(root)]
+    return [*fits, "folder"][0]
 
 
 def uploaded() -> tuple[str, Path | None]:
@@ -175,8 +187,8 @@ def uploaded() -> tuple[str, Path | None]:
     file = st.file_uploader("Images, packed as a zip file", ["zip"], key="zip")
     st.caption(
         "A folder for each class, or images and a metadata.csv with the columns file_name and label; images with masks and "
-        "a classes.csv; or COCO annotations and their images. What is no image is left out, and listed. Larger ones: copy the "
-        "images to the server, and name the folder."
+        "a classes.csv; or COCO annotations and their images. Other files are left out, and listed. Where the zip file is too "
+        "large, copy the images to the server and name the folder."
     )
     if file is None:
         return "folder", None
@@ -199,8 +211,7 @@ def unpacked(file: UploadedFile) -> tuple[Path, str]:
     if st.session_state.get("unpacked", (None,))[0] != file.file_id:
         with st.spinner("Checking and unpacking…"):
             root = upload.unpack(file)
-            fits = [name for name in ZIPPED if (test := data.CATALOGUE[name].fits) is not None and test(root)]
-            st.session_state["unpacked"] = file.file_id, root, [*fits, "folder"][0]
+            st.session_state["unpacked"] = file.file_id, root, fitting(root)
     return st.session_state["unpacked"][1:]
 
 

@@ -44,7 +44,8 @@ class Names:
             if wanted in known:
                 return known[wanted]
         raise UserError(
-            f"{file} has a mask of {name[:100]!r}, which is no image of this run: rename it, or take it out."
+            f"{file} has a mask of {name[:100]!r}, which is no image of this run: rename it, or take it out. Images that are "
+            "held out to test are none of its pool."
         )
 
 
@@ -74,13 +75,18 @@ def read_pngs(path: Path, dataset: ImageDataset) -> Iterator[tuple[int, Codes]]:
     """The masks in a folder or zip file of PNGs, and the row of each in the pool.
 
     They lie in folders called `masks`, or where there is none anywhere but in `images`. What their pixels mean is said by a table
-    of classes (`data.files.classtable`) at the top; without one 0 is the run's first class, 1 the second, and 255 unknown. Raises
-    `UserError` for a mask that cannot be taken, two for one image, and classes that the run does not have.
+    of classes (`data.files.classtable`) at the top; without one 0 is the run's first class, 1 the second, and 255 unknown. Where
+    no folder is called `masks` and one file is JSON, that is read as `read_coco` does. Raises `UserError` for a mask that cannot
+    be taken, two for one image, and classes that the run does not have.
     """
     with _folder(path) as folder:
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
         parts_of = {file: file.relative_to(folder).parts for file in files}
         files = [file for file in files if not _hidden(parts_of[file])]
+        drawn = sorted(file for file in folder.rglob("*.json") if not _hidden(file.relative_to(folder).parts))
+        if len(drawn) == 1 and not any("masks" in parts for parts in parts_of.values()):
+            yield from read_coco(drawn[0], dataset)
+            return
         files = [file for file in files if "masks" in parts_of[file]] or [
             file for file in files if "images" not in parts_of[file]
         ]
@@ -139,7 +145,10 @@ def _mask(file: Path, name: str, legend: Legend, dataset: ImageDataset, row: int
 def _legend(folder: Path, class_names: list[str]) -> Legend:
     """What the pixels mean, as classes of the run."""
     if not any((folder / name).is_file() for name in classtable.TABLES):
-        return Legend({**{k: k for k in range(len(class_names))}, VOID: VOID}, len(class_names), "the run")
+        colours = "put a classes.csv with the columns name, r, g, b beside the masks"
+        return Legend(
+            {**{k: k for k in range(len(class_names))}, VOID: VOID}, len(class_names), "the run", colours=colours
+        )
     given, source = classtable.read(folder)
     names, legend = classtable.legend(given, source)
     strange = [name for name in names if name not in class_names]
@@ -167,7 +176,7 @@ def _folder(path: Path) -> Iterator[Path]:
             with Archive(path, files=MOST_FILES, size=MOST_BYTES) as archive:
                 archive.check(archive.entries)
                 for entry in archive.entries:
-                    wanted = entry.path.suffix.lower() == ".png" or entry.path.name in classtable.TABLES
+                    wanted = entry.path.suffix.lower() in (".png", ".json") or entry.path.name in classtable.TABLES
                     if not wanted or _hidden(entry.path.parts):
                         continue
                     target = Path(unpacked) / entry.path
@@ -182,5 +191,5 @@ def _folder(path: Path) -> Iterator[Path]:
                 f"{path.name} cannot be unpacked ({error}): give a zip file or a folder of masks."
             ) from error
         inside = list(Path(unpacked).iterdir())
-        alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name != "masks"
+        alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name not in ("masks", "images")
         yield inside[0] if alone else Path(unpacked)

@@ -190,7 +190,7 @@ def _definitions(run: Run, dataset: ImageDataset, cycle: int) -> str:
     if not config.question.checks:
         texts.append(f"{measures.test_title(run)}: {run.answer.meaning}.")
         texts.append(
-            f"AUC: mean test {run.answer.measure} over the labelled images, by trapezoids; compare runs over one budget only."
+            f"AUC: {measures.test_title(run)}, averaged over the labelled images (trapezoids); compare runs of one budget only."
         )
     elif reference_labels(config, dataset) is None:
         texts += [f"{one.title}: {one.note}" for one in measures.measures(config, run.cycles().iloc[cycle]).values()]

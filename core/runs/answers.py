@@ -6,6 +6,7 @@ go through an `Answer` and never ask which one it is. Needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from core import masks, metrics
 from core.posterior import ClassPosterior, Posterior
 from core.relabel import Floats, Ints, Labels
-from core.runs.merged import Merged, places
+from core.runs.merged import Merged, places, undecided
 from core.store.atomic import write_array
 from core.store.log import MASK, Drawn
 from core.store.maskfiles import MaskFiles
@@ -104,6 +105,10 @@ class Answer(ABC):
 
         ids: of the pool · files: what masks are read from · sides: height and width of the images.
         """
+
+    @abstractmethod
+    def decided(self, state: Labels, events: pd.DataFrame, rows: Ints, files: MaskFiles) -> Labels:
+        """The state of a replayed log, in which disagreement about all of a label is a tie; rows: int [T], of the events."""
 
     @abstractmethod
     def classes(self, labels: Any) -> set[int]:
@@ -211,6 +216,9 @@ class ClassAnswer(Answer):
         self, state: Labels, events: pd.DataFrame, ids: list[str], files: MaskFiles, sides: tuple[int, int]
     ) -> Any:
         return state.majority
+
+    def decided(self, state: Labels, events: pd.DataFrame, rows: Ints, files: MaskFiles) -> Labels:
+        return state
 
     def classes(self, labels: Any) -> set[int]:
         return set(np.unique(labels).tolist()) - {UNKNOWN}
@@ -349,6 +357,17 @@ class MaskAnswer(Answer):
         drawn = events[events["digest"].notna()] if "digest" in events else events.iloc[:0].assign(digest="")
         return Merged(files, places(drawn["sample_id"], ids), drawn, (len(ids), *sides), self.n_outputs)
 
+    def decided(self, state: Labels, events: pd.DataFrame, rows: Ints, files: MaskFiles) -> Labels:
+        if "digest" not in events:
+            return state
+        drawn = events["digest"].notna().to_numpy()
+        tied = undecided(files, rows[drawn], events[drawn])
+        if not len(tied):
+            return state
+        majority, ties = state.majority.copy(), state.tied.copy()
+        majority[tied], ties[tied] = UNKNOWN, True
+        return replace(state, majority=majority, tied=ties)
+
     def classes(self, labels: Any) -> set[int]:
         return set().union(*(np.unique(labels[k]).tolist() for k in range(len(labels)))) - {UNKNOWN}
 
@@ -451,6 +470,8 @@ class MaskAnswer(Answer):
             f"over all pixels the model {sure} (mean confidence {sample['confidence']:.2f}), and the largest class that it finds "
             f"is {sample['suggested']}"
         )
+        if sample["status"] == "tied":
+            return f"its masks differ in every pixel, so that none stands; {says}: one more mask may decide"
         if sample["given"] == NO_LABEL:
             means = {
                 SURE: "unless it is wrong, it would learn little from the mask",

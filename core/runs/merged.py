@@ -1,7 +1,10 @@
 """The masks that stand in a run: what each annotator drew, newest last, and per pixel the majority of them all."""
 
 import copy
+import functools
 import hashlib
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.relabel import Ints
 from core.store.maskfiles import Codes, MaskFiles
+from data.errors import UserError
 from data.lazy import LazyMasks
 from data.masks import VOID, widened
 
@@ -104,6 +108,31 @@ class Merged(LazyMasks):
             if source not in BASE:
                 found |= self.files.read(name) != VOID
         return found
+
+
+def undecided(files: MaskFiles, rows: Ints, events: pd.DataFrame) -> Ints:
+    """The images of which no pixel has a class, though several annotators drew them: they tie everywhere. As of `Merged`."""
+    if len(set(events["source"].unique()) - set(BASE)) < 2:
+        return np.empty(0, dtype=np.int64)
+    table = pd.DataFrame({"row": rows, "source": events["source"].to_numpy(), "digest": events["digest"].to_numpy()})
+    by = table.groupby("row")["source"]
+    several = table[(by.transform("nunique") > 1) & ~table["source"].isin(BASE).groupby(table["row"]).transform("any")]
+    layers = {row: tuple(zip(one["source"], one["digest"], strict=True)) for row, one in several.groupby("row")}
+    found = []
+    for row, one in layers.items():
+        with suppress(UserError):  # of a file that is missing: whoever needs the mask itself says so
+            found += [row] if _tie(files.folder, one) else []
+    return np.array(found, dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _tie(folder: Path, layers: Layers) -> bool:
+    files, events = MaskFiles(folder), pd.DataFrame(layers, columns=["source", "digest"])
+    height, width = files.read(layers[0][1]).shape
+    for _, name in layers:
+        files.read(name, (height, width))  # raises for one of another size
+    merged = Merged(files, np.zeros(len(layers), np.int64), events, (1, height, width), VOID)
+    return bool((merged.codes(0) == VOID).all())
 
 
 def _majority(base: Codes, drawn: list[Codes]) -> Codes:

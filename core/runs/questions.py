@@ -176,6 +176,7 @@ class ActiveLearning(Task):
         return {
             "n_labels": int(labelled.sum()),
             **_pixels(events),
+            **({"tied": int(state.tied.sum())} if self.config.annotator == "person" else {}),
             **{f"train_{name}": value for name, value in posterior.measure(state.majority, labelled).items()},
         }
 

@@ -260,7 +260,7 @@ class Run:
         state, taken = relabel.replay(
             sample, label, shape, replaced=replaced(events), relabels=relabels, ties_keep=not people
         )
-        return state, taken, events
+        return self.answer.decided(state, events, sample, self.masks), taken, events
 
     def standing(self, dataset: ImageDataset, up_to_cycle: int | None = None) -> Any:
         """The labels that stand, [N, …]: classes, −1 for none, or masks that are read when asked for. Raises as `state`."""

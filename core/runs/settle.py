@@ -77,6 +77,10 @@ NO_MASKS = {
     "freeze": "trains a linear head on one embedding of each image",
     "predictions": "are one probability for each class and image",
     "votes": "counts annotations by class",
+    "forget_rate": "belongs to the selector co-teaching",
+    "pretrain_epochs": "belongs to the selector ssl",
+    "head": "belongs to the selectors ssl and pretrained",
+    "backbone": "belongs to the selector pretrained",
 }
 NEED_MODEL = ("folds", "ensemble", "static", "evidence")  # options of which nothing is left where no model is trained
 PEOPLES_FOLDS = 5  # where people check labels: a model that has learnt a wrong label no longer finds it

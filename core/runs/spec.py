@@ -188,7 +188,10 @@ class Asked:
     ]
     budget: Annotated[
         Whole,
-        Field(title="Labels per cycle", description="labels to collect between two cycles"),
+        Field(
+            title="Labels per cycle",
+            description="labels, or pixels if the budget counts those, to collect between two cycles",
+        ),
         Option(
             "basic",
             branch=True,

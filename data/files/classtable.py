@@ -20,7 +20,8 @@ TABLES = ("classes.csv", "classes.txt")
 COLOURS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 NAMES, VALUES = {"name", "class", "label"}, {"value", "id", "index"}
 MOST_LINES = 5_000  # of a table, whose every line is held against the others
-EXPECTED = "expected the lines name, or value,name, or name,r,g,b"
+FORMS = "name, or value,name, or name,r,g,b"
+EXPECTED = f"expected the lines {FORMS}"
 VOID_NAMES = {"void", "unlabelled", "unlabeled", "unknown", "ignore"}
 """What pixels may be called whose class is not known; this is no class."""
 
@@ -29,7 +30,7 @@ def read(root: Path) -> tuple[list[tuple[Key, str]], str]:
     """Values or colours, and the names of their classes, from the table of a folder; and what it is called."""
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
     if table is None:
-        raise UserError(f"there is no {' or '.join(TABLES)} in {root}; write one class per line: {EXPECTED[9:]}")
+        raise UserError(f"there is no {' or '.join(TABLES)} in {root}; write one class per line: {FORMS}")
     if Links(root).leads_out(str(root), table.name):
         raise UserError(f"{table} is a link that leads out of the folder; put the table itself there")
     try:
@@ -100,6 +101,8 @@ def legend(given: Sequence[tuple[Key, str]], source: str) -> tuple[list[str], Le
         if name not in names:
             names.append(name)
         classes[key] = names.index(name)
+    if not names:
+        raise UserError(f"{source} names no class; write one class per line: {FORMS}")
     if not 2 <= len(names) <= VOID:
         raise UserError(
             f"{source} names {len(names)} class{'es' * (len(names) != 1)}, void left out, and masks have 2 to {VOID}; name the "

@@ -32,7 +32,7 @@ class Legend:
 
     classes: value 0 … 255, or colour (r, g, b) → class, `VOID` for unknown; all of them values or all colours · n_classes: K ·
     source: what says so, for messages · assumed: whether nobody said that the value 255 is unknown, as it usually is · resize:
-    what to do about a mask of another size than its image, for messages.
+    what to do about a mask of another size than its image, colours: about one in colours that mean nothing; for messages.
     """
 
     classes: Mapping[Key, int]
@@ -40,6 +40,7 @@ class Legend:
     source: str
     assumed: bool = False
     resize: str = field(default="save the mask at that size", repr=False)
+    colours: str = field(default="add the columns r, g, b there", repr=False)
 
     @cached_property
     def by_colour(self) -> bool:
@@ -126,7 +127,7 @@ def _check(image: Image.Image, legend: Legend) -> None:
     if image.mode in (COLOURS if legend.by_colour else VALUES):
         return
     if image.mode == "RGB":
-        raise ValueError(f"its mask is in colours, and {legend.source} names none; add the columns r, g, b there")
+        raise ValueError(f"its mask is in colours, and {legend.source} names none; {legend.colours}")
     what = MODES.get(image.mode, f"is of the mode {image.mode}")
     raise ValueError(f"its mask {what}; save it as PNG with 8 bits a pixel, indexed, grey or RGB")
 

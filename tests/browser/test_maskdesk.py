@@ -454,7 +454,7 @@ def test_what_was_drawn_before_is_looked_at_and_corrected_on_a_page_that_was_loa
     notice, easel = guest.page.locator(".notice"), Easel(guest.page, 64, 64)
     expect(notice).to_have_text(scenes.ids[queue[1]])
     easel.presses("ArrowLeft")
-    expect(notice).to_have_text("Looking back by 1: you said a mask · → to go on")
+    expect(notice).to_have_text("Looking back by 1: you drew a mask · → to go on")
     easel.size(1)
     easel.presses("e")
     easel.strokes((2.5, 3.5))

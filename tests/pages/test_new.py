@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+import data
 from core.runs import jobs, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,13 @@ def errors(app: AppTest) -> list[str]:
 
 
 # --- what is there ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_masks_that_is_taken_for_class_folders_is_pointed_out(scenes: Path) -> None:
+    app = named(scenes, "folder")
+    assert [one.value for one in app.warning] == [
+        f"This looks like “{data.CATALOGUE['masks'].title}”: choose that layout above."
+    ]
 
 
 def test_a_folder_of_masks_shows_its_masks_and_classes_before_anything_runs(scenes: Path) -> None:

@@ -4,7 +4,7 @@ const STEPS = 100;         // that can be undone
 const PAUSE = 60000;       // ms without a movement that are no longer work, as core.runs.annotation.PAUSE
 const NEAR = 9, TWICE = 4; // CSS pixels within which a click is on the first point of a polygon, or twice on the last
 const DEEPEST = 48;        // CSS pixels of a pixel of the mask, at most
-const SAID = { "0": "a mask", "-2": "skipped", "-3": "unsure" };
+const SAID = { "0": "drew a mask", "-2": "skipped it", "-3": "were unsure" };
 const TOOLS = { b: "brush", e: "eraser", p: "polygon", f: "fill" };
 
 // As data/files/masktext.py: runs of up to 256 equal pixels, length − 1 and class, in base64
@@ -449,7 +449,7 @@ export default function({ parentElement, data, setStateValue }) {
     $("view").classList.toggle("brush", ["brush", "eraser"].includes(desk.tool));
     $("view").classList.toggle("pan", desk.space);
     const status = desk.undoing ? " · taking back…" : waiting ? " · saving " + waiting + "…" : "";
-    const before = () => `Looking back by ${desk.back}: you said ${SAID[image.label]}` +
+    const before = () => `Looking back by ${desk.back}: you ${SAID[image.label]}` +
       (now.changed ? ", and have changed it since · Enter saves" : " · → to go on");
     tell(!image ? "" : (desk.back ? before() : image.id) + status);
     const share = !now?.differs ? "" : `Given mask and proposal differ in ${(100 * now.differing / W / H).toFixed(1)} % of the pixels`;
@@ -460,7 +460,7 @@ export default function({ parentElement, data, setStateValue }) {
       const small = make("img", ""), spent = last.label === 0 && desk.frames.get(last.id)?.spent;
       small.src = last.url;
       small.alt = "The image before";
-      const text = "Just now: " + SAID[last.label] + (spent ? ` in ${Math.round(spent / 1000)} s` : "");
+      const text = "Just now you " + SAID[last.label] + (spent ? ` in ${Math.round(spent / 1000)} s` : "");
       $("last").replaceChildren(small, make("div", "said", text));
     }
     const wanted = $("search").value.trim().toLowerCase(), counts = new Uint32Array(256);

@@ -64,6 +64,9 @@ def layer(made: Made, row: int, who: str = "bea") -> np.ndarray:
         ("masks.zip", "png", {}),
         ("coco.json", "coco", {}),
         ("coco.json", "coco", {"polygons": True}),
+        ("masks.zip", "png", {"images": True}),
+        ("coco.zip", "coco", {"images": True}),
+        ("coco.zip", "coco", {"images": True, "polygons": True}),
     ],
 )
 def test_what_was_exported_comes_back_pixel_for_pixel(
@@ -233,6 +236,18 @@ def two_of_one_image(tmp_path: Path) -> Path:
     return folder
 
 
+def in_colours_without_a_table(tmp_path: Path) -> Path:
+    return saved(tmp_path / "in", q=np.full((HEIGHT, WIDTH, 3), 3, np.uint8))
+
+
+def photographs_alone(tmp_path: Path) -> Path:
+    """A zip file with nothing but the folder images."""
+    folder = saved(tmp_path / "images", q=drawn.mask(7))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(folder / "q.png", "images/q.png")
+    return tmp_path / "in.zip"
+
+
 def missing(tmp_path: Path) -> Path:
     saved(tmp_path / "in")
     saved(tmp_path / "in/images", q=drawn.mask(7))
@@ -345,6 +360,8 @@ def image(**changes: Any) -> dict[str, Any]:
         (of_unknown_colours, r"q.png: its mask holds the colour \(3, 3, 3\), which classes.csv does not name"),
         (of_no_image, "in has a mask of 'nowhere.png', which is no image of this run: rename it, or take it out"),
         (two_of_one_image, "in has two masks of 'images/q.png', more/q.png and q.png: keep one of them"),
+        (in_colours_without_a_table, "q.png: its mask is in colours, and the run names none; put a classes.csv with the columns"),
+        (photographs_alone, "There is no mask in in.zip: give PNG files, each with the name of its image"),
         (missing, "There is no mask in in: give PNG files, each with the name of its image"),
         (of_another_kind, "in.csv holds no masks: give a folder or .zip of PNG files"),
         (gone, "nowhere.zip cannot be unpacked"),

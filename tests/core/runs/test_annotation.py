@@ -8,7 +8,7 @@ import pytest
 
 import data
 from core.analysis import labelling
-from core.runs import annotation, run, settle
+from core.runs import annotation, questions, run, settle
 from core.runs.run import GIVEN, PERSON
 from core.runs.spec import Config
 from core.store.log import MASK, SKIPPED, TAKEN_BACK, UNSURE, standing
@@ -438,3 +438,20 @@ def test_annotators_of_masks_agree_by_their_mean_iou(drawing, scenes):
     found = annotation.agreement(drawing)
     assert found["share"].tolist() == pytest.approx([(pixels / both + 0) / 2] * 2)
     assert found["votes"].tolist() == [2, 2]
+
+
+def test_masks_that_differ_in_every_pixel_are_a_tie_until_a_third_decides(tmp_path, monkeypatch, scenes):
+    monkeypatch.setenv("NEXTLABEL_HOME", str(tmp_path / "runs"))
+    config = Config(
+        task="active-learning", dataset="garments", method="entropy", budget=2, cycles=1, annotator="person"
+    )
+    one = run.create(config, {**settle.about(scenes), "answer": "mask"})
+    for who, label in (("ann", 3), ("bob", 4)):
+        draws(one, scenes, 7, np.full((64, 64), label, np.uint8), who)
+        draws(one, scenes, 6, blob(3), who)
+    state = one.state(scenes.ids)[0]
+    assert (state.majority[7], state.status[7], state.status[6]) == (-1, "tied", "labelled")
+    assert questions.of(config, scenes).candidates(state).tolist() == [True] * 6 + [False, True]
+    draws(one, scenes, 7, np.full((64, 64), 4, np.uint8), "cleo")
+    assert one.state(scenes.ids)[0].status[7] == "labelled"
+    assert set(one.standing(scenes).codes(7).ravel().tolist()) == {4}

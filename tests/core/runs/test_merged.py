@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.runs.merged import Merged
+from core.runs.merged import Merged, undecided
 from core.store.maskfiles import MaskFiles
 from data.masks import VOID
 
@@ -58,3 +58,18 @@ def test_rows_are_read_like_those_of_an_array_and_named_by_what_they_hold(standi
     assert found.version != found.view(np.array([1, 0])).version
     with pytest.raises(IndexError):
         found[2]
+
+
+def test_masks_that_differ_in_every_pixel_decide_nothing(tmp_path):
+    files = MaskFiles(tmp_path / "masks")
+    events = [
+        (0, "person: a", [0, 1, V, 2]), (0, "person: b", [1, 0, V, 0]),  # a tie in all that they cover
+        (1, "person: a", [0, 1, 1, 1]), (1, "person: b", [1, 1, 0, 0]),  # one pixel is the same
+        (2, "given", [0, 0, V, V]), (2, "person: a", [1, 1, 1, 1]), (2, "person: b", [2, 2, 2, 2]),
+        (3, "person: a", [0, 0, 0, 0]), (3, "person: a", [1, 1, 1, 1]),  # who has thought again
+    ]  # fmt: skip
+    drawn = [files.add(np.array([codes], np.uint8)) for _, _, codes in events]
+    table = pd.DataFrame({"source": [source for _, source, _ in events], "digest": [one.digest for one in drawn]})
+    rows = np.array([row for row, _, _ in events], dtype=np.int64)
+    assert undecided(files, rows, table).tolist() == [0]
+    assert undecided(files, rows[-2:], table[-2:]).tolist() == []

@@ -441,7 +441,7 @@ def table(text: str) -> Callable[[Path], None]:
         (all_of_another_size, "no image in .* has a mask that can be used; the first one: images/0.*its mask has 8 × 6"),
         (of_255_and_0, "hold no class but 'background', and 255.*; if 255 is a class, write .* 0,background and 255,polyp"),
         (lambda root: (root / "classes.txt").unlink(), "there is no classes.csv or classes.txt in .*; write one class per"),
-        (table(""), "classes.txt names 0 classes, void left out, and masks have 2 to 255; name the background too"),
+        (table(""), "classes.txt names no class; write one class per line: name"),
         (table("name\nroad\nvoid\n"), "classes.txt names 1 class, void left out"),
         (table("\n".join(f"class {i}" for i in range(256))), "classes.txt names 256 classes"),
         (table("road\nsky\nroad\n"), "line 3 of classes.txt names 'road' a second time"),
