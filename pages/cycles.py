@@ -469,6 +469,7 @@ def relabels(here: frame.Here) -> None:
             "score": st.column_config.NumberColumn("Score when chosen", format="%.3f"),
             "kind": "Kind of case",
             "source": "From",
+            "pixels": st.column_config.NumberColumn("Pixels", format="localized"),
         },
     )
     widgets.table_export(lambda: table, len(table), f"{here.run.id}-relabels", label)

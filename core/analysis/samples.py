@@ -510,7 +510,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
     """One row a relabel of a cleaning run, in order: what Algorithm 1 did, and whether it was right.
 
     relabel (from 1), cycle, sample_id, votes (names, in order), n_votes, before, after (majority, names), formed, score (at
-    selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), sources.
+    selection, of the run's own score), kind ("clear noise corrected", …; "" without ground truth), source; pixels of a mask.
     """
     config, written = run.config, run.answer.written
     _, taken, events = run.state(dataset.ids, up_to_cycle)
@@ -541,6 +541,7 @@ def relabels(run: Run, dataset: ImageDataset, up_to_cycle: int | None = None) ->
             "score": scores_at,
             "kind": kinds,
             "source": log["source"].to_numpy()[visits.first],
+            **({"pixels": log["pixels"].to_numpy()[visits.first]} if "pixels" in log else {}),
         }
     )
 

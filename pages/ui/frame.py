@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -355,8 +356,13 @@ def _dataset(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) 
 
 
 def dataset(config: Config) -> data.ImageDataset:
-    """The data set of a configuration, loaded once for all users."""
-    return _dataset(config.dataset, config.root, tuple(config.load_options.items()))
+    """The data set of a configuration, loaded once for all users. Raises `UserError` where it cannot be loaded."""
+    try:
+        return _dataset(config.dataset, config.root, tuple(config.load_options.items()))
+    except UserError as error:
+        if config.root is not None and not Path(config.root).exists():
+            raise UserError(f"The images were in {config.root}, and are gone: put them back there.") from error
+        raise
 
 
 def posterior(config: Config) -> str:

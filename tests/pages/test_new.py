@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 import data
 from core.runs import jobs, run
+from core.runs.spec import Config
+from data.errors import UserError
+from pages.ui import frame
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 10
@@ -345,3 +349,10 @@ def test_a_truncated_file_of_annotations_is_known_and_refused(scenes: Path) -> N
     assert layout(app) == "coco-masks"
     (error,) = errors(checked(app))
     assert error.startswith("annotations.json cannot be read as JSON")
+
+
+def test_a_run_whose_folder_is_gone_says_where_it_was(scenes: Path, tmp_path: Path) -> None:
+    config = Config("active-learning", "masks", "entropy", 2, 1, root=str(scenes))
+    assert len(frame.dataset(config)) > 0
+    with pytest.raises(UserError, match=f"The images were in {tmp_path / 'gone'}, and are gone: put them back there"):
+        frame.dataset(replace(config, root=str(tmp_path / "gone")))

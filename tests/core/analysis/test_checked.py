@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from core import metrics, regions
-from core.analysis import checked, curves, diff, figures
+from core.analysis import checked, curves, diff, figures, samples
 from core.runs.reference import initial_labels
 from data.masks import VOID
 from tests import squares
@@ -107,6 +107,12 @@ def test_the_start_is_counted_once(finished, pool, monkeypatch):
     again = checked.start(finished.config, pool)
     for name in ("image", "number", "pixels", "wrong", "right", "known"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+
+
+def test_each_check_names_the_pixels_of_its_region(finished, pool):
+    table = samples.relabels(finished, pool)
+    assert len(table) == finished.cycles()["n_labels"].iloc[-1]
+    assert table["pixels"].sum() == finished.cycles()["n_pixels"].iloc[-1]
 
 
 def test_where_people_answer_there_is_no_curve(pool):
