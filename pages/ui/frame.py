@@ -39,6 +39,7 @@ MOST = 1e6  # of the price of a label
 PRICE = ("price", "unit")  # of a label, from the page Curves; in the URL, so that every page knows what was spent
 FILTERS = ("q", "given", "suggested", "status", "kind", "outcome", "range")  # in the URL
 PLAY_SECONDS = 1.5  # from cycle to cycle
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 STATES = {
     "running": "● running",
     "pausing": "◐ pausing",
@@ -343,11 +344,12 @@ def describe(run: Run) -> str:
     config = run.config
     if run.is_example:
         return f"Example · {config.dataset} · {config.arm} · seed {config.seed}"
-    began = re.fullmatch(r"\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
+    began = re.fullmatch(r"\d{4}(0[1-9]|1[0-2])(\d\d)-(\d\d)(\d\d)(\d\d)-.*-s\d+(-\d+)?", run.id)
     if began is None:  # the user gave the folder another name
         return f"{run.id} · {config.dataset} · {config.arm} · seed {config.seed}"
     month, day, hour, minute, second, again = began.groups(default="")
-    return f"{day}.{month}. {hour}:{minute}:{second}{again} · {config.dataset} · {config.arm} · seed {config.seed}"
+    date = f"{int(day)} {MONTHS[int(month) - 1]}"
+    return f"{date} {hour}:{minute}:{second}{again} · {config.dataset} · {config.arm} · seed {config.seed}"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images…")
