@@ -1,6 +1,7 @@
 """Rankings in the browser: filters that stay in the address, a table, a brush, a lasso, and the confusion."""
 
 import re
+from contextlib import suppress
 
 import pytest
 from playwright.sync_api import expect
@@ -61,9 +62,14 @@ def test_filter_sort_and_open_the_card(visitor, cleaning):
     assert "given=coat" in visitor.page.url
     assert 0 < kept(visitor) < 400
     visitor.picks("Sort by", "Entropy")
-    box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
-    visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row; the grid is a canvas
-    expect(visitor.page.get_by_text(re.compile(r"labelled coat .* the model says"))).to_be_visible()
+    says = visitor.page.get_by_text(re.compile(r"labelled coat .* the model says"))
+    for patience in (10_000, 10_000, PATIENCE):  # a grid that has just been drawn may not listen yet
+        box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
+        visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box left of the first row, on a canvas
+        with suppress(AssertionError):
+            expect(says).to_be_visible(timeout=patience)
+            break
+    expect(says).to_be_visible()
     expect(visitor.page.get_by_text("annotations (n =")).to_be_visible()
     visitor.page.get_by_text("Nearest in the model's embedding").click()
     expect(visitor.page.get_by_test_id("stImageCaption")).to_have_count(8)
