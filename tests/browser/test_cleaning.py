@@ -106,9 +106,10 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")
-        expect(page.get_by_text("People label this run.")).to_be_visible(timeout=3 * PATIENCE)
+        handing = page.get_by_role("button", name="Label Studio file")
+        expect(handing).to_be_visible(timeout=3 * PATIENCE)  # once there is a ranking
         with page.expect_download() as handed:
-            page.get_by_role("button", name="Label Studio file").click()
+            handing.click()
         bundle = zipfile.ZipFile(io.BytesIO(Path(handed.value.path()).read_bytes()))
         tasks = json.loads(bundle.read("tasks.json"))
         assert len([name for name in bundle.namelist() if name.endswith(".png")]) == len(tasks)

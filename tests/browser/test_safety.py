@@ -246,7 +246,7 @@ def test_names_are_text_on_every_page(chromium, tmp_path):
         page.get_by_role("button", name="Start run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Annotate", timeout=PATIENCE)
         someone.go("Cycles")
-        expect(page.get_by_text("People label this run.")).to_be_visible(timeout=3 * PATIENCE)
+        expect(page.get_by_role("heading", name="What each cycle did")).to_be_visible(timeout=3 * PATIENCE)
         (path,) = (tmp_path / "home").glob("*/config.json")
         one = run.Run(path.parent)
         sample = one.ranking(0)["sample_id"].iloc[0]
