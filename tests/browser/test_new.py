@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,12 @@ def packed(images: Path) -> Path:
 
 
 def uploads(guest: Visitor, path: Path, nth: int = 0) -> None:
-    guest.page.get_by_test_id("stFileUploaderDropzoneInput").nth(nth).set_input_files(path)
+    """Choose a file, again where the page was being drawn anew and lost it, as a person would."""
+    for patience in (15_000, 15_000, PATIENCE):
+        guest.page.get_by_test_id("stFileUploaderDropzoneInput").nth(nth).set_input_files(path)
+        with suppress(AssertionError):
+            expect(guest.page.get_by_text(path.name)).to_be_visible(timeout=patience)
+            break
     expect(guest.page.get_by_text(path.name)).to_be_visible()
     guest.settled()
 
