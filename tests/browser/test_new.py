@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +51,9 @@ def packed(images: Path) -> Path:
     return path
 
 
-def uploads(guest: Visitor, path: Path, nth: int = 0) -> None:
-    """Choose a file, again where the page was being drawn anew and lost it, as a person would."""
-    for patience in (15_000, 15_000, PATIENCE):
-        guest.page.get_by_test_id("stFileUploaderDropzoneInput").nth(nth).set_input_files(path)
-        with suppress(AssertionError):
-            expect(guest.page.get_by_text(path.name)).to_be_visible(timeout=patience)
-            break
+def uploads(guest: Visitor, path: Path, title: str = "Images, packed as a zip file") -> None:
+    box = guest.page.get_by_test_id("stFileUploader").filter(has_text=title)  # not one of the page as it was before
+    box.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
     expect(guest.page.get_by_text(path.name)).to_be_visible()
     guest.settled()
 
@@ -185,7 +180,7 @@ def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, imag
     if how == "typed":
         guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
     else:
-        uploads(guest, tmp_path / "labels.csv")
+        uploads(guest, tmp_path / "labels.csv", "or upload it")
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("What is there")).to_be_visible()
