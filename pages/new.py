@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -178,8 +178,10 @@ def on_server() -> tuple[str, Path | None]:
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)  # seconds: somebody may change the folder
 def fitting(root: Path) -> str:
     """The layout that a folder has."""
-    fits = [name for name in ZIPPED if (test := data.CATALOGUE[name].fits) is not None and test(root)]
-    return [*fits, "folder"][0]
+    with suppress(OSError):  # of what may not be read: the look at the images says so
+        fits = [name for name in ZIPPED if (test := data.CATALOGUE[name].fits) is not None and test(root)]
+        return [*fits, "folder"][0]
+    return "folder"
 
 
 def uploaded() -> tuple[str, Path | None]:

@@ -137,7 +137,7 @@ def _worked(
             except UserError as error:
                 state.end(error=str(error))
                 raise
-            except Exception as error:
+            except Exception as error:  # the dashboard, which does not read this process's output, is to say it too
                 what = f"{type(error).__name__}: {error}"
                 state.end(error=f"Internal error ({what}): please report it with worker.log.")
                 raise

@@ -62,7 +62,7 @@ def work(run: Run, dataset: ImageDataset, *, until: int | None = None, report: R
                 raise
             except Paused:
                 raise
-            except Exception as error:
+            except Exception as error:  # the dashboard, which does not read this process's output, is to say it too
                 what = f"{type(error).__name__}: {error}"
                 state.end(error=f"Internal error ({what}): please report it with worker.log.")
                 raise

@@ -238,8 +238,8 @@ TAKEN = {
     ),
     "mask": Taken(
         ("zip", "json"),
-        "A zip file of PNG masks, each with the name of its image, as **Export masks** writes them; or JSON of COCO or Label "
-        "Studio. Masks are as large as the run sees the images, or as the images' own files.",
+        "A zip file of PNG masks, each with the name of its image, or of COCO, as **Export masks** writes them; or JSON of COCO "
+        "or Label Studio. Masks are as large as the run sees the images, or as the images' own files.",
         _unnamed_masks,
         _bring_masks,
     ),

@@ -58,6 +58,17 @@ def uploads(guest: Visitor, path: Path, title: str = "Images, packed as a zip fi
     guest.settled()
 
 
+def starts(guest: Visitor, labels: str) -> None:
+    """Start a run of one cycle with a tiny network, and wait for its end."""
+    guest.types("Labels per cycle", labels)
+    guest.types("Cycles", "1")
+    guest.trains_briefly()
+    guest.types("Width", "4")
+    guest.page.get_by_role("button", name="Start run").click()
+    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
+    expect(guest.page.get_by_text("finished · 1 of 1")).to_be_visible(timeout=3 * PATIENCE)
+
+
 def number(guest: Visitor, name: str) -> str:
     """One of the numbers below “What is there”."""
     metric = guest.page.get_by_test_id("stMetric").filter(has_text=name)
@@ -78,13 +89,7 @@ def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     )
     # What is still on its way when the page is drawn anew is no longer there
     guest.page.wait_for_function("() => [...document.images].every((image) => image.complete)")
-    guest.types("Labels per cycle", "8")
-    guest.types("Cycles", "1")
-    guest.trains_briefly()
-    guest.types("Width", "4")
-    guest.page.get_by_role("button", name="Start run").click()
-    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
-    expect(guest.page.get_by_text("finished · 1 of 1")).to_be_visible(timeout=3 * PATIENCE)
+    starts(guest, "8")
     (path,) = fresh.home.glob("*/config.json")
     config = run.Run(path.parent).config
     assert config.dataset == "folder"
@@ -111,13 +116,7 @@ def test_an_uploaded_zip_file_of_masks_is_checked_and_started(guest, fresh, tmp_
     guest.settled()
     expect(guest.page.get_by_role("listitem").filter(has_text="sky")).to_be_visible()
     guest.page.wait_for_function("() => [...document.images].every((image) => image.complete)")
-    guest.types("Labels per cycle", "3")
-    guest.types("Cycles", "1")
-    guest.trains_briefly()
-    guest.types("Width", "4")
-    guest.page.get_by_role("button", name="Start run").click()
-    expect(guest.page.get_by_role("heading", level=1)).to_have_text("Cycles")
-    expect(guest.page.get_by_text("finished · 1 of 1")).to_be_visible(timeout=3 * PATIENCE)
+    starts(guest, "3")
     expect(guest.page.get_by_text("IoU of each class")).to_be_visible()
     (path,) = set(fresh.home.glob("*/config.json")) - before
     config = run.Run(path.parent).config

@@ -16,6 +16,7 @@ import data
 from core.runs import jobs, run
 from core.runs.spec import Config
 from data.errors import UserError
+from data.sources import coco as coco_source
 from pages.ui import frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,6 +350,14 @@ def test_a_truncated_file_of_annotations_is_known_and_refused(scenes: Path) -> N
     assert layout(app) == "coco-masks"
     (error,) = errors(checked(app))
     assert error.startswith("annotations.json cannot be read as JSON")
+
+
+def test_a_folder_that_cannot_be_read_is_no_traceback(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(top: Path, given: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(top))
+
+    monkeypatch.setattr(coco_source, "annotation_files", refused)
+    assert not named(scenes, "folder").warning
 
 
 def test_a_run_whose_folder_is_gone_says_where_it_was(scenes: Path, tmp_path: Path) -> None:
