@@ -309,7 +309,6 @@ def grid(here: frame.Here, samples: Samples, kept: Filter, wish: Wish) -> None:
         st.query_params["show"] = st.session_state["kept-show"] = "list"
         st.rerun()
     if done.opened is not None:
-        pick(here, done.opened)
         open_large(here, samples, kept, wish, done.opened)
 
 
@@ -364,6 +363,7 @@ def open_large(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, sam
     if at is None and row is not None:
         kept, at = Filter(rows=(int(row.name),)), 0
     opened = st.session_state["gallery-opened"] = st.session_state.get("gallery-opened", 0) + 1
+    pick(here, sample_id)
     enlarged(here, samples, kept, wish, at or 0, f"gallery-zoom-{opened}")
 
 
@@ -375,9 +375,14 @@ def enlarged(here: frame.Here, samples: Samples, kept: Filter, wish: Wish, start
         first = max(0, at - BESIDE)
         table = samples.page(kept, wish.order, wish.ascending, first, at + BESIDE + 1 - first)
         images = {first + i: row for i, (_, row) in enumerate(table.iterrows())}
-        pick(here, images[at]["sample_id"])
         score = here.config.method if wish.order == "rank" else wish.order
-        tiles.zoom(here, images, at, total, score, key, wish.look)
+
+        def turned(to: int) -> None:
+            # Not where the image is drawn: who closes the dialog at once would find the card of another
+            with frame.errors():
+                pick(here, samples.page(kept, wish.order, wish.ascending, to, 1)["sample_id"].iloc[0])
+
+        tiles.zoom(here, images, at, total, score, key, turned, wish.look)
         if layers.offered(here):
             layers.panels(here, int(images[at].name), wish.look)
 

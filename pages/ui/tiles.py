@@ -156,12 +156,19 @@ def zoom_at(key: str, start: int) -> int:
 
 
 def zoom(
-    here: Here, images: dict[int, pd.Series], at: int, total: int, score: str, key: str, look: Look = PLAIN
+    here: Here,
+    images: dict[int, pd.Series],
+    at: int,
+    total: int,
+    score: str,
+    key: str,
+    turned: Callable[[int], None],
+    look: Look = PLAIN,
 ) -> None:
     """One image as large as its file, with the keys ← and → to the ones beside it.
 
-    images: by their place in the whole list of `total`, the one at `at` and some beside it, which then show at once · look: what
-    of them is drawn.
+    images: by their place in the whole list of `total`, the one at `at` and some beside it, which then show at once · turned:
+    called with the place of one that is turned to, before anything is drawn · look: what of them is drawn.
     """
     _ZOOM(
         key=key,
@@ -174,7 +181,7 @@ def zoom(
                 for place, row in images.items()
             },
         },
-        on_at_change=_nothing,
+        on_at_change=lambda: turned(zoom_at(key, at)),
     )
 
 

@@ -214,7 +214,6 @@ def test_an_image_is_enlarged_and_the_arrows_show_the_next(guest, gallery):
         guest.page.keyboard.press(key)
         expect(status).to_contain_text(names[place])
         expect(status).to_contain_text(f"{place + 1} of 400")
-    guest.settled()
     guest.page.keyboard.press("Escape")
     expect(guest.page.get_by_test_id("stCode").get_by_text(names[4], exact=True)).to_be_visible()
     assert "cycle=1" in guest.page.url
