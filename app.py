@@ -32,6 +32,15 @@ def home() -> None:
     doors.open_bundle()
 
 
+def standing(run: runs.Run, state: str) -> str:
+    """Where a run stands, for the table. state: the first of its status."""
+    if run.is_example:
+        return "example"
+    if death := run.live().death:
+        return f"✕ {death}"
+    return frame.WAITS if run.waits_for_labels(state) else frame.STATES[state]
+
+
 def recent() -> None:
     """The newest runs."""
     rows = []
@@ -41,7 +50,7 @@ def recent() -> None:
         return  # the sidebar says why
     for run in newest:
         try:
-            config, (state, _), cycles, death = run.config, run.status(), run.cycles(), run.live().death
+            config, (state, _), cycles = run.config, run.status(), run.cycles()
         except UserError:
             continue  # the sidebar names it
         last = cycles.iloc[-1] if len(cycles) else pd.Series(dtype=float)
@@ -52,7 +61,7 @@ def recent() -> None:
                 "data": config.dataset,
                 "method": config.arm,
                 "seed": config.seed,
-                "state": "example" if run.is_example else f"✕ {death}" if death else frame.STATES[state],
+                "state": standing(run, state),
                 "cycles": f"{len(cycles)} of {run.target()}",
                 "labels": last.get("n_labels"),
                 "correct labels": last.get("correctness"),

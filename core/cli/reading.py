@@ -97,6 +97,7 @@ def list_runs(options: argparse.Namespace) -> None:
                     "cycles": len(found.cycles()),
                     "example": found.is_example,
                     "people": config.annotator == "person",
+                    "waits_for_labels": found.waits_for_labels(state),
                 }
             )
         except UserError as error:
@@ -110,8 +111,7 @@ def list_runs(options: argparse.Namespace) -> None:
         except UserError as error:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
-        waits = row["status"] == "finished" and row["people"]
-        shown = "example, read only" if row["example"] else "waits for labels" if waits else row["status"]
+        shown = "example, read only" if row["example"] else "waits for labels" if row["waits_for_labels"] else row["status"]
         done = f"{row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}"
         print(f"{row['run']}  {row['task']}  {shown}  {done}  {row['death']}".rstrip())
     if all(found.is_example for found in run.all_runs()):

@@ -319,6 +319,11 @@ class Run:
             f"Stopped after {done} of {self.target()} cycles; nothing finished is lost, and it can go on. {now.death}".rstrip()
         )
 
+    def waits_for_labels(self, state: str) -> bool:
+        """Whether people label next, then it goes on. state: the first of `status`."""
+        people = self.config.annotator == "person"
+        return people and (state == "finished" or (state == "stopped" and bool(self.live().waiting)))
+
     def is_running(self) -> bool:
         """Whether a worker holds the run."""
         return self.live().running

@@ -47,6 +47,7 @@ STATES = {
     "failed": "✕ failed",
     "stopped": "‖ stopped",
 }
+WAITS = "○ waits for labels"
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def _cycle_control(run: Run, everything: list[Config]) -> int | None:
     """The time line: which cycle we stand at, ways to another, and what is known there. everything: of all runs."""
     state, _ = run.status()
     n = len(run.cycles())
-    if state == "finished" and run.config.annotator == "person":  # whose cycles nobody has counted before
-        st.caption(f"○ waits for labels · {count(n, 'cycle')}", help=plain(run.id))
+    if run.waits_for_labels(state):  # nobody has said how many cycles it has
+        st.caption(f"{WAITS} · {count(n, 'cycle')}", help=plain(run.id))
     else:
         st.caption(f"{STATES[state]} · {n} of {count(run.target(), 'cycle')}", help=plain(run.id))
     if n == 0:

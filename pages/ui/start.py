@@ -25,6 +25,10 @@ WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, "
     "and so puts images on top whose majority is right."
 )
+NOBODY_KNOWS = (
+    "Nobody knows which of these labels are wrong, so people will be asked all the same. To try the scores without people, give a "
+    "noise rate: the labels are then taken as true, and that share of them is made wrong."
+)
 
 
 def takes(dataset: str, method: Method) -> bool:
@@ -110,6 +114,8 @@ def form(images: Images) -> dict[str, Any] | None:
         )
         if everything:
             given["test_share"] = 0.0
+    if own and not (learning or people or images.votes or given.get("noise")):
+        st.info(NOBODY_KNOWS)
     advanced = [one for one in shown if one.name not in given]
     with st.expander("Advanced"):
         for group in dict.fromkeys(one.group for one in advanced):

@@ -421,6 +421,7 @@ def test_without_any_label_people_give_the_first(home, unlabelled):
         loop.work(found, unlabelled)
     assert found.status()[0] == "stopped"
     assert "waits for people" in found.status()[1]
+    assert found.waits_for_labels("stopped")
     annotation.record(found, unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
     with pytest.raises(UserError, match="no labels of two classes"):
         annotation.check_step(found)

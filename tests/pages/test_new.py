@@ -200,12 +200,12 @@ def test_what_a_zip_file_is_taken_for_can_be_changed(scenes: Path) -> None:
 # --- people draw -----------------------------------------------------------------------------------------------------
 
 
-def started(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> run.Run:
+def started(app: AppTest, monkeypatch: pytest.MonkeyPatch, title: str = "Annotate") -> run.Run:
     """The run of a click on Start run, whose worker is not started."""
     monkeypatch.setattr(jobs, "start", lambda one: None)
     app = shown(app.button(key="start").click().run())
     assert errors(app) == []
-    assert app.title[0].value == "Annotate"
+    assert app.title[0].value == title
     (one,) = run.all_runs()
     return one
 
@@ -237,6 +237,17 @@ def test_people_check_masks(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert numbers(app)["Images to work on"] == "10"
     one = started(app, monkeypatch)
     assert (one.config.task, one.config.annotator, one.config.test_share) == ("label-cleaning", "person", 0)
+
+
+def test_checking_labels_of_your_own_without_people_needs_noise(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = checked(named(scenes))
+    app.segmented_control(key="task").set_value("label-cleaning").run()
+    next(one for one in app.toggle if one.label == "People give the labels").set_value(False).run()
+    assert any("people will be asked all the same" in one.value for one in app.info)
+    next(one for one in app.number_input if one.label.startswith("Noise")).set_value(0.2).run()
+    assert not any("people will be asked all the same" in one.value for one in app.info)
+    one = started(app, monkeypatch, title="Cycles")
+    assert (one.config.noise, one.config.annotator) == (0.2, None)
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------------------
