@@ -111,7 +111,8 @@ def list_runs(options: argparse.Namespace) -> None:
         except UserError as error:
             print(f"nextlabel: {error}", file=sys.stderr)
     for row in rows:
-        shown = "example, read only" if row["example"] else "waits for labels" if row["waits_for_labels"] else row["status"]
+        waits = row["waits_for_labels"]
+        shown = "example, read only" if row["example"] else "waits for labels" if waits else row["status"]
         done = f"{row['cycles']} cycle{'' if row['cycles'] == 1 else 's'}"
         print(f"{row['run']}  {row['task']}  {shown}  {done}  {row['death']}".rstrip())
     if all(found.is_example for found in run.all_runs()):

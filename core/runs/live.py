@@ -29,7 +29,7 @@ EXPLAIN = "explain"  # what a worker does that explains one sample, in a folder 
 FILE, LOCK, PAUSE, CRASH = "live.json", "worker.lock", "pause", "crash.txt"
 EARLIER = ("progress.json", "worker.pid")  # files that said parts of it in earlier versions
 FACTS = ("error", "waiting", "starting", "deaths")  # and facts of the run that did
-START_SECONDS = 30  # a worker that has not taken the lock by then died on its way
+START_SECONDS = 30  # a worker that has not taken the lock by then died on its way, unless its process is there
 REPORT_SECONDS = 0.25  # between two reports of progress
 SIGNALS = {  # as faulthandler names them; SIGKILL, by which the system ends what takes its memory, leaves no word
     "segmentation fault": signal.SIGSEGV,
@@ -79,8 +79,12 @@ class Live:
 
     @property
     def is_starting(self) -> bool:
-        """Whether a worker was asked for a moment ago, and has not begun."""
-        return not self.running and time.time() - self.starting < START_SECONDS
+        """Whether a worker was asked for a moment ago, or its process is on its way, and it has not begun."""
+        if self.running or not self.starting:
+            return False
+        if time.time() - self.starting < START_SECONDS:
+            return True
+        return self.pid is not None and started(self.pid) == self.pid_start != ""  # on a cold disk it takes a minute
 
     @property
     def death(self) -> str:
@@ -104,7 +108,7 @@ def read(folder: Path, log: Log | None = None) -> Live:
     if log is not None and log.frozen:
         return _kept(folder, log)
     running, found = is_held(folder / LOCK), _kept(folder, log)
-    running = running or (found.phase != "" and is_held(folder / LOCK))  # it may have begun in between
+    running = running or is_held(folder / LOCK)  # it may have begun in between
     if not running:
         found = _with_death(folder, found)
     return dataclasses.replace(found, running=running, asked_to_pause=(folder / PAUSE).exists())
@@ -175,7 +179,8 @@ def working(folder: Path, log: Log | None = None) -> Iterator[Worker]:
     for name in EARLIER:
         (folder / name).unlink(missing_ok=True)
     pause = folder / PAUSE
-    if pause.exists() and pause.stat().st_mtime < time.time() - START_SECONDS:
+    asked = before.starting if before.is_starting else time.time() - START_SECONDS
+    if pause.exists() and pause.stat().st_mtime < asked:
         pause.unlink()  # meant for a worker that died; a newer one was asked for while this one was starting
     try:
         yield worker
@@ -232,14 +237,20 @@ def terminate(live: Live, what: str) -> None:
 
 
 def started(pid: int) -> str:
-    """When a process of this machine was started, as the system says it; empty where there is none, or it does not say."""
+    """When a process of this machine was started, as the system says it; empty where there is none, or it does not say.
+
+    There is none either where it has ended and nobody has asked how: a zombie.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else fields[18]  # proc(5): starttime
     except OSError:
         pass
     try:
-        command = ["ps", "-o", "lstart=", "-p", str(pid)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        state, _, start = said.partition(" ")
+        return "" if state.startswith("Z") else start.strip()
     except OSError:
         return ""
 

@@ -26,8 +26,8 @@ WITH_VOTES = (
     "and so puts images on top whose majority is right."
 )
 NOBODY_KNOWS = (
-    "Nobody knows which of these labels are wrong, so people will be asked all the same. To try the scores without people, give a "
-    "noise rate: the labels are then taken as true, and that share of them is made wrong."
+    "Nobody knows which of these labels are wrong, so people will be asked all the same. To try the scores without people, "
+    "give a noise rate: the labels are then taken as true, and that share of them is made wrong."
 )
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -126,6 +128,34 @@ def test_a_worker_on_its_way_counts_as_running_until_it_is_overdue(one):
     assert one.status() == ("running", "Starting the worker…")
     live.write(one.path, Live(starting=time.time() - live.START_SECONDS - 1))
     assert one.status()[0] == "stopped"
+
+
+def test_a_worker_whose_process_is_there_is_never_overdue(one):
+    """Where the disk is cold, or others keep the machine busy, a minute goes by before it has the lock."""
+    asked = time.time() - live.START_SECONDS - 10
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    live.write(one.path, Live(starting=asked, pid=process.pid, pid_start=live.started(process.pid)))
+    assert one.status() == ("running", "Starting the worker…")
+    jobs.pause(one)
+    os.utime(one.path / live.PAUSE, (asked + 5, asked + 5))  # while it was starting
+    here = Live(starting=asked, pid=os.getpid(), pid_start=live.started(os.getpid()))
+    live.write(one.path, here)
+    with one.lock, live.working(one.path, one.log) as worker:
+        assert worker.asked_to_pause
+    live.write(one.path, Live(starting=asked, pid=process.pid, pid_start=live.started(process.pid)))
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert one.status()[0] == "stopped"
+    process.communicate()
+    assert one.status()[0] == "stopped"
+
+
+def test_a_worker_that_has_just_the_lock_is_running(one, monkeypatch):
+    """It takes the lock between the look at the lock and the one at what it writes."""
+    answers = iter([False, True])
+    monkeypatch.setattr(live, "is_held", lambda lock: next(answers))
+    live.write(one.path, Live(began=time.time()))
+    assert one.status()[0] == "running"
 
 
 def test_a_replay_stops_at_a_cycle(one):
