@@ -93,6 +93,7 @@ def test_twenty_images_by_keyboard_then_the_next_cycle_trains_on_them(guest, des
     assert said(one, "Ann <b>*1*</b>") == expected
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("waits for labels · 2 cycles")).to_be_visible(timeout=2 * PATIENCE)
+    guest.settled()  # until then what the page showed before may stand there too
     expect(guest.page.get_by_text("0 of 20 annotations · 0 of them yours")).to_be_visible()
     assert one.cycles()["n_labels"].tolist() == [40, 60]
     assert one.ranking(1).set_index("sample_id").loc[ranked[19], "label"] == 9
