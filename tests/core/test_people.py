@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import data
+from core.__main__ import main
 from core.analysis import curves, figures, labelling, measures, samples
 from core.engine import evaluation, loop
 from core.engine.learner import Learner
@@ -415,13 +416,15 @@ def test_the_whole_pool_may_be_labelled(home, pool):
     assert found.ranking(1)["rank"].isna().all()
 
 
-def test_without_any_label_people_give_the_first(home, unlabelled):
+def test_without_any_label_people_give_the_first(home, unlabelled, capsys):
     found = learning(unlabelled)
     with pytest.raises(loop.Waiting, match="its labels are of 0 classes"):
         loop.work(found, unlabelled)
     assert found.status()[0] == "stopped"
     assert "waits for people" in found.status()[1]
     assert found.waits_for_labels("stopped")
+    assert main(["list"]) == 0
+    assert f"{found.id}  active-learning  waits for labels  0 cycles" in capsys.readouterr().out
     annotation.record(found, unlabelled.ids[:2], np.array([4, 4]), ["ann", "ann"])
     with pytest.raises(UserError, match="no labels of two classes"):
         annotation.check_step(found)
