@@ -184,6 +184,7 @@ def test_a_folder_without_labels_is_labelled_from_nothing(guest, desk, tmp_path)
     assert [label for _, label in said(one, "ann")] == [0, 20]
     guest.page.get_by_role("button", name="Next cycle").click()
     expect(guest.page.get_by_text("waits for labels · 1 cycle")).to_be_visible(timeout=3 * PATIENCE)
+    guest.settled()  # until then what the page showed before may stand there too
     expect(guest.page.get_by_text("0 of 4 annotations · 0 of them yours · 38 images left for you")).to_be_visible()
     assert run.Run(one.path).cycles()["n_labels"].tolist() == [2]
 

@@ -212,6 +212,8 @@ def test_a_run_on_votes_shows_which_images_tie(guest, tmp_path, images):
     guest.types("Table on the server (optional)", str(tmp_path / "votes.csv"))
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
+    expect(guest.page.get_by_text("Votes of several people are for label cleaning")).to_be_visible()
+    guest.settled()  # what is there is still being drawn above it
     guest.chooses("Check next — label cleaning")
     expect(guest.page.get_by_text("Ties come first, whatever the score.")).to_be_visible()
     expect(guest.page.get_by_text("1 − p[label] — high: the label gets little probability")).to_be_visible()
