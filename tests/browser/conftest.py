@@ -2,14 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, FloatRect, Locator, Page, expect, sync_playwright
 
 from core.engine import loop
 from core.runs import run, settle
@@ -18,6 +18,8 @@ from tests.browser.dashboard import Server, serve
 
 PATIENCE = 180_000  # ms; the cores may be shared with trainings
 expect.set_options(timeout=PATIENCE)
+# Two frames later, what was done reached the client's state, and what the server said is drawn
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # Nothing moves by itself: each frame of a spinner is drawn by the processor that the tests need
 STILL = """() => document.addEventListener("DOMContentLoaded", () => {
     const style = document.createElement("style");
@@ -92,12 +94,13 @@ class Visitor:
 
     def settled(self) -> None:
         """Wait until the script has run, and see that it shows no defect."""
-        # What was done just now has reached the client's state two frames later
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.page.evaluate(DRAWN)
         expect(self.page.get_by_role("heading", level=1).first).to_be_visible(timeout=PATIENCE)
         expect(self.page.get_by_test_id("stApp")).to_have_attribute(
             "data-test-script-state", "notRunning", timeout=PATIENCE
         )
+        self.page.evaluate(DRAWN)
+        expect(self.page.get_by_test_id("stSkeleton")).to_have_count(0)  # it stands for what is still being loaded
         expect(self.page.get_by_text("encountered an error")).to_have_count(0)
 
     def picks(self, label: str, option: str) -> None:
@@ -144,6 +147,50 @@ class Visitor:
         box.fill(value)
         box.press("Enter")
         self.settled()
+
+    def repeats(self, act: Callable[[], None], shows: Locator) -> None:
+        """Do something with the mouse, until what follows from it shows.
+
+        A figure or a table that has just been drawn may not listen yet; a person would do it again.
+        """
+        for patience in (20_000, 20_000, PATIENCE):
+            act()
+            try:
+                return expect(shows).to_be_visible(timeout=patience)
+            except AssertionError:
+                if patience == PATIENCE:
+                    raise
+
+    def drags(self, left: float, top: float, right: float, bottom: float, shows: Locator) -> None:
+        """Draw over the first figure, in shares of its width and height, until what follows from it shows."""
+        self.repeats(lambda: self._drag(left, top, right, bottom), shows)
+
+    def _drag(self, left: float, top: float, right: float, bottom: float) -> None:
+        """Draw a loop for the lasso; a box ends at its last corner."""
+        box, mouse = self.rests(self.page.locator(".plotly .nsewdrag").first), self.page.mouse
+        mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
+        mouse.down()
+        for x, y in ((right, top), (left, bottom), (right, bottom)):
+            mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+        mouse.up()
+
+    def rests(self, what: Locator) -> FloatRect:
+        """Where something is in the window, once it moves no longer: images that load above it move it."""
+        what.scroll_into_view_if_needed()
+        before, box = None, what.bounding_box()
+        while box is None or box != before:
+            self.page.wait_for_timeout(300)
+            before, box = box, what.bounding_box()
+        return box
+
+    def picks_row(self, shows: Locator) -> None:
+        """Tick the first row of the first table, which is a canvas."""
+
+        def click() -> None:
+            box = self.rests(self.page.get_by_test_id("stDataFrame").first)
+            self.page.mouse.click(box["x"] + 15, box["y"] + 55)
+
+        self.repeats(click, shows)
 
 
 @contextmanager

@@ -89,9 +89,7 @@ def test_every_figure_can_be_exported(visitor, path):
 @pytest.mark.slow
 def test_the_bars_of_an_image_can_be_exported(visitor):
     visitor.open(f"/rankings?{RUN}")
-    box = visitor.page.get_by_test_id("stDataFrame").first.bounding_box()
-    visitor.page.mouse.click(box["x"] + 15, box["y"] + 55)  # the box at the left of the first row
-    expect(visitor.page.get_by_text("annotations (n =")).to_be_visible()
+    visitor.picks_row(shows=visitor.page.get_by_text("annotations (n ="))
     visitor.settled()
     visitor.page.get_by_role("button", name="Export figure").last.click()
     html = downloaded(visitor, "Interactive HTML").decode()

@@ -78,23 +78,16 @@ def shown(guest: Visitor, n: int) -> list[str]:
     return [tile.get_attribute("title") or "" for tile in tiles(guest).all()[:n]]
 
 
-def box(guest: Visitor, share: float) -> None:
-    """Draw a box over the upper share of the map."""
-    area = guest.page.locator(".plotly .nsewdrag").first
-    area.scroll_into_view_if_needed()
-    plot = area.bounding_box()
-    guest.page.mouse.move(plot["x"] + 2, plot["y"] + 2)
-    guest.page.mouse.down()
-    guest.page.mouse.move(plot["x"] + plot["width"] - 2, plot["y"] + share * plot["height"] - 2, steps=5)
-    guest.page.mouse.up()
+def box(guest: Visitor, share: float, shows: Locator) -> None:
+    """Draw a box over the upper share of the map, until what it selects shows."""
+    guest.drags(0.003, 0.003, 0.997, share - 0.003, shows)
 
 
 def test_a_box_on_the_map_selects_and_the_selection_outlives_a_filter(guest, gallery, cleaned):
     guest.open(f"/gallery?run={of(gallery, 'fashion-vanilla').id}")
     expect(guest.page.get_by_text("400 of 400 images")).to_be_visible()
-    box(guest, 0.5)
     chip = guest.page.get_by_role("button", name=re.compile(r"^Selected on .*: \d+ ✕"))
-    expect(chip).to_be_visible()
+    box(guest, 0.5, shows=chip)
     guest.settled()
     selected = int(re.search(r": (\d+)", chip.inner_text())[1])
     assert 0 < selected < 400
@@ -116,9 +109,8 @@ def test_the_embedding_map_selects_what_lies_inside_of_a_box(guest, gallery, cle
     expect(guest.page.get_by_text("that the model finds alike lie close")).to_be_visible()
     expect(guest.page.locator(".cbtitle")).to_have_text(re.compile("Φ"))
     guest.settled()
-    box(guest, 0.5)  # half of the plot, which is a little higher than the places, −1 … 1
     chip = guest.page.get_by_role("button", name=re.compile(r"^Selected on .*: \d+ ✕"))
-    expect(chip).to_be_visible()
+    box(guest, 0.5, shows=chip)  # half of the plot, which is a little higher than the places, −1 … 1
     n = int(re.search(r": (\d+)", chip.inner_text())[1])
     above = [len(cleaned.inside("map-x", "map-y", [([-2, 2, 2, -2], [y, y, 2, 2])], Filter())) for y in (0.2, -0.2)]
     assert above[0] <= n <= above[1]
@@ -227,8 +219,7 @@ def test_the_map_of_images_selects_all_that_lie_in_a_box(guest, gallery, cleaned
     drawn = pictures.count()
     assert drawn == len(cleaned.mosaic("entropy", "cross-entropy", Filter(), 16, 12)[0]) < 200
     expect(guest.page.get_by_text("Ambiguity H(p) (nats)").first).to_be_visible()
-    box(guest, 1)
-    expect(guest.page.get_by_role("button", name="Selected on a figure: 400 ✕")).to_be_visible()
+    box(guest, 1, shows=guest.page.get_by_role("button", name="Selected on a figure: 400 ✕"))
 
 
 @pytest.mark.slow

@@ -69,8 +69,7 @@ def test_gamma_moves_the_line_and_who_is_asked_first(visitor):
     expect(visitor.page.get_by_text("225 images of highest Φ, which are asked about first.")).to_be_visible()
     visitor.chooses("γ = 0.30, its code")
     expect(visitor.page.get_by_text(re.compile(r"\d+ of them lie above that of γ = 0 too"))).to_be_visible()
-    visitor.settled()
-    assert line.get_attribute("d") != before
+    expect(line).not_to_have_attribute("d", before)
 
 
 def test_the_last_step_leads_to_the_pages_and_ones_own_images(visitor):

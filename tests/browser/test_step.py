@@ -13,7 +13,6 @@ from core.engine import loop
 from core.runs import run, settle
 from core.runs.spec import Config
 from tests.browser.conftest import PATIENCE, serve, visiting
-from tests.browser.test_rankings import drag
 
 pytestmark = pytest.mark.browser
 
@@ -162,7 +161,7 @@ def test_a_branch_by_a_random_order_and_its_difference(guest, runs, finished):
     guest.settled()
     expect(guest.page.get_by_text("Labelled since the start")).to_have_text(shown)
     selected = guest.page.get_by_role("heading", name=re.compile(r"Selected on the figure \(\d+\)"))
-    drag(guest, 0.02, 0.02, 0.98, 0.98, selected)
+    guest.drags(0.02, 0.02, 0.98, 0.98, shows=selected)
 
     guest.open(f"/diff?run={finished.id}&cycle=2")
     expect(guest.page.get_by_text("branches leave at cycle 1")).to_be_visible()

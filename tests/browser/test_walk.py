@@ -93,12 +93,7 @@ def test_select_on_the_map(visitor, server):
     """A box drawn over the whole map keeps all images in the grid, one over its upper half only the noisy ones."""
     visitor.open(f"/gallery?run={latest(server, 'vanilla')}&cycle=0")
     expect(visitor.page.get_by_text("400 of 400 images")).to_be_visible()
-    plot = visitor.page.locator(".plotly .nsewdrag").first.bounding_box()
-    visitor.page.mouse.move(plot["x"] + 5, plot["y"] + 5)
-    visitor.page.mouse.down()
-    visitor.page.mouse.move(plot["x"] + plot["width"] - 5, plot["y"] + plot["height"] / 2, steps=5)
-    visitor.page.mouse.up()
-    expect(visitor.page.get_by_text("Selected on a figure").first).to_be_visible()
+    visitor.drags(0.01, 0.01, 0.99, 0.5, shows=visitor.page.get_by_text("Selected on a figure").first)
     visitor.settled()
     count = visitor.page.get_by_text(re.compile(r"\d+ of 400 images")).inner_text()
     assert 0 < int(count.split(" of ")[0]) < 400
