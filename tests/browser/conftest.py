@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,6 @@ from tests.browser.dashboard import Server, serve
 
 PATIENCE = 180_000  # ms; the cores may be shared with trainings
 expect.set_options(timeout=PATIENCE)
-# Two frames later, what was done reached the client's state, and what the server said is drawn
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # Nothing moves by itself: each frame of a spinner is drawn by the processor that the tests need
 STILL = """() => document.addEventListener("DOMContentLoaded", () => {
     const style = document.createElement("style");
@@ -44,7 +43,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContex
         profile = tmp_path_factory.mktemp("chromium")
         context = playwright.chromium.launch_persistent_context(profile, executable_path=path, accept_downloads=True)
         context.add_init_script(f"({STILL})()")
-        context.add_init_script(path=Path(__file__).with_name("asked.js"))
+        context.add_init_script(path=Path(__file__).with_name("settled.js"))
         yield context
         context.close()
 
@@ -95,12 +94,7 @@ class Visitor:
 
     def settled(self) -> None:
         """Wait until the script has run, and see that it shows no defect."""
-        for _ in range(2):  # between a run and the next, which it asked for, the script stands still for a moment
-            self.page.evaluate(DRAWN)
-            self.page.wait_for_function("() => !window.asked", timeout=PATIENCE)
-            expect(self.page.get_by_role("heading", level=1).first).to_be_visible()
-            expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-        expect(self.page.get_by_test_id("stSkeleton")).to_have_count(0)  # it stands for what is still being loaded
+        self.page.wait_for_function("which => window.settled(which)", arg=time.monotonic(), timeout=PATIENCE)
         expect(self.page.get_by_text("encountered an error")).to_have_count(0)
 
     def picks(self, label: str, option: str) -> None:

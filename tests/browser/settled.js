@@ -1,10 +1,12 @@
-// window.asked says whether the client has asked the server to run the script and has not shown that run to its end.
-// Until the server answers, the page looks as if nothing had been asked; under load that takes as long as a test's next step.
+// window.settled says whether the page shows all that it was asked for. The state that Streamlit tells is not enough: until
+// the server answers, the page looks as if nothing had been asked, and under load that takes as long as a test's next step.
 const RERUN = (11 << 3) | 2;  // how the field rerun_script of Streamlit's BackMsg begins
 const FINISHED = 6;  // the field script_finished of its ForwardMsg
 const STATE = "data-test-script-state";
 const BETWEEN = 300;  // ms within which the page shows what it was sent, or the next run begins
+const FRAMES = 4;  // within which what was done reaches the client's state, and what the server said is drawn
 
+let asked = false;  // to run the script, and that run has not been shown to its end
 let shown = false;  // that the script runs, since it was asked to
 new MutationObserver(() => {
     if (document.querySelector(`[${STATE}]`)?.getAttribute(STATE) === "running") shown = true;
@@ -36,13 +38,24 @@ WebSocket.prototype.send = function (message) {
         heard.add(this);
         this.addEventListener("message", ({ data }) => {
             if (!finishes(new Uint8Array(data))) return;
-            if (shown) window.asked = false;
-            else setTimeout(() => { window.asked = false; }, BETWEEN);
+            if (shown) asked = false;
+            else setTimeout(() => { asked = false; }, BETWEEN);
         });
     }
     if (message[0] === RERUN) {
-        window.asked = true;
+        asked = true;
         shown = false;
     }
     return send.call(this, message);
+};
+
+let question, frames;
+window.settled = (which) => {
+    if (which !== question) [question, frames] = [which, 0];
+    const stands = !asked
+        && document.querySelector(`[${STATE}]`)?.getAttribute(STATE) === "notRunning"
+        && document.querySelector("h1")?.checkVisibility()
+        && !document.querySelector("[data-testid=stSkeleton]");  // for what is still being loaded
+    frames = stands ? frames + 1 : 0;
+    return frames > FRAMES;
 };
