@@ -146,6 +146,16 @@ class Visitor:
                 return
         raise AssertionError(f"{label} holds {box.input_value()!r} instead of {value!r}")
 
+    def uploads(self, path: Path, title: str = "", *, stays: bool = True) -> None:
+        """Choose a file for an upload, and wait until it is there, unless the page takes it and goes on."""
+        self.settled()  # while the page is drawn anew, the field may stand there twice, or lose the file
+        field = self.page.get_by_test_id("stFileUploader").filter(has_text=title)
+        with self.page.expect_response(lambda answer: "/upload_file/" in answer.url and answer.request.method == "PUT"):
+            field.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
+        if stays:
+            expect(self.page.get_by_text(path.name)).to_be_visible()
+            self.settled()
+
     def repeats(self, act: Callable[[], None], shows: Locator) -> None:
         """Do something with the mouse, until what follows from it shows.
 

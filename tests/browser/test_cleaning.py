@@ -108,6 +108,7 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
         someone.go("Cycles")
         handing = page.get_by_role("button", name="Label Studio file")
         expect(handing).to_be_visible(timeout=3 * PATIENCE)  # once there is a ranking
+        someone.settled()
         with page.expect_download() as handed:
             handing.click()
         bundle = zipfile.ZipFile(io.BytesIO(Path(handed.value.path()).read_bytes()))
@@ -117,7 +118,7 @@ def test_people_label_a_folder_of_ones_own(chromium, tmp_path):
             chosen = {"type": "choices", "from_name": "label", "to_name": "image", "value": {"choices": ["dark"]}}
             task["annotations"] = [{"id": number, "completed_by": 1, "result": [chosen]}]
         (tmp_path / "export.json").write_text(json.dumps(tasks))
-        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "export.json")
+        someone.uploads(tmp_path / "export.json", "Labels to import")
         page.get_by_role("button", name="Bring in", exact=True).click()
         expect(page.get_by_text("10 new labels of 10 in export.json")).to_be_visible(timeout=PATIENCE)
         page.get_by_role("button", name="Step: one cycle").click()

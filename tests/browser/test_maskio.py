@@ -61,7 +61,7 @@ def test_exported_masks_are_changed_and_imported_again(chromium, made, tmp_path)
                 back.writestr(name, encoded(codes))
         page.keyboard.press("Escape")
 
-        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "changed.zip")
+        visitor.uploads(tmp_path / "changed.zip")
         visitor.types("Annotator", "bea")
         page.get_by_role("button", name="Bring in").click()
         expect(page.get_by_text("3 new masks of 3 in changed.zip.")).to_be_visible()

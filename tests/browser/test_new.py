@@ -51,13 +51,6 @@ def packed(images: Path) -> Path:
     return path
 
 
-def uploads(guest: Visitor, path: Path, title: str = "Images, packed as a zip file") -> None:
-    box = guest.page.get_by_test_id("stFileUploader").filter(has_text=title)  # not one of the page as it was before
-    box.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
-    expect(guest.page.get_by_text(path.name)).to_be_visible()
-    guest.settled()
-
-
 def starts(guest: Visitor, labels: str) -> None:
     """Start a run of one cycle with a tiny network, and wait for its end."""
     guest.types("Labels per cycle", labels)
@@ -78,7 +71,7 @@ def number(guest: Visitor, name: str) -> str:
 @pytest.mark.slow
 def test_an_uploaded_zip_file_is_checked_and_started(guest, fresh, images):
     guest.chooses("A zip file")
-    uploads(guest, packed(images))
+    guest.uploads(packed(images), "Images, packed as a zip file")
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("What is there")).to_be_visible()
     guest.settled()
@@ -107,7 +100,7 @@ def test_an_uploaded_zip_file_of_masks_is_checked_and_started(guest, fresh, tmp_
     (tmp_path / "scenes" / "classes.csv").write_text("background\nroad\nsky\n")
     before = set(fresh.home.glob("*/config.json"))
     guest.chooses("A zip file")
-    uploads(guest, packed(tmp_path / "scenes"))
+    guest.uploads(packed(tmp_path / "scenes"), "Images, packed as a zip file")
     layout = guest.page.get_by_role("combobox", name="Layout of the zip file")
     expect(layout).to_have_value(data.CATALOGUE["masks"].title)
     expect(guest.page.get_by_text("Labels or annotations from a table")).to_have_count(0)
@@ -132,7 +125,7 @@ def test_what_is_left_out_is_said_before_a_run_and_in_it(guest, fresh, images):
         (images / "light" / f"{i:02d}.txt").write_text("a note")
     before = set(fresh.home.glob("*/config.json"))
     guest.chooses("A zip file")
-    uploads(guest, packed(images))
+    guest.uploads(packed(images), "Images, packed as a zip file")
     guest.page.get_by_role("button", name="Check the images").click()
     said = "40 files are left out: not an image that can be read (40: images/light/00.txt, images/light/01.txt,"
     expect(guest.page.get_by_text(said)).to_be_visible()
@@ -165,7 +158,7 @@ def test_a_harmful_zip_file_is_refused_in_one_sentence(guest, tmp_path, images):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.write(images / "dark" / "00.png", "../../evil.png")
     guest.chooses("A zip file")
-    uploads(guest, tmp_path / "evil.zip")
+    guest.uploads(tmp_path / "evil.zip", "Images, packed as a zip file")
     expect(guest.page.get_by_role("alert").get_by_text("a name that leads out of its folder")).to_be_visible()
     expect(guest.page.get_by_role("button", name="Check the images")).to_have_count(0)
 
@@ -179,7 +172,7 @@ def test_labels_from_a_table_take_the_place_of_the_folders(guest, tmp_path, imag
     if how == "typed":
         guest.types("Table on the server (optional)", str(tmp_path / "labels.csv"))
     else:
-        uploads(guest, tmp_path / "labels.csv", "or upload it")
+        guest.uploads(tmp_path / "labels.csv", "or upload it")
     guest.types("Folder on the server", str(images))
     guest.page.get_by_role("button", name="Check the images").click()
     expect(guest.page.get_by_text("What is there")).to_be_visible()

@@ -50,23 +50,16 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def uploads(guest: Visitor, title: str, path: Path) -> None:
-    box = guest.page.get_by_test_id("stFileUploader").filter(has_text=title)
-    box.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
-    expect(guest.page.get_by_text(path.name)).to_be_visible()
-    guest.settled()
-
-
 @pytest.mark.slow
 def test_predictions_are_uploaded_beside_a_folder_and_for_the_next_cycle(guest, fresh, images):
     guest.checks(images)
     guest.chooses("Check next — label cleaning")
     guest.page.get_by_text("Predictions of your own model").click()
     guest.settled()
-    uploads(guest, "Predicted probabilities", images.parent / "wrong.npy")
+    guest.uploads(images.parent / "wrong.npy", "Predicted probabilities")
     expect(guest.page.get_by_text("a row that sums to 0.5 instead of 1")).to_be_visible()
-    uploads(guest, "Predicted probabilities", images.parent / "probs.npy")
-    uploads(guest, "Embeddings", images.parent / "emb.npy")
+    guest.uploads(images.parent / "probs.npy", "Predicted probabilities")
+    guest.uploads(images.parent / "emb.npy", "Embeddings")
     expect(guest.page.get_by_text("memorised part of the wrong ones")).to_be_visible()
     expect(guest.page.get_by_label("Selector", exact=True)).to_have_count(0)
     guest.page.get_by_role("button", name="Start run").click()
@@ -85,7 +78,7 @@ def test_predictions_are_uploaded_beside_a_folder_and_for_the_next_cycle(guest, 
 
     guest.go("Cycles")
     guest.page.get_by_text("Predictions for the next cycle").click()
-    uploads(guest, "Predicted probabilities", images.parent / "next.npy")
+    guest.uploads(images.parent / "next.npy", "Predicted probabilities")
     guest.page.get_by_role("button", name="Step by these predictions").click()
     expect(guest.page.get_by_text("Nobody has given a label since the last ranking")).to_be_visible()
     guest.settled()

@@ -167,7 +167,7 @@ def test_nobody_uploads_without_logging_in(chromium, tmp_path):
         someone.settled()
         someone.page.get_by_text("Open a bundle").click()
         (tmp_path / "a.zip").write_bytes(b"no bundle")
-        someone.page.locator("input[type=file]").set_input_files(tmp_path / "a.zip")
+        someone.uploads(tmp_path / "a.zip", stays=False)
         expect(someone.page.get_by_text("This is no bundle that can be opened")).to_be_visible()
         assert stranger.put(b"a", "late") == 403  # another's login is not the stranger's
 
@@ -309,7 +309,7 @@ def test_names_of_an_opened_bundle_call_nobody(chromium, tmp_path, monkeypatch):
         page.on("request", lambda request: asked.append(request.url) if "leak" in request.url else None)
         someone.open("/")
         page.get_by_text("Open a bundle").click()
-        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "evil.zip")
+        someone.uploads(tmp_path / "evil.zip", stays=False)
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles", timeout=PATIENCE)
         someone.settled()
         expect(page.get_by_role("alert").get_by_text(names[1])).to_be_visible()

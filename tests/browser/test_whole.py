@@ -130,6 +130,6 @@ def test_from_a_folder_to_a_bundle_that_shows_the_same_elsewhere(chromium, tmp_p
         page = visitor.page
         visitor.open("/")
         page.get_by_text("Open a bundle").click()
-        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(tmp_path / "run.zip")
+        visitor.uploads(tmp_path / "run.zip", stays=False)
         expect(page.get_by_role("heading", level=1)).to_have_text("Cycles", timeout=PATIENCE)
         assert figures(visitor, second.id) == here
