@@ -320,7 +320,7 @@ class Run:
         )
 
     def waits_for_labels(self, state: str) -> bool:
-        """Whether people label next, then it goes on. state: the first of `status`."""
+        """Whether the next cycle waits for labels from people. state: the first of `status`."""
         people = self.config.annotator == "person"
         return people and (state == "finished" or (state == "stopped" and bool(self.live().waiting)))
 

@@ -25,9 +25,9 @@ WITH_VOTES = (
     "Ties come first, whatever the score. After them 1 − p[label] is the default: Φ also looks at the minority's annotations, "
     "and so puts images on top whose majority is right."
 )
-NOBODY_KNOWS = (
-    "Nobody knows which of these labels are wrong, so people will be asked all the same. To try the scores without people, "
-    "give a noise rate: the labels are then taken as true, and that share of them is made wrong."
+NO_GROUND_TRUTH = (
+    "No ground truth is available for these labels, so people will still be asked. To try the scores without people, give a "
+    "noise rate: the labels then count as ground truth, and that share of them is made wrong."
 )
 
 
@@ -115,7 +115,7 @@ def form(images: Images) -> dict[str, Any] | None:
         if everything:
             given["test_share"] = 0.0
     if own and not (learning or people or images.votes or given.get("noise")):
-        st.info(NOBODY_KNOWS)
+        st.info(NO_GROUND_TRUTH)
     advanced = [one for one in shown if one.name not in given]
     with st.expander("Advanced"):
         for group in dict.fromkeys(one.group for one in advanced):

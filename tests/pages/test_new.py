@@ -243,9 +243,9 @@ def test_checking_labels_of_your_own_without_people_needs_noise(scenes: Path, mo
     app = checked(named(scenes))
     app.segmented_control(key="task").set_value("label-cleaning").run()
     next(one for one in app.toggle if one.label == "People give the labels").set_value(False).run()
-    assert any("people will be asked all the same" in one.value for one in app.info)
+    assert any("people will still be asked" in one.value for one in app.info)
     next(one for one in app.number_input if one.label.startswith("Noise")).set_value(0.2).run()
-    assert not any("people will be asked all the same" in one.value for one in app.info)
+    assert not any("people will still be asked" in one.value for one in app.info)
     one = started(app, monkeypatch, title="Cycles")
     assert (one.config.noise, one.config.annotator) == (0.2, None)
 
