@@ -430,6 +430,10 @@ def labels_into_a_simulated_run(here: Situation) -> list[str]:
     return ["import", here.a_run().id, str(here.tmp_path / "v.csv")]
 
 
+def labels_that_are_not_there(here: Situation) -> list[str]:
+    return ["import", here.a_run().id, str(here.tmp_path / "labels.zip")]
+
+
 def nobody_left_to_ask(here: Situation) -> list[str]:
     return [*LEARN, "--annotator", "person", "--limit", "100"]
 
@@ -697,6 +701,7 @@ def predictions_for_a_run_that_trains(here: Situation) -> list[str]:
         (a_model_with_a_misspelt_name, r'--model is "resnet-18": choose one of small-cnn, .*MODULE:FACTORY'),
         (a_model_of_masks_for_classes, r'--model is "small-unet": choose one of small-cnn, .*MODULE:FACTORY'),
         (labels_of_another_project, r"export.json is of another project"),
+        (labels_that_are_not_there, r"There is no file \S+labels.zip: give the path of the labels to import"),
         (labels_into_a_simulated_run, r"simulates its annotators: start one with --annotator person"),
         (nobody_left_to_ask, r"All 100 images of the pool have a label.*give --initial"),
         (simulated_annotators_in_active_learning, r"--annotator simulated belongs to label cleaning: leave it out"),

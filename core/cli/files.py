@@ -171,6 +171,8 @@ def open_bundle(options: argparse.Namespace) -> None:
 def import_labels(options: argparse.Namespace) -> None:
     """Labels that people gave, into a run's log."""
     found = run.find(options.run)
+    if not options.file.exists():
+        raise UserError(f"There is no file {options.file}: give the path of the labels to import.")
     try:
         said = handout.bring_in(found, load(found), str(options.file), annotator=options.annotator)
     except handout.AnnotatorError as error:
