@@ -121,7 +121,7 @@ def table(run: Run, ranking: pd.DataFrame, cycle: int | None, name: str, shown: 
             f"{count(len(found.queue), 'image')} left for you",
         ]
         st.progress(min(1.0, found.votes / goal), text=" · ".join(parts))
-        if run.config.question.checks:
+        if run.config.question.checks and run.answer.counted:
             st.caption("One image in ten is drawn at random, to estimate how many labels are correct.")
         kind = DESKS[run.answer.kind]
         data = desk_data(run, ranking, cycle, name, shown, dataset, found)

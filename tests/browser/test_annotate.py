@@ -108,6 +108,7 @@ def test_labels_are_checked_blind_or_with_guidance_and_two_people_are_compared(g
     ranked = one.ranking(0).dropna(subset="rank").sort_values("rank")["sample_id"].tolist()
     guest.open(f"/annotate?run={one.id}&annotator=ann")
     expect(guest.page.locator(".notice")).to_have_text(ranked[0])
+    expect(guest.page.get_by_text("One image in ten is drawn at random")).to_be_visible()
     expect(guest.page.locator(".guide .chip")).to_have_count(0)
     strikes(guest, "1")
     expect(guest.page.locator(".last .chip")).to_have_count(2)  # after the vote

@@ -417,6 +417,7 @@ def test_masks_are_drawn_confirmed_skipped_and_taken_back(guest, studio, scenes)
     guest.open(f"/annotate?run={one.id}&annotator=ann")
     notice, easel = guest.page.locator(".notice"), Easel(guest.page, 64, 64)
     expect(notice).to_have_text(ids[0])
+    expect(guest.page.get_by_text("drawn at random")).to_have_count(0)  # of masks all images come by their rank
     easel.presses("r")
     guest.page.mouse.move(*easel.at(32.4, 32.4))
     expect(guest.page.locator(".where")).to_contain_text("column 30, row 35")  # the middle of the region to check
